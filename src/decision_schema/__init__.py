@@ -1,1 +1,5 @@
-"""The contract between decision cores."""
+"""The contract between decision cores: what they propose, what is decided, and how a decision is recorded."""
+
+from decision_schema.version import __version__
+
+__all__ = ["__version__"]

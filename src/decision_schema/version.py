@@ -1,0 +1,3 @@
+"""The version of the contract that this package implements."""
+
+__version__ = "0.2.2"
