@@ -1,7 +1,44 @@
+# Two commands set everything up: `make demo` and `make test`. Both need Python 3.11+, a C++17 compiler and make.
 PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+SOURCES := pyproject.toml CMakeLists.txt $(shell find src cpp -type f -not -name '*.so' -not -path '*/__pycache__/*')
 
-.PHONY: core
+.PHONY: demo test lint bench wheel core clean
+
+demo: $(VENV)/.installed
+	$(BIN)/ami run --source synthetic --steps 5000 --seed 42
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check src tests benchmarks examples
+	$(BIN)/ruff format --check src tests benchmarks examples
+	$(BIN)/mypy
+
+bench: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest benchmarks --benchmark-only
+
+wheel: $(VENV)/.installed-dev
+	$(BIN)/pip wheel --no-deps --wheel-dir dist .
+
+# The compiled core beside the sources, for working on it with PYTHONPATH=src.
 core:
-	cmake -S . -B build/dev -G Ninja -DPython_EXECUTABLE=$$(command -v $(PYTHON)) >/dev/null
+	cmake -S . -B build/dev -DPython_EXECUTABLE=$$(command -v $(PYTHON)) >/dev/null
 	cmake --build build/dev -j2
 	cp build/dev/_core*.so src/ami_engine/
+
+clean:
+	rm -rf build dist $(VENV)
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(SOURCES) | $(VENV)/bin/python
+	$(BIN)/pip install --quiet --disable-pip-version-check .
+	touch $@
+
+$(VENV)/.installed-dev: $(SOURCES) | $(VENV)/bin/python
+	$(BIN)/pip install --quiet --disable-pip-version-check '.[dev]'
+	touch $@ $(VENV)/.installed

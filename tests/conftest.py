@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -17,3 +18,15 @@ def data_dir() -> Path:
     if not (folder / "PROVENANCE.md").is_file():
         pytest.skip(f"needs recorded market data: {folder} is absent (set AMI_DATA_DIR)")
     return folder
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """With AMI_REQUIRE_DATA set, a test that needs the recorded data may not be skipped."""
+    report = yield
+    if report.skipped and os.environ.get("AMI_REQUIRE_DATA") and "data_dir" in getattr(item, "fixturenames", ()):
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} needs recorded data, which is there, and was skipped all the same"
+    return report
