@@ -27,12 +27,15 @@ class DataSource(ABC):
     unique_seq : frozenset of str
         Kinds of events ("book", "delta", "ticker", "trade", "bar") whose `seq` is unique and increasing per symbol, so
         that a repeat is a duplicate to refuse. Empty: `seq` is not checked.
+    snapshots_only : bool
+        True when the source never sends a `BookDelta` or a `BookTicker`: no book is kept then.
     identity : str
         What names the data in a run id: a file's name and size, a generator's parameters.
     """
 
     is_live: ClassVar[bool] | bool = False
     unique_seq: frozenset[str] = frozenset()
+    snapshots_only: bool = False
     identity: str = ""
 
     @abstractmethod
@@ -46,7 +49,11 @@ class DataSource(ABC):
         """Return what is known of the instruments in the feed, by symbol; empty when nothing is."""
         return {}
 
-    def close(self) -> None:
+    def place(self) -> tuple[str, int]:
+        """Return where the last event was read: file name and line or record number; ("", 0) when unknown."""
+        return "", 0
+
+    def close(self) -> None:  # noqa: B027 - most sources hold nothing
         """Release files and connections. May be called more than once."""
 
 
@@ -57,9 +64,9 @@ class MarketDataSource(DataSource):
 class Broker(ABC):
     """A venue, as the engine sees it.
 
-    `submit_order` returning None, an id or an `OrderAck` means accepted; raising `VenueRejected` means rejected; any other
-    exception leaves the order in doubt. A broker repeats nothing for a client order id that it already has: the second
-    submit returns the first one's ack.
+    `submit_order` returning None, an id or an `OrderAck` means accepted; raising `VenueRejected` means rejected; any
+    other exception leaves the order in doubt. A broker repeats nothing for a client order id that it already has: the
+    second submit returns the first one's ack.
     """
 
     @abstractmethod
@@ -84,6 +91,7 @@ class Broker(ABC):
 
     def on_market_data(self, event: MarketEvent, bid: float, ask: float, bid_size: float, ask_size: float) -> None:
         """See an accepted event and the best prices after it. Simulated venues fill from it; live ones ignore it."""
+        del event, bid, ask, bid_size, ask_size
 
     def fetch_order(self, client_order_id: str) -> OrderReport | None:
         """Return what the venue knows of one order, None when it knows nothing. Required before live."""

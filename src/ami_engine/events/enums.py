@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from enum import Enum, IntEnum
+from enum import IntEnum, StrEnum
 
 __all__ = ["Aggressor", "Liquidity", "OrderStatus", "RequestState", "Side", "TimeInForce"]
 
 
-class Side(str, Enum):
+class Side(StrEnum):
     """Direction of an order or a fill."""
 
     BUY = "BUY"
@@ -32,21 +32,21 @@ class Aggressor(IntEnum):
     BUY = 1
 
 
-class Liquidity(str, Enum):
+class Liquidity(StrEnum):
     """Whether a fill provided or took liquidity."""
 
     MAKER = "MAKER"
     TAKER = "TAKER"
 
 
-class TimeInForce(str, Enum):
+class TimeInForce(StrEnum):
     """How long an order stays: until cancelled, or for one instant."""
 
     GTC = "GTC"
     IOC = "IOC"
 
 
-class OrderStatus(str, Enum):
+class OrderStatus(StrEnum):
     """The venue's last word about an order (names of FIX tag 39)."""
 
     INITIALIZED = "INITIALIZED"
@@ -58,7 +58,7 @@ class OrderStatus(str, Enum):
     EXPIRED = "EXPIRED"
 
 
-class RequestState(str, Enum):
+class RequestState(StrEnum):
     """What we asked of the venue and have not heard about."""
 
     NONE = "NONE"

@@ -1,7 +1,8 @@
 """Market events: immutable facts, with two times each.
 
-`recv_ts_ns` is when we learned of it: order, windows and staleness use it. `exch_ts_ns` is the venue's own stamp, kept for
-latency only, because real venues' clocks run ahead of ours by seconds. Both are ns since the Unix epoch; 0 is unknown.
+`recv_ts_ns` is when we learned of it: order, windows and staleness use it. `exch_ts_ns` is the venue's own stamp, kept
+for latency only, because real venues' clocks run ahead of ours by seconds. Both are ns since the Unix epoch; 0 is
+unknown.
 A missing side of a book has price 0 and size 0.
 """
 
@@ -12,7 +13,17 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["Bar", "BookDelta", "BookSnapshot", "BookTicker", "FeedGap", "GenericEvent", "Levels", "MarketEvent", "Trade"]
+__all__ = [
+    "Bar",
+    "BookDelta",
+    "BookSnapshot",
+    "BookTicker",
+    "FeedGap",
+    "GenericEvent",
+    "Levels",
+    "MarketEvent",
+    "Trade",
+]
 
 # Best first: a sequence of (price, size) pairs, or a float64 array of shape (n, 2).
 Levels = Sequence[Any]

@@ -32,7 +32,7 @@ _QUEUE_SIZE = 10_000
 _POLL_S = 0.1
 
 
-class FeedEnd(Exception):  # noqa: N818 - an end, not an error
+class FeedEnd(Exception):
     """The feed is over; `reason` says why."""
 
     def __init__(self, reason: str) -> None:

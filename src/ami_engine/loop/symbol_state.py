@@ -137,7 +137,9 @@ class SymbolState:
             last = self._last_seq.get(kind, 0)
             if seq <= last:
                 raise EventError(
-                    f"`seq` of a {kind} must be above the last one, {last}, was {seq}", reason="duplicate_seq", field="seq"
+                    f"`seq` of a {kind} must be above the last one, {last}, was {seq}",
+                    reason="duplicate_seq",
+                    field="seq",
                 )
 
     def _took_seq(self, kind: str, seq: int) -> None:
