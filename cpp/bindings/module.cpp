@@ -1,0 +1,16 @@
+// The compiled core: a table of contents.
+#include <nanobind/nanobind.h>
+
+#include <ami/feature_ids.hpp>
+
+namespace nb = nanobind;
+
+void bind_rolling(nb::module_& m);
+void bind_features(nb::module_& m);
+
+NB_MODULE(_core, m) {
+  m.doc() = "Compiled core of ami_engine: features, rolling statistics, order books.";
+  m.attr("SCHEMA_HASH") = ami::kSchemaHash;
+  bind_rolling(m);
+  bind_features(m);
+}

@@ -1,0 +1,1 @@
+"""The three spellings of the features: native (C++), numba and reference. Each engine is imported only when chosen."""
