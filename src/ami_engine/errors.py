@@ -22,6 +22,7 @@ __all__ = [
     "EventError",
     "InvalidTransition",
     "OrderError",
+    "QuoteError",
     "ReplayMismatch",
     "SecretMissing",
     "SecurityError",
@@ -99,6 +100,12 @@ class InvalidTransition(OrderError):
 
 class DuplicateOrderId(OrderError):
     """Two different orders were given one client order id."""
+
+
+class QuoteError(OrderError):
+    """A decision's quotes are ones that no order can be made of: the engine holds."""
+
+    response: ClassVar[Action] = Action.HOLD
 
 
 class VenueError(AmiError):

@@ -1,0 +1,1 @@
+"""Orders: their states, the quotes that become them, and the ways to a broker."""

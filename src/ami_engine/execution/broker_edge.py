@@ -1,0 +1,268 @@
+"""The one place where a broker is called to act: whatever it returns or raises becomes a typed reply.
+
+A broker is foreign code. What it returns may be unreadable and what it raises may be anything, so every call here ends in
+a `Reply` or in facts that were checked; nothing foreign goes further.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from enum import Enum
+from math import isfinite
+from typing import Any
+
+import msgspec
+
+from ami_engine.adapters.base import Broker
+from ami_engine.errors import VenueProtocolError, VenueRejected, VenueUnavailable
+from ami_engine.events import Fill, Liquidity, OrderAck, OrderReport, Side, SubmitOrder
+
+__all__ = [
+    "Answer",
+    "Reply",
+    "cancel",
+    "decode_fill",
+    "describe",
+    "fetch_report",
+    "open_order_of",
+    "read_fills",
+    "read_state",
+    "submit",
+    "supports",
+    "sweep",
+]
+
+
+class Answer(Enum):
+    """What became of a request."""
+
+    DONE = "done"  # accepted, or cancelled
+    REFUSED = "refused"  # certainly not done
+    LOST = "lost"  # nobody knows
+
+
+class Reply(msgspec.Struct, frozen=True, gc=False):
+    """A broker's reply to a request.
+
+    `error` is empty for a plain answer. `is_failure`: the venue failed, rather than refused. `is_fatal`: the broker cannot
+    do this at all, or broke the protocol, and the run must halt.
+    """
+
+    answer: Answer
+    error: str = ""
+    venue_order_id: str = ""
+    is_failure: bool = False
+    is_fatal: bool = False
+
+
+_DONE = Reply(Answer.DONE)
+_NOT_CANCELED = Reply(Answer.REFUSED)
+
+
+def supports(broker: object, name: str) -> bool:
+    """Return True when `broker` has its own method `name`, not `Broker`'s that only says what to write."""
+    method = getattr(type(broker), name, None) or getattr(broker, name, None)
+    return method is not None and method is not getattr(Broker, name)
+
+
+def submit(broker: Broker, order: SubmitOrder) -> Reply:
+    """Place an order. None, an id or an ack is acceptance; `VenueRejected` is refusal; anything else is doubt."""
+    try:
+        ack: object = broker.submit_order(order)
+    except Exception as error:
+        return _reply_to(error, unsupported=Answer.LOST)
+    if ack is None:
+        return _DONE
+    if isinstance(ack, OrderAck):
+        if ack.client_order_id != order.client_order_id:
+            text = f"the broker acknowledged {ack.client_order_id!r} when {order.client_order_id!r} was submitted"
+            return Reply(Answer.LOST, text, is_failure=True, is_fatal=True)
+        return Reply(Answer.DONE, venue_order_id=ack.venue_order_id)
+    if isinstance(ack, (str, int)) and not isinstance(ack, bool):
+        return Reply(Answer.DONE, venue_order_id=str(ack))
+    text = f"`submit_order` must return None, an id or an OrderAck, was a {type(ack).__name__}: the order is in doubt"
+    return Reply(Answer.LOST, text, is_failure=True)
+
+
+def cancel(broker: Broker, client_order_id: str) -> Reply:
+    """Cancel an order. True is done, False is not done; an exception is doubt, unless it says that nothing happened."""
+    if not supports(broker, "cancel_order"):
+        return Reply(Answer.REFUSED, _missing(broker, "cancel_order(order_id) -> bool"), is_fatal=True)
+    try:
+        answer: object = broker.cancel_order(client_order_id)
+    except Exception as error:
+        return _reply_to(error, unsupported=Answer.REFUSED)
+    if answer is True:
+        return _DONE
+    if answer is False:
+        return _NOT_CANCELED
+    return Reply(Answer.LOST, f"`cancel_order` must return True or False, was {answer!r}", is_failure=True)
+
+
+def _reply_to(error: Exception, unsupported: Answer) -> Reply:
+    if isinstance(error, VenueRejected):
+        return Reply(Answer.REFUSED, describe(error))
+    if isinstance(error, NotImplementedError):
+        return Reply(unsupported, describe(error), is_failure=True, is_fatal=True)
+    if isinstance(error, VenueUnavailable) and error.outcome_known:
+        return Reply(Answer.REFUSED, describe(error), is_failure=True)
+    return Reply(Answer.LOST, describe(error), is_failure=True, is_fatal=isinstance(error, VenueProtocolError))
+
+
+def _missing(broker: object, signature: str) -> str:
+    return f"{type(broker).__name__} cannot do what the decision needs: write {signature}"
+
+
+def sweep(broker: Broker, market_id: str | None) -> tuple[int, str]:
+    """Cancel every order, or a market's, known to us or not; return how many, and the error or ''."""
+    if not supports(broker, "cancel_all"):
+        return 0, _missing(broker, "cancel_all(market_id) -> int")
+    try:
+        count: object = broker.cancel_all(market_id)
+    except Exception as error:
+        return 0, describe(error)
+    if isinstance(count, int) and not isinstance(count, bool) and count >= 0:
+        return count, ""
+    return 0, f"`cancel_all` must return how many orders it cancelled, was {count!r}"
+
+
+def fetch_report(broker: Broker, client_order_id: str) -> tuple[OrderReport | None, str]:
+    """Ask the venue about one order; return its report (None: it knows nothing), and the error or ''."""
+    try:
+        report: object = broker.fetch_order(client_order_id)
+        if report is not None and not isinstance(report, OrderReport):
+            report = msgspec.convert(report, OrderReport)
+    except Exception as error:
+        return None, describe(error)
+    if report is not None and report.client_order_id != client_order_id:
+        return None, f"the broker reported on {report.client_order_id!r} when {client_order_id!r} was asked for"
+    return report, ""
+
+
+def open_order_of(entry: object) -> OrderReport:
+    """Read one entry of ``get_state()["open_orders"]``: an `OrderReport`, a `SubmitOrder`, or a dict or object alike.
+
+    Raises
+    ------
+    VenueProtocolError
+        When it does not say which order it is, or its size.
+    """
+    if isinstance(entry, OrderReport):
+        return entry
+    names = OrderReport.__struct_fields__
+    found = {n: entry[n] for n in names if n in entry} if isinstance(entry, Mapping) else {}
+    if not found:
+        found = {n: getattr(entry, n) for n in names if hasattr(entry, n)}
+    try:
+        return msgspec.convert(found, OrderReport)
+    except msgspec.ValidationError as error:
+        raise VenueProtocolError(f"an entry of `open_orders` cannot be read: {error}") from error
+
+
+def decode_fill(raw: Fill | Mapping[str, Any] | object) -> Fill:
+    """Return a broker's fill as a checked `Fill`.
+
+    Parameters
+    ----------
+    raw : Fill or mapping
+        As `Broker.process_fills` lists it. The side's case does not matter; ids may be integers.
+
+    Raises
+    ------
+    VenueProtocolError
+        When a field is missing, of a wrong type, not finite or out of range.
+
+    Examples
+    --------
+    >>> fill = {"trade_id": 7, "client_order_id": "a", "market_id": "X", "side": "buy", "price": 10.0, "qty": 1}
+    >>> decode_fill(fill).side.value
+    'BUY'
+    >>> decode_fill(fill | {"qty": -1})
+    Traceback (most recent call last):
+    ami_engine.errors.VenueProtocolError: `qty` of a fill must be finite and > 0, was -1.0
+    """
+    if not isinstance(raw, Fill):
+        if not isinstance(raw, Mapping):
+            raise VenueProtocolError(f"a fill must be a Fill or a mapping, was a {type(raw).__name__}")
+        raw = _fill_from_mapping(raw)
+    for name, value, ok in (
+        ("price", raw.price, isfinite(raw.price) and raw.price > 0.0),
+        ("qty", raw.qty, isfinite(raw.qty) and raw.qty > 0.0),
+    ):
+        if not ok:
+            raise VenueProtocolError(f"`{name}` of a fill must be finite and > 0, was {value!r}")
+    if not isfinite(raw.fee):
+        raise VenueProtocolError(f"`fee` of a fill must be finite, was {raw.fee!r}")
+    if not raw.trade_id:
+        raise VenueProtocolError("`trade_id` of a fill must not be empty: without it a repeat cannot be told")
+    return raw
+
+
+def _fill_from_mapping(raw: Mapping[str, Any]) -> Fill:
+    try:
+        return Fill(
+            trade_id=_text(raw, "trade_id"),
+            client_order_id=_text(raw, "client_order_id"),
+            market_id=_text(raw, "market_id"),
+            side=Side(str(getattr(raw["side"], "value", raw["side"])).upper()),
+            price=_float(raw, "price"),
+            qty=_float(raw, "qty"),
+            fee=_float(raw, "fee", 0.0),
+            fee_currency=str(raw.get("fee_currency") or ""),
+            liquidity=Liquidity(str(getattr(raw.get("liquidity"), "value", raw.get("liquidity")) or "MAKER").upper()),
+            ts_ns=int(raw.get("ts_ns") or 0),
+        )
+    except KeyError as error:
+        raise VenueProtocolError(f"a fill must have `{error.args[0]}`, keys were {sorted(map(str, raw))}") from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise VenueProtocolError(f"a fill cannot be read: {error}") from error
+
+
+def _text(raw: Mapping[str, Any], name: str) -> str:
+    value = raw[name]
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        raise TypeError(f"`{name}` must be a text, was {value!r}")
+    return str(value)
+
+
+def _float(raw: Mapping[str, Any], name: str, default: float | None = None) -> float:
+    value = raw[name] if default is None else raw.get(name)
+    if value is None and default is not None:
+        return default
+    if isinstance(value, (bool, str, bytes)) or not hasattr(value, "__float__"):
+        raise TypeError(f"`{name}` must be a number, was {value!r}")
+    return float(value)  # type: ignore[arg-type]
+
+
+def read_fills(broker: Broker, now_ms: int) -> tuple[list[object], str]:
+    """Return what the broker lists since the last call, unchecked, and the error or ''.
+
+    A list that breaks off half-way gives what came before: a fill once told is never told again.
+    """
+    found: list[object] = []
+    try:
+        fills: Iterable[object] | None = broker.process_fills(now_ms)
+        if fills is not None:
+            found.extend(fills)
+    except Exception as error:
+        return found, describe(error)
+    return found, ""
+
+
+def read_state(broker: Broker) -> tuple[dict[str, Any], str]:
+    """Return the broker's state ({} when it does not know), and the error or ''."""
+    try:
+        state: object = broker.get_state()
+    except Exception as error:
+        return {}, describe(error)
+    if state is None:
+        return {}, ""
+    if not isinstance(state, Mapping):
+        return {}, f"`get_state` must return a dict, was a {type(state).__name__}"
+    return dict(state), ""
+
+
+def describe(error: BaseException) -> str:
+    """Return an exception as one line, its kind first."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
