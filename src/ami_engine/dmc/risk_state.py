@@ -1,0 +1,508 @@
+"""What the guards count: windows, markouts, streaks, cooldowns and latches of one market, folded forward in O(1).
+
+Nothing here reads a clock: every call is told the decision time. Invariant: every container has a bound, and drops the
+oldest first, so that a limit is never reached later than it should be.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections import deque
+from typing import Any
+
+import msgspec
+
+from ami_engine.dmc.context import GuardContext
+from ami_engine.dmc.guards import LATCHING_FLAGS
+from ami_engine.dmc.risk_policy import RiskPolicy
+from ami_engine.errors import ConfigError
+from ami_engine.events import Fill, Side
+from ami_engine.units import NS_PER_MS
+from decision_schema.types import Action, FinalDecision, MismatchInfo, Proposal
+
+__all__ = ["Latch", "RiskState"]
+
+MARKOUT_HORIZONS_NS = (15_000_000_000, 60_000_000_000)
+MAX_MARKOUT_FILLS = 256
+NS_PER_DAY = 86_400_000_000_000
+
+# What a window remembers at least. A private policy override may raise a limit while the run goes on, so the window
+# holds more than today's limit; a count beyond this is not told apart from this.
+MIN_WINDOW_EVENTS = 1_024
+
+SNAPSHOT_MAGIC = b"AMIRISK"
+SNAPSHOT_VERSION = 1
+
+
+class Latch(msgspec.Struct, frozen=True):
+    """A STOP that goes on until an operator releases it."""
+
+    name: str
+    since_ns: int
+    reason: str
+
+
+class _Window:
+    """Times of the last events, no more than `most`, that are younger than `length_ns`."""
+
+    __slots__ = ("length_ns", "times")
+
+    def __init__(self, length_ns: int, most: int) -> None:
+        self.length_ns = length_ns
+        self.times: deque[int] = deque(maxlen=max(most, MIN_WINDOW_EVENTS))
+
+    def add(self, now_ns: int, n: int = 1) -> None:
+        if n == 1:
+            self.times.append(now_ns)
+        elif n > 1:
+            self.times.extend((now_ns,) * min(n, self.times.maxlen or n))
+
+    def count(self, now_ns: int) -> int:
+        times = self.times
+        start_ns = now_ns - self.length_ns
+        while times and times[0] <= start_ns:
+            times.popleft()
+        return len(times)
+
+
+class _MarkedFill:
+    """A fill and, for each horizon, its signed markout in ticks; None while the horizon has not passed."""
+
+    __slots__ = ("markouts", "mid", "qty", "sign", "ts_ns")
+
+    def __init__(self, ts_ns: int, sign: int, qty: float, mid: float, markouts: list[float | None]) -> None:
+        self.ts_ns = ts_ns
+        self.sign = sign
+        self.qty = qty
+        self.mid = mid
+        self.markouts = markouts
+
+
+class _Markouts:
+    """Adverse selection of our fills: what the mid did against them at each horizon.
+
+    Fills wait in one queue for each horizon, oldest first, so that nothing is rescanned. The mean over the at most 256
+    fills is taken afresh when one enters or leaves it: no running sum, no drift.
+    """
+
+    __slots__ = ("_adverse", "_dirty", "_fills", "_mid", "_pending", "_tick", "_window_ns")
+
+    def __init__(self, window_ns: int, tick_size: float) -> None:
+        self._window_ns = window_ns
+        self._tick = tick_size
+        self._mid = math.nan
+        self._fills: deque[_MarkedFill] = deque()
+        self._pending: tuple[deque[_MarkedFill], ...] = tuple(deque() for _ in MARKOUT_HORIZONS_NS)
+        self._adverse = [0.0 for _ in MARKOUT_HORIZONS_NS]
+        self._dirty = False
+
+    def on_mid(self, now_ns: int, mid: float) -> None:
+        """Take a new mid: horizons that passed before it are judged by the one before it."""
+        if not 0.0 < mid < math.inf:
+            return
+        if self._fills:
+            self._settle(now_ns - 1)
+            self._mid = mid
+            self._settle(now_ns)
+        else:
+            self._mid = mid
+
+    def on_fill(self, now_ns: int, sign: int, qty: float, mid: float) -> None:
+        if not (0.0 < mid < math.inf and 0.0 < qty < math.inf):
+            return
+        if len(self._fills) == MAX_MARKOUT_FILLS:
+            self._drop_oldest()
+        fill = _MarkedFill(now_ns, sign, qty, mid, [None for _ in MARKOUT_HORIZONS_NS])
+        self._fills.append(fill)
+        for queue in self._pending:
+            queue.append(fill)
+
+    def adverse_ticks(self, now_ns: int) -> list[float]:
+        """Return adverse selection at each horizon, ticks >= 0."""
+        if self._fills:
+            self._settle(now_ns)
+            start_ns = now_ns - self._window_ns
+            while self._fills and self._fills[0].ts_ns <= start_ns:
+                self._drop_oldest()
+        if self._dirty:
+            self._adverse = [self._mean_adverse(i) for i in range(len(MARKOUT_HORIZONS_NS))]
+            self._dirty = False
+        return self._adverse
+
+    def _settle(self, until_ns: int) -> None:
+        for i, queue in enumerate(self._pending):
+            while queue and queue[0].ts_ns + MARKOUT_HORIZONS_NS[i] <= until_ns:
+                fill = queue.popleft()
+                # Before the first mid after a fill, the mid at the fill is still the market's.
+                mid = self._mid if self._mid == self._mid else fill.mid
+                fill.markouts[i] = fill.sign * (fill.mid - mid) / self._tick
+                self._dirty = True
+
+    def _drop_oldest(self) -> None:
+        oldest = self._fills.popleft()
+        for queue in self._pending:
+            if queue and queue[0] is oldest:
+                queue.popleft()
+        self._dirty = True
+
+    def _mean_adverse(self, i: int) -> float:
+        marked = [(fill.qty, markout) for fill in self._fills if (markout := fill.markouts[i]) is not None]
+        if not marked:
+            return 0.0
+        weight = math.fsum(qty for qty, _ in marked)
+        return max(0.0, math.fsum(qty * markout for qty, markout in marked) / weight)
+
+    def to_builtins(self) -> dict[str, Any]:
+        fills = [[fill.ts_ns, fill.sign, fill.qty, fill.mid, fill.markouts] for fill in self._fills]
+        return {"mid": None if math.isnan(self._mid) else self._mid, "fills": fills}
+
+    def load(self, state: dict[str, Any]) -> None:
+        self._mid = math.nan if state["mid"] is None else state["mid"]
+        self._fills = deque(_MarkedFill(*fill) for fill in state["fills"])
+        self._pending = tuple(
+            deque(fill for fill in self._fills if fill.markouts[i] is None) for i in range(len(MARKOUT_HORIZONS_NS))
+        )
+        self._dirty = True
+
+
+class _Money(msgspec.Struct):
+    """Profit of the day and drawdown of the run."""
+
+    day: int = -1
+    realized: float = 0.0
+    total: float = 0.0
+    day_start_realized: float = 0.0
+    day_start_total: float = 0.0
+    equity: float | None = None
+    peak_equity: float = -math.inf
+
+
+class _Timers(msgspec.Struct):
+    """Until when, ms, what holds us back."""
+
+    throttle: int = 0
+    post_fill: int = 0
+    ops: int = 0
+    adverse_15: int = 0
+    adverse_60: int = 0
+    streak: int = 0
+    quote_budget: int = 0
+
+
+_WINDOWS = ("cancels", "failures", "rate_limits", "reconnects", "quotes")
+
+
+class RiskState:
+    """Everything that the guards remember of one market.
+
+    Parameters
+    ----------
+    policy : RiskPolicy
+        Windows and cooldowns are this policy's; limits are those of the policy that `modulate` is given.
+    tick_size : float
+        Price step, > 0; adverse selection is counted in it.
+    post_fill_cooldown_ms : int
+        How long to pause after a fill, ms; 0 is off.
+
+    Notes
+    -----
+    Every method takes `now_ns`, the decision clock, ns since the Unix epoch, and costs O(1). Latches are released by an
+    operator only: no day change and no restart clears them (`snapshot` carries them).
+
+    Examples
+    --------
+    >>> state = RiskState(RiskPolicy(), tick_size=0.01)
+    >>> for _ in range(5):
+    ...     state.on_failure(1_000_000_000)
+    >>> context = GuardContext()
+    >>> state.fill_context(context, 2_000_000_000)
+    >>> context.recent_failures, context.latched
+    (5, ())
+    """
+
+    def __init__(self, policy: RiskPolicy, tick_size: float, *, post_fill_cooldown_ms: int = 0) -> None:
+        if not 0.0 < tick_size < math.inf:
+            raise ConfigError(f"`tick_size` must be finite and > 0, was {tick_size!r}")
+        if post_fill_cooldown_ms < 0:
+            raise ConfigError(f"`post_fill_cooldown_ms` must be at least 0, was {post_fill_cooldown_ms!r}")
+        self._policy = policy
+        self._tick_size = tick_size
+        self._post_fill_cooldown_ms = post_fill_cooldown_ms
+        p = policy
+        self._cancels = _Window(p.cancel_window_ms * NS_PER_MS, p.cancel_rate_limit)
+        self._failures = _Window(p.circuit_breaker_window_ms * NS_PER_MS, p.circuit_breaker_failures)
+        self._rate_limits = _Window(p.ops_window_ms * NS_PER_MS, p.max_429_per_window)
+        self._reconnects = _Window(p.ops_window_ms * NS_PER_MS, p.max_ws_reconnects_per_window)
+        self._quotes = _Window(p.quote_window_ms * NS_PER_MS, p.quote_cap_per_window)
+        self._markouts = _Markouts(p.adverse_window_ms * NS_PER_MS, tick_size)
+        self._steps: deque[bool] = deque(maxlen=p.error_window_steps)
+        self._errors = 0
+        self._last_event_ns: int | None = None
+        self._losses = 0
+        self._money = _Money()
+        self._timers = _Timers()
+        self._latches: dict[str, Latch] = {}
+        self._latched: tuple[str, ...] = ()
+
+    def on_event(self, ts_ns: int) -> None:
+        """Take the receive time of a book event of this market, ns."""
+        self._last_event_ns = ts_ns
+
+    def on_book(self, now_ns: int, mid: float) -> None:
+        """Take the market's mid. One that is no positive number is passed over."""
+        self._markouts.on_mid(now_ns, mid)
+
+    def on_step(self, now_ns: int, had_error: bool) -> None:
+        """Count one step of the loop, and whether it failed."""
+        steps = self._steps
+        if len(steps) == steps.maxlen:
+            self._errors -= steps[0]
+        steps.append(had_error)
+        self._errors += had_error
+
+    def on_fill(self, now_ns: int, fill: Fill, mid: float, realized_delta: float = 0.0) -> None:
+        """Take one of our fills, and the mid when we learned of it.
+
+        `realized_delta`, what the fill realized after fees, counts at once toward the day's loss; the next `on_account`
+        replaces the running figure by the account's own.
+        """
+        self._markouts.on_fill(now_ns, 1 if fill.side is Side.BUY else -1, fill.qty, mid)
+        if self._post_fill_cooldown_ms:
+            self._timers.post_fill = now_ns // NS_PER_MS + self._post_fill_cooldown_ms
+        if realized_delta:
+            self._roll_day(now_ns)
+            self._money.realized += realized_delta
+            self._money.total += realized_delta
+
+    def on_position_closed(self, now_ns: int, realized: float) -> None:
+        """Take what a position made, after fees: a loss lengthens the streak, anything else ends it."""
+        self._end_streak(now_ns // NS_PER_MS)
+        self._losses = self._losses + 1 if realized < 0.0 else 0
+
+    def on_cancels(self, now_ns: int, n: int) -> None:
+        """Count `n` cancels."""
+        self._cancels.add(now_ns, n)
+
+    def on_failure(self, now_ns: int) -> None:
+        """Count one failure of a broker or a source."""
+        self._failures.add(now_ns)
+
+    def on_rate_limit(self, now_ns: int) -> None:
+        """Count one 429 answer; the policy's `ops_cooldown_ms` begins."""
+        self._rate_limits.add(now_ns)
+        self._begin_ops_cooldown(now_ns)
+
+    def on_reconnect(self, now_ns: int) -> None:
+        """Count one reconnect of the feed; the policy's `ops_cooldown_ms` begins."""
+        self._reconnects.add(now_ns)
+        self._begin_ops_cooldown(now_ns)
+
+    def on_account(self, now_ns: int, realized_after_fees: float, unrealized: float, equity: float) -> None:
+        """Take the account: profit since the run began, and equity.
+
+        The day's profit counts from the last figures before midnight UTC of the decision clock, on the first day from 0.
+        """
+        self._roll_day(now_ns)
+        money = self._money
+        money.realized = realized_after_fees
+        money.total = realized_after_fees + unrealized
+        money.equity = equity
+        if equity > money.peak_equity:
+            money.peak_equity = equity
+
+    def on_verdict(self, now_ns: int, proposal: Proposal, final: FinalDecision, mismatch: MismatchInfo) -> None:
+        """Take a decision: count an ACT, begin the throttles, cooldowns and latches that its guards ask for."""
+        if final.action == Action.ACT:
+            self._quotes.add(now_ns)
+        codes = mismatch.reason_codes
+        if codes:
+            self._begin_holds(now_ns // NS_PER_MS, codes, mismatch.throttle_refresh_ms)
+        if final.action == Action.STOP:
+            self._latch_stop(now_ns, mismatch)
+
+    def latch(self, name: str, now_ns: int, reason: str) -> None:
+        """Latch a STOP, such as "kill_switch" for the operator's or a halt of the loop. A second one changes nothing."""
+        if name not in LATCHING_FLAGS:
+            raise ConfigError(f"`name` of a latch must be one of {', '.join(LATCHING_FLAGS)}, was {name!r}")
+        if name not in self._latches:
+            self._latches[name] = Latch(name, now_ns, reason)
+            self._latched = tuple(self._latches)
+
+    def latches(self) -> tuple[str, ...]:
+        """Return the names of what is latched, oldest first."""
+        return self._latched
+
+    def release(self, name: str, operator: str, reason: str) -> Latch:
+        """Release a latch, and count anew from here what had tripped it. Return the latch, for the audit.
+
+        Raises
+        ------
+        ConfigError
+            When nothing of that name is latched, or nobody says who releases it and why.
+        """
+        if not operator.strip() or not reason.strip():
+            raise ConfigError(f"releasing {name!r} needs an operator and a reason, were {operator!r} and {reason!r}")
+        if name not in self._latches:
+            raise ConfigError(f"{name!r} is not latched; latched: {', '.join(self._latched) or 'nothing'}")
+        latch = self._latches.pop(name)
+        self._latched = tuple(self._latches)
+        money = self._money
+        # Without this the guard would fire again at the next step, and no operator could ever resume.
+        if name == "circuit_breaker":
+            self._failures.times.clear()
+        elif name == "daily_loss":
+            money.day_start_realized, money.day_start_total = money.realized, money.total
+        elif name == "drawdown" and money.equity is not None:
+            money.peak_equity = money.equity
+        return latch
+
+    def fill_context(self, context: GuardContext, now_ns: int) -> None:
+        """Write every key that this state knows into `context`."""
+        now_ms = now_ns // NS_PER_MS
+        if now_ns // NS_PER_DAY != self._money.day:
+            self._roll_day(now_ns)
+        timers, money = self._timers, self._money
+        if timers.streak:
+            self._end_streak(now_ms)
+        context.now_ms = now_ms
+        context.last_event_ts_ms = None if self._last_event_ns is None else self._last_event_ns // NS_PER_MS
+        context.cancels_in_window = self._cancels.count(now_ns)
+        context.recent_failures = self._failures.count(now_ns)
+        context.rate_limits_in_window = self._rate_limits.count(now_ns)
+        context.ws_reconnects_in_window = self._reconnects.count(now_ns)
+        context.quotes_in_window = self._quotes.count(now_ns)
+        context.steps_in_window = len(self._steps)
+        context.errors_in_window = self._errors
+        context.adverse_15_ticks, context.adverse_60_ticks = self._markouts.adverse_ticks(now_ns)
+        context.daily_pnl = money.total - money.day_start_total
+        context.daily_realized_pnl_usd = money.realized - money.day_start_realized
+        context.equity_usd = money.equity
+        context.drawdown_usd = 0.0 if money.equity is None else money.peak_equity - money.equity
+        context.consecutive_losses = self._losses
+        context.throttle_refresh_until_ms = timers.throttle
+        context.cooldown_until_ms = timers.post_fill
+        context.ops_cooldown_until_ms = timers.ops
+        context.adverse_15_cooldown_until_ms = timers.adverse_15
+        context.adverse_60_cooldown_until_ms = timers.adverse_60
+        context.streak_cooldown_until_ms = timers.streak
+        context.quote_budget_until_ms = timers.quote_budget
+        context.kill_switch = "kill_switch" in self._latches
+        context.latched = self._latched
+
+    def snapshot(self) -> bytes:
+        """Return the whole state as bytes with a version and a checksum, for `restore`."""
+        state = {
+            "tick_size": self._tick_size,
+            "windows": {name: list(self._window(name).times) for name in _WINDOWS},
+            "markouts": self._markouts.to_builtins(),
+            "steps": list(self._steps),
+            "last_event_ns": self._last_event_ns,
+            "losses": self._losses,
+            "money": self._money,
+            "timers": self._timers,
+            "latches": list(self._latches.values()),
+        }
+        body = msgspec.msgpack.encode(state)
+        return SNAPSHOT_MAGIC + bytes([SNAPSHOT_VERSION]) + zlib.crc32(body).to_bytes(4, "big") + body
+
+    def restore(self, data: bytes) -> None:
+        """Take over the state of a snapshot, made under the same tick size. Windows keep this policy's lengths.
+
+        Raises
+        ------
+        ConfigError
+            (a ValueError) when the bytes are damaged, of another version, or of another tick size; nothing is changed.
+        """
+        state = _decode(data)
+        if state.tick_size != self._tick_size:
+            raise ConfigError(f"the risk state is of tick size {state.tick_size}, this market's is {self._tick_size}")
+        for name in _WINDOWS:
+            window = self._window(name)
+            window.times = deque(state.windows[name], maxlen=window.times.maxlen)
+        self._markouts.load(state.markouts)
+        self._steps = deque(state.steps, maxlen=self._steps.maxlen)
+        self._errors = sum(self._steps)
+        self._last_event_ns = state.last_event_ns
+        self._losses = state.losses
+        self._money = state.money
+        self._timers = state.timers
+        self._latches = {latch.name: latch for latch in state.latches}
+        self._latched = tuple(self._latches)
+
+    def _window(self, name: str) -> _Window:
+        window: _Window = getattr(self, "_" + name)
+        return window
+
+    def _begin_ops_cooldown(self, now_ns: int) -> None:
+        if self._policy.ops_cooldown_ms:
+            self._timers.ops = now_ns // NS_PER_MS + self._policy.ops_cooldown_ms
+
+    def _begin_holds(self, now_ms: int, codes: list[str], throttle_ms: int | None) -> None:
+        """Begin what the codes stand for. A hold that is under way is not prolonged, or it might never end."""
+        policy, timers = self._policy, self._timers
+        if "cancel_rate_exceeded" in codes:
+            timers.throttle = now_ms + (throttle_ms if throttle_ms is not None else policy.throttle_refresh_ms)
+        if "adverse_selection_15" in codes and now_ms >= timers.adverse_15:
+            timers.adverse_15 = now_ms + policy.adverse_cooldown_ms
+        if "adverse_selection_60" in codes and now_ms >= timers.adverse_60:
+            timers.adverse_60 = now_ms + policy.adverse_cooldown_ms
+        if "loss_streak" in codes and not timers.streak:
+            timers.streak = now_ms + policy.streak_cooldown_ms
+        if "quote_budget" in codes and now_ms >= timers.quote_budget:
+            timers.quote_budget = now_ms + policy.quote_budget_cooldown_ms
+
+    def _end_streak(self, now_ms: int) -> None:
+        if self._timers.streak and now_ms >= self._timers.streak:
+            self._timers.streak = 0
+            self._losses = 0
+
+    def _latch_stop(self, now_ns: int, mismatch: MismatchInfo) -> None:
+        """Latch what stopped: the guards of its own that latch, else the kill switch. Denied actions do not latch."""
+        codes = mismatch.reason_codes
+        errors = [code for code in codes if code.startswith("guard_error:") or code == "modulator_error"]
+        flags = [flag for flag in mismatch.flags if flag in LATCHING_FLAGS and f"guard_error:{flag}" not in codes]
+        for flag in flags:
+            self.latch(flag, now_ns, flag)
+        if errors:
+            self.latch("kill_switch", now_ns, errors[0])
+        elif not flags and "ops_denied" not in codes:
+            self.latch("kill_switch", now_ns, "proposed by the model")
+
+    def _roll_day(self, now_ns: int) -> None:
+        day = now_ns // NS_PER_DAY
+        money = self._money
+        # A wall clock that steps back over midnight does not begin the day before anew.
+        if day > money.day:
+            if money.day >= 0:
+                money.day_start_realized, money.day_start_total = money.realized, money.total
+            money.day = day
+
+
+class _State(msgspec.Struct):
+    """A snapshot's body, as it must be."""
+
+    tick_size: float
+    windows: dict[str, list[int]]
+    markouts: dict[str, Any]
+    steps: list[bool]
+    last_event_ns: int | None
+    losses: int
+    money: _Money
+    timers: _Timers
+    latches: list[Latch]
+
+
+def _decode(data: bytes) -> _State:
+    start = len(SNAPSHOT_MAGIC)
+    if data[:start] != SNAPSHOT_MAGIC:
+        raise ConfigError("the bytes are no risk state")
+    if data[start : start + 1] != bytes([SNAPSHOT_VERSION]):
+        raise ConfigError(f"the risk state is not of version {SNAPSHOT_VERSION}")
+    body = data[start + 5 :]
+    if zlib.crc32(body).to_bytes(4, "big") != data[start + 1 : start + 5]:
+        raise ConfigError("the risk state is damaged: its checksum does not match")
+    try:
+        return msgspec.msgpack.decode(body, type=_State)
+    except msgspec.DecodeError as error:
+        raise ConfigError(f"the risk state cannot be read: {error}") from error
