@@ -164,6 +164,15 @@ class Instrument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         per_unit = self.multiplier if self.is_inverse else price * self.multiplier
         return self.round_qty(size_usd / per_unit)
 
+    def is_below_minimum(self, price: float, qty: float) -> bool:
+        """Return True when the venue takes no order this small: nothing, under `min_qty`, or under `min_notional`.
+
+        >>> Instrument("X", min_notional=5.0).is_below_minimum(0.49, 5.0 / 0.49)
+        False
+        """
+        # What rounding to binary takes off a value that was asked for exactly must not count.
+        return qty <= 0.0 or qty < self.min_qty or self.notional(price, qty) < self.min_notional * (1.0 - 1e-9)
+
     def notional(self, price: float, qty: float) -> float:
         """Return the value of `qty` at `price`, in USD (quote currency) for both kinds."""
         return abs(qty) * self.multiplier * (1.0 if self.is_inverse else price)

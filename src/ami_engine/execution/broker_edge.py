@@ -1,7 +1,7 @@
 """The one place where a broker is called to act: whatever it returns or raises becomes a typed reply.
 
-A broker is foreign code. What it returns may be unreadable and what it raises may be anything, so every call here ends in
-a `Reply` or in facts that were checked; nothing foreign goes further.
+A broker is foreign code. What it returns may be unreadable and what it raises may be anything, so every call here ends
+in a `Reply` or in facts that were checked; nothing foreign goes further.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ __all__ = [
     "decode_fill",
     "describe",
     "fetch_report",
+    "is_closing",
     "open_order_of",
     "read_fills",
     "read_state",
@@ -44,8 +45,8 @@ class Answer(Enum):
 class Reply(msgspec.Struct, frozen=True, gc=False):
     """A broker's reply to a request.
 
-    `error` is empty for a plain answer. `is_failure`: the venue failed, rather than refused. `is_fatal`: the broker cannot
-    do this at all, or broke the protocol, and the run must halt.
+    `error` is empty for a plain answer. `is_failure`: the venue failed, rather than refused. `is_fatal`: the broker
+    cannot do this at all, or broke the protocol, and the run must halt.
     """
 
     answer: Answer
@@ -149,14 +150,20 @@ def open_order_of(entry: object) -> OrderReport:
     """
     if isinstance(entry, OrderReport):
         return entry
-    names = OrderReport.__struct_fields__
-    found = {n: entry[n] for n in names if n in entry} if isinstance(entry, Mapping) else {}
-    if not found:
-        found = {n: getattr(entry, n) for n in names if hasattr(entry, n)}
+    found = {name: value for name in OrderReport.__struct_fields__ if (value := _field(entry, name)) is not None}
     try:
         return msgspec.convert(found, OrderReport)
     except msgspec.ValidationError as error:
         raise VenueProtocolError(f"an entry of `open_orders` cannot be read: {error}") from error
+
+
+def is_closing(entry: object) -> bool:
+    """Return True when an entry of ``open_orders`` says that the order only reduces a position."""
+    return bool(_field(entry, "reduce_only"))
+
+
+def _field(entry: object, name: str) -> object:
+    return entry.get(name) if isinstance(entry, Mapping) else getattr(entry, name, None)
 
 
 def decode_fill(raw: Fill | Mapping[str, Any] | object) -> Fill:

@@ -9,8 +9,8 @@ from ami_engine.events import Side
 
 __all__ = ["client_order_id"]
 
-# Venues differ in what they take (Binance 36 of [.A-Z:/a-z0-9_-], OKX 32 letters and digits): 32 letters and digits pass
-# at both. The 29 that are hashed carry 145 bits.
+# Venues differ in what they take (Binance 36 of [.A-Z:/a-z0-9_-], OKX 32 letters and digits): 32 letters and digits
+# pass at both. The 29 that are hashed carry 145 bits.
 _PREFIX = "ami"
 _LENGTH = 32
 

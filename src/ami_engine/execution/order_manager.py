@@ -35,8 +35,6 @@ _MIN_LOOKUP_MS = 100
 # Closed orders whose late fills and repeats are still recognised.
 _CLOSED_KEPT = 1_024
 _MINUTE_MS = 60_000
-# Share of `min_notional` that rounding a size to binary may cost.
-_NOTIONAL_REL_TOL = 1e-9
 # Half of it is the tolerance within which units.py takes a price to be on the grid.
 _EDGE_TICKS = 2e-6
 
@@ -112,7 +110,7 @@ class _Tally:
 class _Working:
     """An order that may be live, and what the manager remembers of it; kept for a while after it closed."""
 
-    __slots__ = ("lookup_ms", "market", "order", "placed_ms", "retry_ms", "slot", "ticks", "trade_ids")
+    __slots__ = ("asked_ms", "is_said_gone", "lookup_ms", "market", "order", "placed_ms", "slot", "ticks", "trade_ids")
 
     def __init__(self, order: Order, market: _Market, slot: _Slot | None, ticks: int, now_ms: int) -> None:
         self.order = order
@@ -120,8 +118,9 @@ class _Working:
         self.slot = slot  # None: the order closes a position
         self.ticks = ticks
         self.placed_ms = now_ms
-        self.retry_ms = now_ms  # no cancel is asked again before
-        self.lookup_ms = now_ms  # no lookup before
+        self.asked_ms = -inf  # when a cancel was last asked
+        self.lookup_ms: float = now_ms  # no lookup before
+        self.is_said_gone = False  # the venue answered a cancel with "nothing to cancel"
         self.trade_ids: set[str] = set()
 
 
@@ -330,9 +329,10 @@ class OrderManager:
         if self._news is None:
             if action is _ACT:
                 market = self._markets.get(market_id)
-                if market is not None and now_ms < market.calm_until_ms:
-                    # Invariant: these bounds are no wider than those of `_plan`, so that skipping it changes nothing.
-                    get = final.params.get if final.params is not None else {}.get
+                params = final.params
+                if market is not None and now_ms < market.calm_until_ms and params is not None:
+                    # Invariant: these bounds lie inside those of `_clear_way`, so that leaving here changes nothing.
+                    get = params.get
                     bid_quote, ask_quote, size_usd = get("bid_quote"), get("ask_quote"), get("size_usd")
                     if (
                         type(bid_quote) is float
@@ -431,7 +431,9 @@ class OrderManager:
             bid_ticks = _bid_ticks(market.instrument, quotes, ask)
             ask_ticks = _ask_ticks(market.instrument, quotes, bid)
             if bid_ticks is not None and ask_ticks is not None and bid_ticks >= ask_ticks:
-                raise QuoteError(f"`bid_quote` must be below `ask_quote` on the grid, was {bid_ticks} and {ask_ticks} ticks")
+                raise QuoteError(
+                    f"`bid_quote` must be below `ask_quote` on the grid, was {bid_ticks} and {ask_ticks} ticks"
+                )
         except QuoteError as error:
             tally.errors.append(str(error))
             self._record("quotes_refused", market_id=market.name, error=str(error))
@@ -477,8 +479,7 @@ class OrderManager:
         instrument = market.instrument
         price = instrument.price_from_ticks(ticks)
         qty = instrument.qty_from_usd(quotes.size_usd, price)
-        least_usd = instrument.min_notional * (1.0 - _NOTIONAL_REL_TOL)
-        if qty <= 0.0 or qty < instrument.min_qty or instrument.notional(price, qty) < least_usd:
+        if instrument.is_below_minimum(price, qty):
             tally.skipped += 1
             return
         working = self._send(market, slot, ticks, qty, step, tally, post_only=quotes.post_only)
@@ -518,9 +519,7 @@ class OrderManager:
         if qty <= 0.0 or self._now_ms < market.exit_retry_ms or self.halt_reason or not 0.0 < price < inf:
             return
         ticks = instrument.floor_ticks(price) if slot is market.ask else instrument.ceil_ticks(price)
-        working = self._send(market, slot, max(1, ticks), qty, step, tally, closing=True)
-        if working.order.status is OrderStatus.REJECTED:
-            market.exit_retry_ms = self._now_ms + self._refresh_ms
+        self._send(market, slot, max(1, ticks), qty, step, tally, closing=True)
 
     def _cancel_quotes(self, market: _Market, tally: _Tally) -> None:
         for slot in (market.bid, market.ask):
@@ -529,6 +528,8 @@ class OrderManager:
 
     def _cancel_everything(self, tally: _Tally) -> None:
         quotes = [w for w in self._orders.values() if w.slot is not None]
+        if self._is_stopped and not quotes:
+            return
         can_cancel = broker_edge.supports(self._broker, "cancel_order")
         can_sweep = broker_edge.supports(self._broker, "cancel_all")
         if can_cancel or not can_sweep:
@@ -565,7 +566,9 @@ class OrderManager:
         slot.step = step
         order_id = client_order_id(self._run_id, market.name, step, slot.side, slot.attempt)
         if order_id in self._orders or order_id in self._closed:
-            raise DuplicateOrderId(f"client order id {order_id} was used before: `step` {step} of {market.name!r} came twice")
+            raise DuplicateOrderId(
+                f"client order id {order_id} was used before: `step` {step} of {market.name!r} came twice"
+            )
         price = market.instrument.price_from_ticks(ticks)
         request = SubmitOrder(
             client_order_id=order_id,
@@ -597,7 +600,8 @@ class OrderManager:
                 self._watch(working)  # nobody tells when an IOC ended without a fill
             return
         tally.failures += reply.is_failure
-        tally.errors.append(reply.error)
+        if reply.is_failure:
+            tally.errors.append(reply.error)
         if reply.answer is Answer.REFUSED:
             tally.rejected += 1
             self._advance(working, Trigger.REJECTED)
@@ -610,9 +614,9 @@ class OrderManager:
     def _cancel(self, working: _Working, tally: _Tally) -> bool:
         """Ask for a cancel, not more often than every `refresh_ms`; return True when it is confirmed."""
         order_id = working.order.client_order_id
-        if self._now_ms < working.retry_ms and working.retry_ms != working.placed_ms:
+        if self._now_ms - working.asked_ms < self._refresh_ms:
             return False
-        working.retry_ms = max(self._now_ms + self._refresh_ms, working.placed_ms + 1)
+        working.asked_ms = self._now_ms
         self._advance(working, Trigger.CANCEL_SENT)
         reply = broker_edge.cancel(self._broker, order_id)
         if reply.answer is Answer.DONE:
@@ -621,10 +625,11 @@ class OrderManager:
             self._record("order_canceled", client_order_id=order_id)
             return True
         tally.failures += reply.is_failure
-        if reply.error:
+        if reply.is_failure:
             tally.errors.append(reply.error)
         if reply.answer is Answer.REFUSED:
             # Filled, most likely, and the fill is on its way: `poll` will tell, or a lookup.
+            working.is_said_gone = not reply.error
             self._advance(working, Trigger.CANCEL_REFUSED)
             self._record("cancel_refused", client_order_id=order_id, error=reply.error)
             self._watch(working)
@@ -751,20 +756,24 @@ class OrderManager:
             return
         listed = self._listed_orders()
         for working in due:
-            self._hear_report(working, listed.get(working.order.client_order_id), is_answer=False)
+            report = None if listed is None else listed.get(working.order.client_order_id)
+            self._hear_report(working, report, is_answer=listed is not None)
 
-    def _listed_orders(self) -> dict[str, OrderReport]:
+    def _listed_orders(self) -> dict[str, OrderReport] | None:
+        """Return the live orders that the broker's state lists, None when it does not say."""
         state, error = broker_edge.read_state(self._broker)
-        found: dict[str, OrderReport] = {}
+        found: dict[str, OrderReport] | None = {} if "open_orders" in state else None
         for entry in state.get("open_orders") or ():
             try:
                 report = broker_edge.open_order_of(entry)
             except VenueProtocolError as broken:
                 error = str(broken)
                 continue
-            found[report.client_order_id] = report
+            if found is not None:
+                found[report.client_order_id] = report
         if error:
             self._record("lookup_failed", error=error)
+            return None
         return found
 
     def _hear_report(self, working: _Working, report: OrderReport | None, *, is_answer: bool) -> None:
@@ -781,20 +790,23 @@ class OrderManager:
             working.lookup_ms = self._now_ms + self._lookup_every_ms
 
     def _hear_nothing(self, working: _Working, is_answer: bool) -> None:
-        if self._now_ms - working.placed_ms < _SETTLE_MS:
+        order = working.order
+        if self._now_ms - max(working.placed_ms, working.asked_ms) < _SETTLE_MS:
             return
-        if working.slot is None and not working.order.in_doubt:
+        if order.status is OrderStatus.INITIALIZED:
+            if is_answer:
+                self._advance(working, Trigger.REJECTED)
+        elif working.slot is None:
             self._advance(working, Trigger.EXPIRED)  # an IOC does not live this long
-        elif is_answer:
-            is_unheard = working.order.status is OrderStatus.INITIALIZED
-            self._advance(working, Trigger.REJECTED if is_unheard else Trigger.CANCELED)
+        elif is_answer or working.is_said_gone:
+            self._advance(working, Trigger.CANCELED)
 
     def _hear_known(self, working: _Working, report: OrderReport) -> None:
         if working.order.status is OrderStatus.INITIALIZED and report.status is not OrderStatus.REJECTED:
             self._advance(working, Trigger.ACCEPTED, venue_order_id=report.venue_order_id)
         order = working.order
         # Invariant: an order is not closed while fills of it are still to come, or an EXIT would be sized without them.
-        if report.status is OrderStatus.FILLED or order.fill_trigger_due(report.filled_qty):
+        if report.status is OrderStatus.FILLED or order.is_behind(report.filled_qty):
             return
         closing = _CLOSING_TRIGGERS.get(report.status)
         if closing is not None:
@@ -802,6 +814,7 @@ class OrderManager:
             return
         if order.request is RequestState.CANCEL:
             self._advance(working, Trigger.CANCEL_REFUSED)  # still live: to be asked again
+        working.is_said_gone = False
         if working.slot is not None:
             self._unsettled.pop(order.client_order_id, None)
 
@@ -853,7 +866,9 @@ def _bid_ticks(instrument: Instrument, quotes: Quotes, ask: float) -> int | None
     if quotes.post_only and 0.0 < ask < inf:
         ticks = min(ticks, instrument.ceil_ticks(ask) - 1)
     if ticks < 1:
-        raise QuoteError(f"`bid_quote` must be at least one tick on the grid, was {quotes.bid_quote!r} with ask {ask!r}")
+        raise QuoteError(
+            f"`bid_quote` must be at least one tick on the grid, was {quotes.bid_quote!r} with ask {ask!r}"
+        )
     return ticks
 
 

@@ -12,17 +12,17 @@ order is *in doubt*. That is a cue to ask the venue, never a rejection. A submit
 stays SUBMIT until the venue has said a word about the order, because "nothing to cancel" does not prove that nothing is
 on its way.
 
-Venues report fills after they confirmed a cancel: such a late fill is taken, and the order stays closed. Filled quantity
-never falls and a closed order never reopens.
+Venues report fills after they confirmed a cancel: such a late fill is taken, and the order stays closed. Filled
+quantity never falls and a closed order never reopens.
 
-What the tables do not list is an error, split by who caused it: what the venue reports raises `VenueProtocolError`, what
-we ask raises `InvalidTransition`. A fill is classed as partial or whole before the lookup, and a trade id that was
+What the tables do not list is an error, split by who caused it: what the venue reports raises `VenueProtocolError`,
+what we ask raises `InvalidTransition`. A fill is classed as partial or whole before the lookup, and a trade id that was
 already seen is dropped before that, by whoever reads the venue.
 """
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 
 import msgspec
 
@@ -32,7 +32,7 @@ from ami_engine.events import OrderStatus, RequestState, Side, SubmitOrder, Time
 __all__ = ["OPEN_STATUSES", "REQUESTS", "TRANSITIONS", "VENUE_TRIGGERS", "Order", "Trigger"]
 
 
-class Trigger(str, Enum):
+class Trigger(StrEnum):
     """What can happen to an order: first the venue's reports, then our requests and what became of them."""
 
     ACCEPTED = "accepted"
@@ -222,6 +222,10 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         """Size that counts toward worst-case exposure: all of an order in doubt, else what is left of it."""
         return self.qty if self.in_doubt else self.leaves_qty
 
+    def is_behind(self, filled_qty: float) -> bool:
+        """True when the venue says that more was filled than the fills that are known."""
+        return filled_qty - self.filled_qty > _QTY_REL_TOL * self.qty
+
     def fill_trigger(self, qty: float) -> Trigger:
         """Class a fill of `qty` as partial or whole.
 
@@ -236,7 +240,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         tolerance = _QTY_REL_TOL * self.qty
         if excess > tolerance:
             raise VenueProtocolError(
-                f"overfill of order {self.client_order_id}: {self.qty!r} ordered, {self.filled_qty!r} filled, then {qty!r}"
+                f"overfill of order {self.client_order_id}: {self.qty!r} ordered,"
+                f" {self.filled_qty!r} filled, then {qty!r}"
             )
         return _T.FILL if excess >= -tolerance else _T.PARTIAL_FILL
 
@@ -276,7 +281,9 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         filled_qty, avg_price = self.filled_qty, self.avg_price
         if trigger is _T.PARTIAL_FILL or trigger is _T.FILL:
             if self.fill_trigger(fill_qty) is not trigger:
-                raise InvalidTransition(f"order {self.client_order_id}: a fill of {fill_qty!r} is not a {trigger.value}")
+                raise InvalidTransition(
+                    f"order {self.client_order_id}: a fill of {fill_qty!r} is not a {trigger.value}"
+                )
             filled_qty = self.qty if trigger is _T.FILL else filled_qty + fill_qty
             avg_price += (fill_price - avg_price) * (fill_qty / (self.filled_qty + fill_qty))
         return msgspec.structs.replace(
@@ -298,7 +305,9 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, gc=False):
                 )
             return status
         if self.status not in _MAY_ASK.get(trigger, frozenset(OrderStatus)):
-            raise InvalidTransition(f"order {self.client_order_id} is {self.status.value}: {trigger.value!r} is not allowed")
+            raise InvalidTransition(
+                f"order {self.client_order_id} is {self.status.value}: {trigger.value!r} is not allowed"
+            )
         return self.status
 
     def _request_after(self, trigger: Trigger) -> RequestState:

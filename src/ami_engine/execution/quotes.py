@@ -17,7 +17,7 @@ __all__ = ["Quotes", "decode_quotes"]
 class Quotes(msgspec.Struct, frozen=True, gc=False):
     """Prices to quote and the size of each, as the model wants them: not on the grid yet.
 
-    `bid_quote` and `ask_quote` are in quote currency; None withdraws the side. `size_usd` is the value of each quote, >= 0.
+    `bid_quote` and `ask_quote` are in quote currency; None withdraws the side. `size_usd` is the value of each quote.
     """
 
     bid_quote: float | None = None
@@ -35,8 +35,8 @@ def decode_quotes(params: Mapping[str, Any] | None) -> Quotes:
     Parameters
     ----------
     params : mapping or None
-        ``bid_quote`` and ``ask_quote`` (> 0; absent or None withdraws that side), ``size_usd`` (>= 0, needed with a quote),
-        ``post_only`` (default True). Other keys are the model's own and are left alone.
+        ``bid_quote`` and ``ask_quote`` (> 0; absent or None withdraws that side), ``size_usd`` (>= 0, needed with a
+        quote), ``post_only`` (default True). Other keys are the model's own and are left alone.
 
     Returns
     -------

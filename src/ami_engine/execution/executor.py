@@ -1,0 +1,292 @@
+"""The one-shot form: carry out one decision at a broker, without memory of earlier ones.
+
+What rests and what is held comes from `Broker.get_state`; the loop, which remembers, quotes through `OrderManager`.
+"""
+
+from __future__ import annotations
+
+from math import isfinite
+from typing import Any, NamedTuple
+
+from ami_engine.adapters.base import Broker
+from ami_engine.clock import Clock, WallClock
+from ami_engine.errors import QuoteError, VenueProtocolError
+from ami_engine.events import Side, SubmitOrder, TimeInForce
+from ami_engine.execution import broker_edge
+from ami_engine.execution.broker_edge import Answer
+from ami_engine.execution.idempotency import client_order_id
+from ami_engine.execution.quotes import decode_quotes
+from ami_engine.units import Instrument
+from decision_schema.types import Action
+
+__all__ = ["Executor", "execute"]
+
+# How far through `mid` the limit of a closing order goes: the band within which Binance takes prices on most perpetuals
+# (PERCENT_PRICE, 5 %). The order fills at the book's prices; the limit only bounds the worst of them.
+_COLLAR_FRAC = 0.05
+
+
+def execute(broker: Broker, final_decision: Any, market_id: str, mid: float | None = None) -> dict[str, Any]:
+    """Carry out one decision: `Executor(broker).run(final_decision, market_id, mid)`.
+
+    Examples
+    --------
+    >>> from decision_schema.types import Action, FinalDecision
+    >>> from ami_engine.adapters import Broker
+    >>> class Paper(Broker):
+    ...     def submit_order(self, order):
+    ...         print(order.side.value, order.qty, "at", order.price)
+    >>> quotes = {"bid_quote": 0.25, "ask_quote": 0.5, "size_usd": 1.0}
+    >>> execute(Paper(), FinalDecision(Action.ACT, params=quotes), "m")["submitted"]
+    BUY 4.0 at 0.25
+    SELL 2.0 at 0.5
+    2
+    """
+    return Executor(broker).run(final_decision, market_id, mid)
+
+
+class Executor:
+    """Carries out decisions one by one. Override `run` to execute in another way.
+
+    Parameters
+    ----------
+    broker : Broker
+        Where orders go. EXIT, and an ACT that finds quotes resting, need its `get_state` and `cancel_order`.
+    instrument : Instrument or None
+        Puts prices and sizes on their grids; without it they go as they are.
+    run_id : str
+        Goes into the client order ids. Empty: the time at which this object was made, so that a restarted process
+        cannot repeat the ids of the one before, which a venue would take for a repeat and not place.
+    clock : Clock or None
+        Read once, when `run_id` is empty; the wall clock when None.
+    """
+
+    def __init__(
+        self, broker: Broker, *, instrument: Instrument | None = None, run_id: str = "", clock: Clock | None = None
+    ) -> None:
+        self.broker = broker
+        self.instrument = instrument
+        self.run_id = run_id or f"once-{(clock or WallClock()).now_ns()}"
+        self._calls = 0
+
+    def run(self, final_decision: Any, market_id: str, mid: float | None = None) -> dict[str, Any]:
+        """Carry out `final_decision` in one market.
+
+        ACT replaces the quotes of each side by the decision's, and withdraws a side that has none. EXIT cancels the
+        market's orders and, once none is left, sends one marketable IOC, reduce-only, for the position less the closing
+        orders in flight. CANCEL cancels the market's orders, STOP those of every market. HOLD does nothing.
+
+        Parameters
+        ----------
+        final_decision : FinalDecision
+            Read: `action` and `params`.
+        market_id : str
+            The market.
+        mid : float or None
+            The market's mid price; EXIT needs it.
+
+        Returns
+        -------
+        dict
+            ``submitted``, ``canceled``, ``rejected``, ``in_doubt`` (numbers of orders), ``errors`` (texts), and
+            ``halt``: True when the broker cannot do what the decision needs, or broke the protocol, and the run has to
+            stop.
+        """
+        shot = _Shot(self.broker, market_id)
+        action = final_decision.action
+        if action.__class__ is not Action:
+            action = Action(getattr(action, "value", action))
+        self._calls += 1
+        if action is Action.ACT:
+            self._act(shot, final_decision.params)
+        elif action is Action.EXIT:
+            self._exit(shot, mid)
+        elif action is Action.CANCEL:
+            shot.cancel_market()
+        elif action is Action.STOP:
+            shot.sweep(None)
+        return shot.result
+
+    def _act(self, shot: _Shot, params: dict[str, Any] | None) -> None:
+        try:
+            quotes = decode_quotes(params)
+        except QuoteError as error:
+            shot.fail(str(error))
+            return
+        resting = shot.read_view().orders
+        is_clear = {side: shot.cancel([o for o in resting if o.side is side]) for side in Side}
+        for side, quote in ((Side.BUY, quotes.bid_quote), (Side.SELL, quotes.ask_quote)):
+            if quote is None or not is_clear[side] or shot.result["halt"]:
+                continue
+            price = self._quote_price(quote, side)
+            qty = self._quote_qty(quotes.size_usd, price)
+            if qty > 0.0:
+                self._send(shot, side, price, qty, post_only=quotes.post_only)
+
+    def _quote_price(self, quote: float, side: Side) -> float:
+        if self.instrument is None:
+            return quote
+        return self.instrument.price_from_ticks(self.instrument.quote_ticks(quote, is_buy=side is Side.BUY))
+
+    def _quote_qty(self, size_usd: float, price: float) -> float:
+        """Return the size of a quote, 0 when none can be sent."""
+        if price <= 0.0:
+            return 0.0
+        if self.instrument is None:
+            return size_usd / price
+        qty = self.instrument.qty_from_usd(size_usd, price)
+        return 0.0 if self.instrument.is_below_minimum(price, qty) else qty
+
+    def _exit(self, shot: _Shot, mid: float | None) -> None:
+        if mid is None or not (isfinite(mid) and mid > 0.0):
+            shot.fail(f"EXIT needs `mid`, finite and > 0, was {mid!r}")
+            return
+        if not shot.cancel_market():
+            return
+        view = shot.read_view()
+        if view.position is None:
+            shot.fail(
+                f'{type(self.broker).__name__} must say {{"positions": ...}} in get_state() for an EXIT', halt=True
+            )
+            return
+        uncanceled = sum(not o.is_closing for o in view.orders)
+        if uncanceled:
+            shot.fail(f"EXIT waits: {uncanceled} orders of {shot.market_id!r} are not confirmed as cancelled")
+            return
+        side = Side.SELL if view.position > 0.0 else Side.BUY
+        qty = abs(view.position) - sum(o.leaves_qty for o in view.orders if o.side is side)
+        if self.instrument is not None:
+            qty = self.instrument.round_qty(qty)
+        if qty > 0.0:
+            self._send(shot, side, self._limit_price(mid, side), qty, reduce_only=True)
+
+    def _limit_price(self, mid: float, side: Side) -> float:
+        limit = mid * (1.0 + side.sign * _COLLAR_FRAC)
+        if self.instrument is None:
+            return limit
+        ticks = self.instrument.quote_ticks(limit, is_buy=side is Side.SELL)  # away from mid: it has to trade
+        return self.instrument.price_from_ticks(max(1, ticks))
+
+    def _send(
+        self, shot: _Shot, side: Side, price: float, qty: float, *, post_only: bool = False, reduce_only: bool = False
+    ) -> None:
+        shot.submit(
+            SubmitOrder(
+                client_order_id=client_order_id(self.run_id, shot.market_id, self._calls, side),
+                market_id=shot.market_id,
+                side=side,
+                price=price,
+                qty=qty,
+                size_usd=self.instrument.notional(price, qty) if self.instrument else price * qty,
+                post_only=post_only,
+                reduce_only=reduce_only,
+                tif=TimeInForce.IOC if reduce_only else TimeInForce.GTC,
+            )
+        )
+
+
+class _Resting(NamedTuple):
+    """A live order, as the broker's state lists it."""
+
+    client_order_id: str
+    side: Side
+    leaves_qty: float
+    is_closing: bool
+
+
+class _View(NamedTuple):
+    """What the broker says of one market; None where it does not say."""
+
+    orders: list[_Resting]
+    are_orders_known: bool
+    position: float | None
+
+
+class _Shot:
+    """One decision under way: the calls it makes and the result it adds up."""
+
+    def __init__(self, broker: Broker, market_id: str) -> None:
+        self.broker = broker
+        self.market_id = market_id
+        self.result: dict[str, Any] = {
+            "submitted": 0,
+            "canceled": 0,
+            "rejected": 0,
+            "in_doubt": 0,
+            "errors": [],
+            "halt": False,
+        }
+
+    def fail(self, error: str, *, halt: bool = False) -> None:
+        self.result["errors"].append(error)
+        self.result["halt"] = self.result["halt"] or halt
+
+    def submit(self, order: SubmitOrder) -> None:
+        self.result["submitted"] += 1
+        self._hear(broker_edge.submit(self.broker, order), refused="rejected")
+
+    def cancel(self, orders: list[_Resting]) -> bool:
+        """Cancel orders one by one; return True when all of them are confirmed."""
+        replies = [broker_edge.cancel(self.broker, order.client_order_id) for order in orders]
+        for reply in replies:
+            if reply.answer is Answer.DONE:
+                self.result["canceled"] += 1
+            self._hear(reply, refused="")
+        return all(reply.answer is Answer.DONE for reply in replies)
+
+    def _hear(self, reply: broker_edge.Reply, refused: str) -> None:
+        if reply.answer is Answer.LOST:
+            self.result["in_doubt"] += 1
+        elif reply.answer is Answer.REFUSED and refused:
+            self.result[refused] += 1
+        if reply.error:
+            self.fail(reply.error, halt=reply.is_fatal)
+
+    def cancel_market(self) -> bool:
+        """Cancel the market's orders; return True when nothing speaks against their being gone."""
+        if broker_edge.supports(self.broker, "cancel_all"):
+            return self.sweep(self.market_id)
+        view = self.read_view()
+        if view.are_orders_known:
+            return self.cancel([o for o in view.orders if not o.is_closing])
+        return self.sweep(self.market_id)
+
+    def sweep(self, market_id: str | None) -> bool:
+        """Cancel all orders, or a market's, in one call."""
+        can_sweep = broker_edge.supports(self.broker, "cancel_all")
+        count, error = broker_edge.sweep(self.broker, market_id)
+        self.result["canceled"] += count
+        if error:
+            self.result["in_doubt"] += can_sweep
+            self.fail(error, halt=not can_sweep)
+        return not error
+
+    def read_view(self) -> _View:
+        state, error = broker_edge.read_state(self.broker)
+        if error:
+            self.fail(error)
+        listed = state.get("open_orders")
+        orders = []
+        for entry in listed or ():
+            try:
+                report = broker_edge.open_order_of(entry)
+            except VenueProtocolError as broken:
+                self.fail(str(broken), halt=True)
+                continue
+            if report.market_id == self.market_id:
+                leaves_qty = report.qty - report.filled_qty
+                orders.append(_Resting(report.client_order_id, report.side, leaves_qty, broker_edge.is_closing(entry)))
+        return _View(orders, listed is not None, self._position(state))
+
+    def _position(self, state: dict[str, Any]) -> float | None:
+        positions = state.get("positions")
+        if positions is None:
+            return None
+        try:
+            position = float(positions.get(self.market_id, 0.0))
+        except (AttributeError, TypeError, ValueError):
+            position = float("nan")
+        if isfinite(position):
+            return position
+        self.fail(f"the position of {self.market_id!r} must be a finite number, state was {positions!r}", halt=True)
+        return 0.0
