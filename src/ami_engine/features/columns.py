@@ -25,8 +25,8 @@ class EventColumns(NamedTuple):
     """One row an event, C-contiguous; None is an absent column.
 
     The time of a row is `ts`, or `ts_fallback` where `ts` is 0, times `ns_per_ts`; without `ts` each row is 1 ms after
-    the event before it. `bids` and `asks` are (rows, N, 2), padded with NaN: a row whose first pair is NaN on both sides
-    carries no levels, and then `bid`, `ask`, `bid_depth` and `ask_depth` (0 where absent) are the event.
+    the last accepted event. `bids` and `asks` are (rows, N, 2), padded with NaN: a row whose first pair is NaN on both
+    sides carries no levels, and `bid`, `ask`, `bid_depth` and `ask_depth` (0 where absent) are the event.
     """
 
     rows: int
@@ -79,7 +79,7 @@ def read_table(table: Any) -> EventColumns:
     """
     names, get = _accessor(table)
     # Read once each: making an array of a frame's column is the costly part.
-    floats = {
+    floats: dict[str, Any] = {
         name: _floats(name, get(name))
         for name in ("bid", "ask", "bid_depth", "ask_depth", "price", "size")
         if name in names
@@ -88,8 +88,8 @@ def read_table(table: Any) -> EventColumns:
         if stand_in in names and not ({"bid", "ask", "bids", "asks"} & names):
             floats["bid"] = floats["ask"] = _floats(stand_in, get(stand_in))
             break
-    ints = {name: _ints(name, get(name)) for name in ("kind", "aggressor", "now_ns") if name in names}
-    levels = {name: _levels(name, get(name)) for name in ("bids", "asks") if name in names}
+    ints: dict[str, Any] = {name: _ints(name, get(name)) for name in ("kind", "aggressor", "now_ns") if name in names}
+    levels: dict[str, Any] = {name: _levels(name, get(name)) for name in ("bids", "asks") if name in names}
     has_book = bool(levels) or "bid" in floats or "ask" in floats
     has_trades = {"price", "size"} <= floats.keys()
     if not has_book and not has_trades:

@@ -5,22 +5,25 @@ read names and order from here. Standard library only, so that the build can run
 
 Fine print that every backend shares, beyond the formulas:
 
-- Order of checks of an event, the first that fails names the reason: `not_finite` (bid, ask, bid_depth, ask_depth; or
-  price, size; NaN, infinite or larger than `MAX_MAGNITUDE`), `negative_price` (a trade's price must be > 0),
-  `negative_size`, `malformed` (aggressor outside −1, 0, +1), `non_positive_time` (the event's time <= 0, or now < 0),
-  `time_backwards`, `empty_book`, `crossed_book`. With levels, each side is checked best first before all of it, bids
-  before asks, a level's price before its size, then `levels_unsorted` (prices must get strictly worse).
-- Levels: at most `levels` of a side are read. A level whose price is 0 ends its side (padding), and in `run` so does a
-  level of which price and size are NaN. Levels given at all make the event's own depths irrelevant. A missing side has
-  price 0 and depth 0 everywhere, whatever sizes came with it.
-- An event without levels is one level: best size = depth.
-- A one-sided book event enters no window, but moves time, and the book features of its row are its own.
-- The windows' clock is the event's own time (`ts_ns`); `now_ns` enters staleness and nothing else.
-- Before the first book event a trade's row has NaN book features. A window that never held a sample gives NaN
-  (spread_med_5m, depth_p10_5m, staleness_max_5m); std, z and sums give 0.
-- Count window of trades: a trade before the first mid is in no count window. With both limits a trade must satisfy both.
-- Denominators (`depth`, Σ q, volume) below `EPS` count as zero.
-- Sums that may cancel (ofi_5m and the trade sums) are carried as unevaluated pairs of doubles, so that what is left after
+- Order of checks of an event; the first that fails names the reason. `not_finite` (bid, ask, bid_depth, ask_depth; or
+  price, size): NaN, infinite or above `MAX_MAGNITUDE`. `negative_price` (a trade's price must be > 0). `negative_size`.
+  `malformed`: an aggressor outside -1, 0, 1. `non_positive_time`: the event's time <= 0, or now < 0. `time_backwards`.
+  `empty_book`. `crossed_book`.
+- With levels the first two lines become: bids before asks, best level first, and of each level price finite, price not
+  negative, size finite, size not negative, price strictly worse than the one before (`levels_unsorted`). Then a stated
+  `bid` or `ask` that is not 0 must be the best level's price (`price_mismatch`).
+- At most `levels` of a side are read. A level whose price is 0 ends its side, and so does a pair of NaN in `run`'s padded
+  arrays. An event that carries levels has no depths of its own. A missing side (also one whose best level has size 0)
+  has price 0 and depth 0 everywhere.
+- An event without levels is one level: its best size is its depth.
+- A one-sided book event enters no window, but moves time; the book features of its row are its own.
+- The clock of the windows is the event's own time; `now_ns` enters staleness and nothing else.
+- Before the first book event the book features of a trade's row are NaN, cost_ticks too. spread_med_5m, depth_p10_5m and
+  staleness_max_5m are NaN until their window has held a sample; std, z and sums are then 0.
+- By count a trade belongs to the mid that it followed: one before the first mid is in no such window. With both limits
+  a trade must satisfy both.
+- A denominator (depth, a sum of sizes, a volume) below `EPS` counts as zero.
+- Sums that may cancel (ofi_5m, the trade sums) are carried as unevaluated pairs of doubles, so that what is left after
   cancellation is right to the last digits.
 """
 
@@ -55,8 +58,8 @@ MAX_MAGNITUDE: Final = 1e150
 class FeatureDef(NamedTuple):
     """One feature.
 
-    Two backends agree on a value when they differ by at most `rel_tol_*` of it, or by `abs_tol` + `abs_tol_price_per_tick`
-    × mid / tick_size.
+    Two backends agree on a value when they differ by at most `rel_tol_*` of it, or by at most `abs_tol` +
+    `abs_tol_price_per_tick` × mid / tick_size.
     """
 
     name: str
@@ -140,8 +143,8 @@ FEATURES: Final[tuple[FeatureDef, ...]] = (
     FeatureDef(
         "sigma_spike_z",
         "z",
-        "(s_last - mean(s)) / std(s), s the stds of each run of sigma_short_steps of the last sigma_long_steps + 1 log returns; "
-        "0 until max(short, long) + 2 mids, and when std(s) < eps",
+        "(s_last - mean(s)) / std(s), s the stds of each run of sigma_short_steps of the last sigma_long_steps + 1 log "
+        "returns; 0 until max(short, long) + 2 mids, and when std(s) < eps",
         "How unusual the newest short volatility is among its recent values",
         abs_tol=1e-6,
     ),
@@ -174,8 +177,8 @@ FEATURES: Final[tuple[FeatureDef, ...]] = (
     FeatureDef(
         "ofi_5m",
         "size",
-        "sum of e_n over the pairs of successive mids in the regime window; 0 for the first. e_n = 1[Pb_n >= Pb_n-1] qb_n "
-        "- 1[Pb_n <= Pb_n-1] qb_n-1 - 1[Pa_n <= Pa_n-1] qa_n + 1[Pa_n >= Pa_n-1] qa_n-1",
+        "sum of e_n over the pairs of successive mids in the regime window; 0 for the first. e_n = 1[Pb_n >= Pb_n-1] "
+        "qb_n - 1[Pb_n <= Pb_n-1] qb_n-1 - 1[Pa_n <= Pa_n-1] qa_n + 1[Pa_n >= Pa_n-1] qa_n-1",
         "Order-flow imbalance: net size added at the best prices",
         _CKS,
     ),
@@ -203,9 +206,9 @@ def _schema_hash() -> str:
 # Formulas are part of it: a core built from another definition of the same name must not load.
 SCHEMA_HASH: Final = _schema_hash()
 
-# The log return, one algorithm with + - * / and comparisons alone, so that every machine and every backend gives the same
-# bits. To be spelled in each backend exactly as in `log_return` and `_log` below, operation by operation; the constants
-# come from here.
+# The log return, one algorithm with + - * / and comparisons alone, so that every machine and every backend gives the
+# same bits. Each backend spells it exactly as `log_return`, `_log` and `_log1p_reduced` below, operation by operation;
+# the constants come from here.
 LN2: Final = 0.6931471805599453
 SQRT2: Final = 1.4142135623730951
 SQRT_HALF: Final = 0.7071067811865476
@@ -214,8 +217,8 @@ LOG_SERIES: Final[tuple[float, ...]] = tuple(1.0 / (2 * i + 1) for i in range(11
 
 
 def _log1p_reduced(f: float) -> float:
-    # log(1 + f) for 1 + f in [SQRT_HALF, SQRT2] = 2 atanh(s), s = f / (2 + f). The polynomial in s² is evaluated by pairs
-    # (Estrin), which a processor does in half the time of Horner's chain.
+    # log(1 + f) for 1 + f in [SQRT_HALF, SQRT2] = 2 atanh(s), s = f / (2 + f). The polynomial in s² is evaluated by
+    # pairs (Estrin), which a processor does in half the time of Horner's chain.
     c = LOG_SERIES
     s = f / (2.0 + f)
     z = s * s
