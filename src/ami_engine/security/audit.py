@@ -32,14 +32,14 @@ class AuditLogger:
     """Appends to ``security_audit.jsonl``: ``{"seq": …, "ts_ns": …, "kind": …, <fields>}``, without secrets.
 
     Every record is handed to the operating system before `record` returns, and synced to disk at `close`. A record is
-    never dropped and never stops a decision: a value that JSON cannot hold is written as its type's name, an exception as
-    its class (its text may quote what the venue was sent). Only a failing disk raises.
+    never dropped and never stops a decision: a value that JSON cannot hold is written as its type's name, an exception
+    as its class (its text may quote what the venue was sent). Only a failing disk raises.
 
     Parameters
     ----------
     output_dir : str or Path
-        Folder of the file; it is made when absent. An existing file is continued, after a last line that a crash tore is
-        cut off, which the next line reports as a ``repair``.
+        Folder of the file; it is made when absent. An existing file is continued, after a last line that a crash tore
+        is cut off, which the next line reports as a ``repair``.
     clock : Clock
         What stamps the records, ns since the Unix epoch.
 
@@ -93,8 +93,8 @@ class AuditLogger:
     def _encode_line(self, line: dict[str, Any]) -> bytes:
         try:
             return self._encode(self._scrubber.clean(line)) + b"\n"
-        except (TypeError, ValueError, OverflowError, RecursionError):
-            # Text that is no Unicode, numbers beyond JSON's: the record stands, without them.
+        except Exception:
+            # Foreign values run foreign code, and may hold text that is no Unicode: the record stands, without them.
             lost = {"lost": [ascii(name) for name in line if name not in _OWN_KEYS]}
             head = {name: line[name] for name in ("seq", "ts_ns")}
             return self._encode(self._scrubber.clean({**head, "kind": ascii(line["kind"])[1:-1], **lost})) + b"\n"
@@ -104,7 +104,8 @@ class AuditLogger:
             return type(value).__qualname__
         try:
             return self._scrubber.clean(to_plain(value))
-        except NotImplementedError:
+        except Exception:
+            # The value's own conversion failed, or it has none.
             return f"<{type(value).__module__}.{type(value).__qualname__}>"
 
     def close(self) -> None:
