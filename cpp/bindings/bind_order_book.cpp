@@ -6,6 +6,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 
+#include <ami/mbo_book.hpp>
 #include <ami/order_book.hpp>
 
 #include <algorithm>
@@ -20,6 +21,7 @@ namespace nb = nanobind;
 
 namespace {
 
+using ami::MboBook;
 using ami::OrderBook;
 using ami::Side;
 using LevelArray = nb::ndarray<const double, nb::shape<-1, 2>, nb::c_contig, nb::device::cpu>;
@@ -229,6 +231,38 @@ void bind_views(nb::class_<Book>& type) {
         });
 }
 
+// One letter; anything else is a character that no action and no side has.
+char letter(const nb::str& text) {
+    const char* value = text.c_str();
+    return value[0] != '\0' && value[1] == '\0' ? value[0] : '?';
+}
+
+nb::object find_order(const MboBook& book, std::uint64_t id) {
+    const ami::RestingOrder* order = book.order(id);
+    if (order == nullptr) return nb::none();
+    return nb::make_tuple(order->side == Side::kBid ? "B" : "A", book.price_of(*order), order->size);
+}
+
+void bind_mbo_book(nb::module_& m) {
+    nb::class_<MboBook> book(m, "MboBook",
+                             "Orders of one symbol by id, and their levels. ami_engine.book.PlainMboBook documents every "
+                             "call; this one is the same, compiled.");
+    bind_views(book);
+    book.def("apply",
+             [](MboBook& self, const nb::str& action, const nb::str& side, std::uint64_t order_id, double price,
+                double size) { return self.apply(letter(action), letter(side), order_id, price, size); },
+             nb::arg("action"), nb::arg("side") = "N", nb::arg("order_id") = 0, nb::arg("price") = 0.0,
+             nb::arg("size") = 0.0, nb::lock_self(), "Apply one message; return whether the book changed.")
+        .def("clear", &MboBook::clear, nb::lock_self(), "Remove every order.")
+        .def("order", &find_order, nb::arg("order_id"), nb::lock_self(),
+             nb::sig("def order(self, order_id: int) -> tuple[str, float, float] | None"),
+             "Return (side, price, size) of a resting order, None when it does not rest.")
+        .def_prop_ro("order_count", &MboBook::order_count, "How many orders rest.")
+        .def_prop_ro("unknown_cancels", &MboBook::unknown_cancels, "How many cancels met no order.")
+        .def_prop_ro("unknown_modifies", &MboBook::unknown_modifies, "How many modifies met no order and added it.")
+        .def_prop_ro("repeated_adds", &MboBook::repeated_adds, "How many adds replaced an order of the same id.");
+}
+
 }  // namespace
 
 void bind_order_book(nb::module_& m) {
@@ -261,4 +295,5 @@ void bind_order_book(nb::module_& m) {
         .def_prop_ro("seq", &OrderBook::seq, "Update id of the last message applied to the depth; 0 when unknown.")
         .def_prop_ro("deltas_applied", &OrderBook::deltas_applied, "How many deltas have changed the book.")
         .def_prop_ro("unknown_deletes", &OrderBook::unknown_deletes, "How many deletes met no level.");
+    bind_mbo_book(m);
 }

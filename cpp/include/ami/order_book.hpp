@@ -2,63 +2,20 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <cstdio>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "ami/book_bytes.hpp"
+#include "ami/book_types.hpp"
 #include "ami/event_error.hpp"
 #include "ami/ladder.hpp"
 #include "ami/tick_grid.hpp"
 
 namespace ami {
 
-enum class Side : std::uint8_t { kBid = 0, kAsk = 1 };
-
 enum class BookApply : std::uint8_t { kApplied = 0, kStale = 1 };
-
-// Best prices and sizes; 0 where a side is missing.
-struct Quote {
-    double bid = 0.0;
-    double bid_size = 0.0;
-    double ask = 0.0;
-    double ask_size = 0.0;
-};
-
-namespace book_detail {
-
-inline const char* side_name(Side side) { return side == Side::kBid ? "bids" : "asks"; }
-
-inline std::string number(double value) {
-    char text[32];
-    std::snprintf(text, sizeof text, "%.12g", value);
-    return text;
-}
-
-inline void check_price(double price, const std::string& what, const char* field) {
-    if (!std::isfinite(price)) {
-        throw EventError(what + " price must be finite, was " + number(price), "not_finite", field);
-    }
-    if (!(price > 0.0)) throw EventError(what + " price must be > 0, was " + number(price), "negative_price", field);
-}
-
-inline void check_size(double size, const std::string& what, const char* field) {
-    if (!std::isfinite(size)) {
-        throw EventError(what + " size must be finite, was " + number(size), "not_finite", field);
-    }
-    if (size < 0.0) throw EventError(what + " size must be >= 0, was " + number(size), "negative_size", field);
-}
-
-[[noreturn]] inline void refuse_off_grid(double price, double tick, const std::string& what, const char* field) {
-    throw EventError(what + " price " + number(price) + " is not a multiple of `tick_size` " + number(tick), "off_grid",
-                     field);
-}
-
-}  // namespace book_detail
 
 // The book of one symbol. It grows with the number of grid prices at which the venue holds orders (about 5000 a side on
 // Binance); a message is applied wholly or not at all, and nothing is allocated once the buffers have grown.
@@ -165,7 +122,7 @@ public:
 
     // Write the best `n` levels as (price, size) pairs, best first; return how many there are.
     int top(Side side, int n, double* out) const {
-        const auto s = static_cast<std::size_t>(side);
+        const auto s = index_of(side);
         const Depth& depth = sides_[s];
         std::size_t at = is_ready() ? 0 : depth.size();
         int count = 0;
@@ -178,16 +135,11 @@ public:
             count = 1;
             while (at < depth.size() && depth.from_best(at).key >= key) ++at;
         }
-        for (; count < n && at < depth.size(); ++at, ++count) {
-            const DepthLevel& level = depth.from_best(at);
-            out[2 * count] = grid_.price(key_of(side, level.key));
-            out[2 * count + 1] = level.size;
-        }
-        return count;
+        return write_levels(depth, side, grid_, at, count, n, out);
     }
 
     // Upper bound of what top() returns.
-    std::size_t view_bound(Side side) const { return sides_[static_cast<std::size_t>(side)].size() + 1; }
+    std::size_t view_bound(Side side) const { return sides_[index_of(side)].size() + 1; }
 
     Quote best() const {
         double bid[2] = {0.0, 0.0};
@@ -199,42 +151,25 @@ public:
 
     // The same from the rebuilt depth alone: without a ticker, and also after a gap.
     Quote depth_best() const {
-        Quote quote;
-        if (!sides_[0].empty()) {
-            quote.bid = grid_.price(sides_[0].best().key);
-            quote.bid_size = sides_[0].best().size;
-        }
-        if (!sides_[1].empty()) {
-            quote.ask = grid_.price(-sides_[1].best().key);
-            quote.ask_size = sides_[1].best().size;
-        }
-        return quote;
+        double bid[2] = {0.0, 0.0};
+        double ask[2] = {0.0, 0.0};
+        write_levels(sides_[0], Side::kBid, grid_, 0, 0, 1, bid);
+        write_levels(sides_[1], Side::kAsk, grid_, 0, 0, 1, ask);
+        return {bid[0], bid[1], ask[0], ask[1]};
     }
 
     bool is_ready() const { return has_snapshot_ && !has_gap_; }
     bool has_ticker() const { return has_ticker_; }
     // Predicates of best().
-    bool is_crossed() const {
-        const Quote q = best();
-        return q.bid > 0.0 && q.ask > 0.0 && q.bid > q.ask;
-    }
-    bool is_locked() const {
-        const Quote q = best();
-        return q.bid > 0.0 && q.bid == q.ask;
-    }
-    bool is_one_sided() const {
-        const Quote q = best();
-        return (q.bid > 0.0) != (q.ask > 0.0);
-    }
-    bool is_empty() const {
-        const Quote q = best();
-        return !(q.bid > 0.0) && !(q.ask > 0.0);
-    }
+    bool is_crossed() const { return best().is_crossed(); }
+    bool is_locked() const { return best().is_locked(); }
+    bool is_one_sided() const { return best().is_one_sided(); }
+    bool is_empty() const { return best().is_empty(); }
 
     std::int64_t seq() const { return seq_; }
     double tick_size() const { return grid_.tick_size(); }
     int levels() const { return levels_; }
-    std::size_t level_count(Side side) const { return sides_[static_cast<std::size_t>(side)].size(); }
+    std::size_t level_count(Side side) const { return sides_[index_of(side)].size(); }
     std::uint64_t deltas_applied() const { return deltas_applied_; }
     // Deletes of levels that were not held: usual where the snapshot is shallower than the venue's book.
     std::uint64_t unknown_deletes() const { return unknown_deletes_; }
@@ -309,9 +244,6 @@ private:
         Best best[2];
     };
 
-    // Its own inverse.
-    static std::int64_t key_of(Side side, std::int64_t ticks) { return side == Side::kBid ? ticks : -ticks; }
-
     static void check_not_negative(std::int64_t value, const char* field) {
         if (value < 0) {
             throw EventError("`" + std::string(field) + "` must be >= 0, was " + std::to_string(value), "malformed", field);
@@ -349,7 +281,7 @@ private:
 
     // Fill changes_ of one side, refusing what no book can hold.
     void read_changes(Side side, const double* pairs, std::size_t count) {
-        std::vector<DepthLevel>& changes = changes_[static_cast<std::size_t>(side)];
+        std::vector<DepthLevel>& changes = changes_[index_of(side)];
         changes.resize(count);
         for (std::size_t i = 0; i < count; ++i) {
             const double price = pairs[2 * i];
@@ -363,7 +295,7 @@ private:
     }
 
     [[noreturn]] void refuse_level(Side side, std::size_t i, double price, double size) const {
-        const char* field = book_detail::side_name(side);
+        const char* field = side == Side::kBid ? "bids" : "asks";
         const std::string what = "`" + std::string(field) + "[" + std::to_string(i) + "]`";
         book_detail::check_price(price, what, field);
         book_detail::check_size(size, what, field);

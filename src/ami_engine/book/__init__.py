@@ -12,13 +12,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ami_engine.book.plain_book import BookApply, PlainOrderBook
+from ami_engine.book.plain_mbo_book import PlainMboBook
 
-__all__ = ["BookApply", "OrderBook", "PlainOrderBook"]
+__all__ = ["BookApply", "MboBook", "OrderBook", "PlainMboBook", "PlainOrderBook"]
 
 if TYPE_CHECKING:
+    MboBook = PlainMboBook
     OrderBook = PlainOrderBook
 else:
     try:
-        from ami_engine._core import OrderBook
+        from ami_engine._core import MboBook, OrderBook
     except ImportError:
+        MboBook = PlainMboBook
         OrderBook = PlainOrderBook

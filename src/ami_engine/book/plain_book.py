@@ -4,30 +4,19 @@ from __future__ import annotations
 
 import math
 import struct
-import zlib
 from bisect import bisect_left
 from enum import IntEnum
 from typing import Any, Final
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ami_engine.book.grid import (
-    TickGrid,
-    check_not_negative,
-    check_price,
-    check_size,
-    iter_pairs,
-    refuse_off_grid,
-)
-from ami_engine.errors import ConfigError, EventError
+from ami_engine.book.checkpoint import DAMAGED, seal, unseal
+from ami_engine.book.grid import check_not_negative, check_price, check_size, iter_pairs, refuse_off_grid
+from ami_engine.book.view import ASK, BID, BookView, Quote
+from ami_engine.errors import EventError
 
 __all__ = ["BookApply", "PlainOrderBook"]
 
 _MAGIC: Final = b"AMIBOOK\x01"
 _HEADER: Final = struct.Struct("<8sdqqQQQqqdqd")
-_BID: Final = 0
-_ASK: Final = 1
 
 
 class BookApply(IntEnum):
@@ -60,7 +49,7 @@ class _Side:
         return old
 
 
-class PlainOrderBook:
+class PlainOrderBook(BookView):
     """The L2 book of one symbol, rebuilt from a snapshot and deltas, with the venue's own best prices over it.
 
     The same calls, answers and refusals as the compiled `OrderBook`; tests/book holds them to it.
@@ -101,10 +90,7 @@ class PlainOrderBook:
     """
 
     def __init__(self, tick_size: float, levels: int = 10) -> None:
-        self._grid = TickGrid(tick_size)
-        if levels < 1:
-            raise ConfigError(f"`levels` must be at least 1, was {levels}")
-        self._levels = levels
+        super().__init__(tick_size, levels)
         self._sides = (_Side({}), _Side({}))
         self._seq = 0
         self._has_snapshot = False
@@ -118,17 +104,17 @@ class PlainOrderBook:
 
     def apply_snapshot(self, bids: Any, asks: Any, seq: int = 0) -> None:
         """Replace everything; of a repeated price the last counts. A refused snapshot changes nothing."""
-        check_not_negative(seq, "seq")
         read = iter_pairs(bids, "bids"), iter_pairs(asks, "asks")
-        bid_changes = self._read_changes(_BID, read[_BID])
-        ask_changes = self._read_changes(_ASK, read[_ASK])
+        check_not_negative(seq, "seq")
+        bid_changes = self._read_changes(BID, read[BID])
+        ask_changes = self._read_changes(ASK, read[ASK])
         sides = tuple(
             _Side({key: size for key, size in dict(changes).items() if size > 0.0})
             for changes in (bid_changes, ask_changes)
         )
-        if _is_crossed(sides[_BID], sides[_ASK]):
+        if _is_crossed(sides[BID], sides[ASK]):
             raise EventError("the snapshot has its best bid above its best ask", reason="crossed_book")
-        self._sides = (sides[_BID], sides[_ASK])
+        self._sides = (sides[BID], sides[ASK])
         self._seq = seq
         self._has_snapshot = True
         self._is_fresh = True
@@ -155,9 +141,9 @@ class PlainOrderBook:
         """Override the best level until a delta of the same or a later `seq`; a price of 0 says the side is empty."""
         check_not_negative(seq, "seq")
         ticker = self._read_best(bid, bid_size, "bid"), self._read_best(ask, ask_size, "ask")
-        if ticker[_BID][0] == 0 and ticker[_ASK][0] == 0:
+        if ticker[BID][0] == 0 and ticker[ASK][0] == 0:
             raise EventError("a ticker must have a bid or an ask", reason="empty_book")
-        if ticker[_BID][0] > ticker[_ASK][0] and ticker[_ASK][0] != 0:
+        if ticker[BID][0] > ticker[ASK][0] and ticker[ASK][0] != 0:
             raise EventError(f"`bid` {bid:.12g} is above `ask` {ask:.12g}", reason="crossed_book", field="bid")
         is_older = seq < self._seq or (self._has_ticker and seq < self._ticker_seq)
         if seq != 0 and is_older:
@@ -172,30 +158,8 @@ class PlainOrderBook:
         self._has_gap = True
         self._has_ticker = False
 
-    def top(self, n: int | None = None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return the best `n` bids and asks as new (k, 2) arrays of price and size, best first."""
-        count = self._count(n)
-        return self._array(_BID, count), self._array(_ASK, count)
-
-    def top_into(self, bids: NDArray[np.float64], asks: NDArray[np.float64]) -> tuple[int, int]:
-        """Write the best levels into two (n, 2) arrays; return how many rows of each were written."""
-        counts = []
-        for side, out in ((_BID, bids), (_ASK, asks)):
-            if out.dtype != np.float64 or out.ndim != 2 or out.shape[1] != 2 or not out.flags.c_contiguous:
-                raise TypeError("`top_into` needs two C-contiguous float64 arrays of shape (n, 2)")
-            view = self._view(side, out.shape[0])
-            for row, level in enumerate(view):
-                out[row] = level
-            counts.append(len(view))
-        return counts[_BID], counts[_ASK]
-
-    def best(self) -> tuple[float, float, float, float]:
-        """Return (bid, bid_size, ask, ask_size) with the ticker over the depth; 0.0 where missing."""
-        bid, ask = self._view(_BID, 1), self._view(_ASK, 1)
-        return (*(bid[0] if bid else (0.0, 0.0)), *(ask[0] if ask else (0.0, 0.0)))
-
-    def depth_best(self) -> tuple[float, float, float, float]:
-        """Return the same from the rebuilt depth alone: without a ticker, and also after a gap."""
+    def depth_best(self) -> Quote:
+        """Return `best()` of the rebuilt depth alone: without a ticker, and also after a gap."""
         quote: list[float] = []
         for side, levels in enumerate(self._sides):
             if levels.keys:
@@ -216,48 +180,14 @@ class PlainOrderBook:
         return self._has_ticker
 
     @property
-    def is_crossed(self) -> bool:
-        """True when the best bid is above the best ask. The book refuses what would make it so."""
-        bid, _, ask, _ = self.best()
-        return bid > 0.0 and ask > 0.0 and bid > ask
-
-    @property
-    def is_locked(self) -> bool:
-        """True when the best bid is the best ask."""
-        bid, _, ask, _ = self.best()
-        return bid > 0.0 and bid == ask
-
-    @property
-    def is_one_sided(self) -> bool:
-        """True when exactly one side has a level."""
-        bid, _, ask, _ = self.best()
-        return (bid > 0.0) != (ask > 0.0)
-
-    @property
-    def is_empty(self) -> bool:
-        """True when no side has a level to show."""
-        bid, _, ask, _ = self.best()
-        return bid == 0.0 and ask == 0.0
-
-    @property
     def seq(self) -> int:
         """Update id of the last message applied to the depth; 0 when unknown."""
         return self._seq
 
     @property
-    def tick_size(self) -> float:
-        """Price step, quote currency."""
-        return self._grid.tick_size
-
-    @property
-    def levels(self) -> int:
-        """How many levels `top()` returns unless told otherwise."""
-        return self._levels
-
-    @property
     def level_counts(self) -> tuple[int, int]:
         """How many levels the depth holds: bids, asks."""
-        return len(self._sides[_BID].keys), len(self._sides[_ASK].keys)
+        return len(self._sides[BID].keys), len(self._sides[ASK].keys)
 
     @property
     def deltas_applied(self) -> int:
@@ -282,8 +212,8 @@ class PlainOrderBook:
                 self._deltas_applied,
                 self._unknown_deletes,
                 self._ticker_seq,
-                *self._ticker[_BID],
-                *self._ticker[_ASK],
+                *self._ticker[BID],
+                *self._ticker[ASK],
             )
         ]
         for side in self._sides:
@@ -306,9 +236,9 @@ class PlainOrderBook:
                 at += 16 * count
                 sides.append(_Side(dict(zip(flat[::2], flat[1::2], strict=True))))
         except struct.error as error:
-            raise ValueError("checkpoint of the book is damaged") from error
+            raise ValueError(DAMAGED) from error
         book = cls(tick_size, levels)
-        book._sides = (sides[_BID], sides[_ASK])
+        book._sides = (sides[BID], sides[ASK])
         book._seq = seq
         book._has_snapshot, book._is_fresh = bool(flags & 1), bool(flags & 2)
         book._has_gap, book._has_ticker = bool(flags & 4), bool(flags & 8)
@@ -349,7 +279,7 @@ class PlainOrderBook:
 
     def _apply_admitted(self, bids: Any, asks: Any, seq: int) -> None:
         read = iter_pairs(bids, "bids"), iter_pairs(asks, "asks")
-        changes = self._read_changes(_BID, read[_BID]), self._read_changes(_ASK, read[_ASK])
+        changes = self._read_changes(BID, read[BID]), self._read_changes(ASK, read[ASK])
         undo: list[tuple[_Side, int, float]] = []
         unknown = 0
         for side, side_changes in zip(self._sides, changes, strict=True):
@@ -394,16 +324,6 @@ class PlainOrderBook:
             raise refuse_off_grid(price, self._grid.tick_size, f"`{field}`", field)
         return ticks, float(size)
 
-    def _price(self, side: int, key: int) -> float:
-        return self._grid.price(-key if side else key)
-
-    def _count(self, n: int | None) -> int:
-        if n is None:
-            return self._levels
-        if n < 0:
-            raise ValueError(f"`n` must be at least 0, was {n}")
-        return n
-
     def _view(self, side: int, n: int) -> list[tuple[float, float]]:
         """Return the best `n` levels with the ticker over the depth."""
         levels = self._sides[side]
@@ -419,24 +339,6 @@ class PlainOrderBook:
         view.extend((self._price(side, key), levels.sizes[key]) for key in reversed(levels.keys[start:end]))
         return view
 
-    def _array(self, side: int, n: int) -> NDArray[np.float64]:
-        return np.array(self._view(side, n), dtype=np.float64).reshape(-1, 2)
-
 
 def _is_crossed(bids: _Side, asks: _Side) -> bool:
     return bool(bids.keys) and bool(asks.keys) and bids.keys[-1] > -asks.keys[-1]
-
-
-def seal(body: bytes) -> bytes:
-    """Return a checkpoint's bytes with their checksum."""
-    return body + struct.pack("<Q", zlib.crc32(body))
-
-
-def unseal(data: bytes, magic: bytes) -> bytes:
-    """Return the checked bytes of a checkpoint, without the checksum; ValueError when they are not whole."""
-    if len(data) < 16 or data[:8] != magic:
-        raise ValueError("checkpoint is not one of this kind of book, or of another version")
-    body = data[:-8]
-    if struct.unpack("<Q", data[-8:])[0] != zlib.crc32(body):
-        raise ValueError("checkpoint of the book is damaged")
-    return body
