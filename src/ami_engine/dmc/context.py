@@ -5,11 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from numbers import Real
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
-__all__ = ["FLAG_KEYS", "NAN_KEYS", "NUMBER_KEYS", "GuardContext", "context_from", "every_number_is_known"]
+__all__ = [
+    "FLAG_KEYS",
+    "NAN_KEYS",
+    "NUMBER_KEYS",
+    "GuardContext",
+    "context_from",
+    "every_number_is_known",
+    "is_any_missing",
+]
 
 
 class GuardContext(msgspec.Struct):
@@ -107,50 +115,73 @@ NAN_KEYS = frozenset({"spread_bps", "spread_med_5m", "sigma_5m", "depth_p10_5m"}
 
 
 # True when every number key holds a finite number, in one pass over the struct: one infinity or NaN anywhere makes the
-# sum infinite or NaN, and only a finite number minus itself is 0. None and text cannot be added: TypeError says, as False
-# does, that the keys must be looked at one by one. Built from the keys, so that a new one cannot be left out.
+# sum infinite or NaN, and only a finite number minus itself is 0. None and text cannot be added: TypeError says, as
+# False does, that the keys must be looked at one by one. Built from the keys, so that a new one cannot be left out.
 every_number_is_known: Callable[[GuardContext], bool] = eval(
     f"lambda c: (total := {' + '.join(f'c.{key}' for key in NUMBER_KEYS)}) - total == 0.0"
 )
 
 
-def context_from(given: object, required: tuple[str, ...]) -> tuple[GuardContext, list[str]]:
+def context_from(
+    given: object, required: tuple[str, ...], beside_numbers: tuple[str, ...]
+) -> tuple[GuardContext, list[str]]:
     """Return a context that guards can read, and the codes of what is wrong with the given one.
 
     A key that is wrong or missing is None in the context. `given` is a `GuardContext` or a mapping, and is not changed.
+    `beside_numbers` are the required keys that are no numbers.
     """
     if isinstance(given, GuardContext):
-        values: dict[str, Any] = {k: v for k in given.__struct_fields__ if (v := getattr(given, k)) is not None}
-        extra = values.pop("extra", {})
-        bools_count = True
+        if _is_sound(given) and not is_any_missing(given, beside_numbers):
+            return given, []
+        values = {key: value for key in _KEYS if (value := getattr(given, key)) is not None}
+        others: Mapping[str, Any] = given.extra or {}
     elif isinstance(given, Mapping):
-        values = {k: given[k] for k in given if k in _KEYS}
-        extra = given
-        bools_count = False
+        values = {key: given[key] for key in _KEYS if key in given}
+        others = given
     else:
         return GuardContext(), ["context_invalid:context"]
-    invalid = [key for key, value in values.items() if not _is_valid(key, value, bools_count=bools_count)]
-    codes = [f"context_invalid:{key}" for key in sorted(invalid)]
-    codes += [f"context_missing:{key}" for key in required if key not in values and extra.get(key) is None]
+    # In a mapping a bool under a number's key is a mix-up; the struct is typed, and there a bool counts as its number.
+    refused = bool if others is given else None
+    invalid = [key for key, value in values.items() if not _is_valid(key, value, refused)]
+    codes = [f"context_invalid:{key}" for key in invalid]
+    codes += [f"context_missing:{key}" for key in required if key not in values and others.get(key) is None]
     for key in invalid:
         del values[key]
     return GuardContext(**values), codes
 
 
-_KEYS = frozenset(GuardContext.__struct_fields__) - {"extra"}
+def is_any_missing(context: GuardContext, keys: tuple[str, ...]) -> bool:
+    """Return True when nothing is known under one of `keys`, the user's own in `extra` included."""
+    for key in keys:
+        if getattr(context, key, None) is None and (context.extra is None or context.extra.get(key) is None):
+            return True
+    return False
 
 
-def _is_valid(key: str, value: object, *, bools_count: bool) -> bool:
+_KEYS = tuple(key for key in GuardContext.__struct_fields__ if key != "extra")
+_OTHER_KEYS = (*FLAG_KEYS, "latched")
+
+
+def _is_sound(context: GuardContext) -> bool:
+    """Return True when every number is known and every flag is one; False when a closer look is needed."""
+    try:
+        known = every_number_is_known(context)
+    except Exception:
+        return False
+    return known and all((value := getattr(context, key)) is None or _is_valid(key, value, None) for key in _OTHER_KEYS)
+
+
+def _is_valid(key: str, value: object, refused: type | None) -> bool:
     if key in FLAG_KEYS:
         return isinstance(value, bool)
     if key == "latched":
         return isinstance(value, tuple | list | set | frozenset) and all(isinstance(flag, str) for flag in value)
-    # In a mapping a bool under a number's key is a mix-up; the struct is typed, and there a bool counts as its number.
-    if isinstance(value, bool):
-        return bools_count
-    if not isinstance(value, Real):
+    kind = type(value)
+    # The two usual types first: asking whether a type is registered as a real number costs five times as much.
+    if kind is refused or not (kind is float or kind is int or isinstance(value, Real)):
         return False
+    number = cast(float, value)
     try:
-        return math.isfinite(value) or (key in NAN_KEYS and math.isnan(value))
+        return math.isfinite(number) or (key in NAN_KEYS and math.isnan(number))
     except OverflowError:  # a whole number beyond every float
         return False

@@ -321,6 +321,10 @@ class Guard(msgspec.Struct, frozen=True):
         Every action that it may ask for.
     quotes : {"pull", "leave", ""}
         What becomes of resting quotes when the result is HOLD and this guard fired; empty when it never asks for HOLD.
+    doc : str
+        What it is for, in one line.
+    reads, limits : tuple of str
+        The context keys and the policy keys in its condition.
     quiet : str
         True when the guard would find nothing, given that every number in the context is known and finite; False at the
         least doubt. An expression in `c` (context), `p` (policy), `action` and `size` (a number or None).
@@ -333,29 +337,26 @@ class Guard(msgspec.Struct, frozen=True):
     action: tuple[str, ...]
     quotes: str
     quiet: str
-
-    @property
-    def doc(self) -> str:
-        """What the guard is for, in one line."""
-        return (self.function.__doc__ or "").partition("\n")[0]
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """The context keys that the guard reads."""
-        return _names("c", self.quiet)
-
-    @property
-    def limits(self) -> tuple[str, ...]:
-        """The policy keys that bound it."""
-        return _names("p", self.quiet)
+    doc: str
+    reads: tuple[str, ...]
+    limits: tuple[str, ...]
 
 
-def _names(prefix: str, expression: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(re.findall(rf"\b{prefix}\.(\w+)", expression)))
+def _guard(
+    number: int,
+    flag: str,
+    function: GuardFunction,
+    codes: tuple[str, ...],
+    action: tuple[str, ...],
+    quotes: str,
+    quiet: str,
+) -> Guard:
+    reads, limits = (tuple(dict.fromkeys(re.findall(rf"\b{name}\.(\w+)", quiet))) for name in "cp")
+    return Guard(number, flag, function, codes, action, quotes, quiet, function.__doc__ or "", reads, limits)
 
 
 GUARDS: tuple[Guard, ...] = tuple(
-    Guard(number, *row)
+    _guard(number, *row)
     for number, row in enumerate(
         (
             (

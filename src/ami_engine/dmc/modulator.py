@@ -8,17 +8,33 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from numbers import Real
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import msgspec
 
-from ami_engine.dmc import guards
-from ami_engine.dmc.context import GuardContext, context_from, every_number_is_known
-from ami_engine.dmc.guards import ACT, CLAMP, HOLD, LOWERS_EXIT, PULL, SEVERITY, STOP, Finding, all_quiet
+from ami_engine.dmc.context import GuardContext, context_from, every_number_is_known, is_any_missing
+from ami_engine.dmc.guards import (
+    ACT,
+    CLAMP,
+    GUARDS,
+    HOLD,
+    LEAVE,
+    LOWERS_EXIT,
+    PULL,
+    SEVERITY,
+    STOP,
+    Finding,
+    Findings,
+    Guard,
+    all_quiet,
+)
 from ami_engine.dmc.risk_policy import RiskPolicy
 from decision_schema.types import Action, FinalDecision, MismatchInfo, Proposal
 
 __all__ = ["LadderRow", "guard_ladder", "modulate"]
+
+# A flag, what was found, and what becomes of quotes when the result is HOLD.
+_Fired = tuple[str, Findings, str]
 
 # What a 0.1 proposal carries as fields of its own.
 _QUOTE_FIELDS = ("bid_quote", "ask_quote", "size_usd", "post_only")
@@ -84,9 +100,9 @@ def modulate(
             if (
                 every_number_is_known(context)
                 and all_quiet(context, policy, action, size)
-                and not (policy.required_beside_numbers and _is_any_missing(context, policy.required_beside_numbers))
+                and not (policy.required_beside_numbers and is_any_missing(context, policy.required_beside_numbers))
             ):
-                return FinalDecision(action, True, proposal.reasons, None, None, None, params), MismatchInfo()
+                return FinalDecision(action=action, reasons=proposal.reasons, params=params), MismatchInfo()
     except Exception:
         # Something is unknown, malformed, or foreign in a way that the quick check cannot judge: the ladder can.
         pass
@@ -94,22 +110,27 @@ def modulate(
 
 
 def modulate_in_full(
-    proposal: object, policy: RiskPolicy, context: object, trouble: tuple[str, str] | None = None
+    proposal: object, policy: RiskPolicy, context: object, trouble: str | None = None
 ) -> tuple[FinalDecision, MismatchInfo]:
-    """Go down the whole ladder. `trouble` is a (flag, code) that asks for HOLD before the table, where there is one."""
+    """Ask every guard. `trouble` is a code of the caller's own that asks for HOLD, before the table."""
     try:
-        action, params, reasons = read_proposal(proposal)
-        rows = guard_ladder(proposal, policy, context)
+        order = _read_order(proposal)
+        c, codes = context_from(context, policy.required_context, policy.required_beside_numbers)
+        fired = _fired(order, policy, c)
+        if codes:
+            fired.insert(0, ("context", _held(codes), PULL))
+        if order.faults:
+            fired.insert(0, ("proposal", _held(order.faults), PULL))
         if trouble is not None:
-            rows = (_trouble_row(trouble[0], [trouble[1]]), *rows)
-        fired = [row for row in rows if row.fired]
+            fired.insert(0, ("policy_override", _held([trouble]), PULL))
         if not fired:
-            return FinalDecision(action, True, reasons, None, None, None, params), MismatchInfo()
-        return _resolve(action, params, reasons, fired)
+            return FinalDecision(action=order.action, reasons=order.reasons, params=order.params), MismatchInfo()
+        return _resolve(order, fired)
     except Exception:
         # Objects that fail when they are merely looked at: nothing can be known, so nothing may be done.
-        mismatch = MismatchInfo(["context"], ["modulator_error"], None, {"guards": {}, "quotes": PULL})
-        return FinalDecision(STOP, False, ["modulator_error"], mismatch), mismatch
+        codes = ["modulator_error"]
+        mismatch = MismatchInfo(flags=["context"], reason_codes=codes, metadata={"guards": {}, "quotes": PULL})
+        return FinalDecision(action=STOP, allowed=False, reasons=codes, mismatch=mismatch), mismatch
 
 
 def guard_ladder(proposal: object, policy: RiskPolicy, context: object) -> tuple[LadderRow, ...]:
@@ -124,59 +145,60 @@ def guard_ladder(proposal: object, policy: RiskPolicy, context: object) -> tuple
     >>> [(row.number, row.flag, row.values["depth"], row.limits["min_depth"]) for row in rows if row.fired]
     [(4, 'liquidity', 0.5, 1.0)]
     """
-    action, size, faults = _read_order(proposal)
-    c, codes = context_from(context, policy.required_context)
-    rows = []
-    if faults:
-        rows.append(_trouble_row("proposal", faults))
-    if codes:
-        rows.append(_trouble_row("context", codes))
-    for guard in guards.GUARDS:
-        try:
-            findings = guard.function(c, policy, action, size)
-        except Exception:
-            findings = (Finding(f"guard_error:{guard.flag}", None, None, STOP),)
-        rows.append(
-            LadderRow(
-                guard.number,
-                guard.flag,
-                bool(findings),
-                findings,
-                guard.quotes,
-                {key: getattr(c, key) for key in guard.reads},
-                {key: getattr(policy, key) for key in guard.limits},
-            )
-        )
+    order = _read_order(proposal)
+    c, codes = context_from(context, policy.required_context, policy.required_beside_numbers)
+    rows = [
+        LadderRow(0, flag, True, _held(wrong), PULL, {}, {})
+        for flag, wrong in (("proposal", order.faults), ("context", codes))
+        if wrong
+    ]
+    for guard in GUARDS:
+        findings = _ask(guard, order, policy, c)
+        values = {key: getattr(c, key) for key in guard.reads}
+        limits = {key: getattr(policy, key) for key in guard.limits}
+        rows.append(LadderRow(guard.number, guard.flag, bool(findings), findings, guard.quotes, values, limits))
     return tuple(rows)
 
 
-def read_proposal(proposal: Any) -> tuple[Action, dict[str, Any] | None, list[str]]:
-    """Return action, params and reasons of a proposal of any `decision_schema`; an action nobody knows is HOLD."""
-    action = _known_action(getattr(proposal, "action", None)) or HOLD
-    params = getattr(proposal, "params", None)
-    if params is None:
-        fields = {name: getattr(proposal, name, None) for name in _QUOTE_FIELDS}
-        if any(fields[name] is not None for name in _QUOTE_FIELDS[:3]):
-            params = {name: value for name, value in fields.items() if value is not None}
-    if params is not None and type(params) is not dict:
-        params = dict(params) if isinstance(params, Mapping) else None
-    return action, params, [str(reason) for reason in getattr(proposal, "reasons", None) or ()]
+class _Order(NamedTuple):
+    """A proposal as the guards need it, whichever `decision_schema` it came from."""
+
+    action: Action
+    size_usd: float | None
+    params: dict[str, Any] | None
+    reasons: list[str]
+    faults: list[str]
 
 
-def _read_order(proposal: Any) -> tuple[Action, float | None, list[str]]:
-    """Return action and size as guards need them, and the codes of what is wrong with the proposal."""
+def _read_order(proposal: Any) -> _Order:
     faults = []
-    if _known_action(getattr(proposal, "action", None)) is None:
+    action = _known_action(getattr(proposal, "action", None))
+    if action is None:
+        action = HOLD
         faults.append("proposal_invalid:action")
-    given = getattr(proposal, "params", None)
-    if given is not None and not isinstance(given, Mapping):
-        faults.append("proposal_invalid:params")
-    action, params, _ = read_proposal(proposal)
+    params = getattr(proposal, "params", None)
+    if type(params) is not dict and not (params is None and type(proposal) is Proposal):
+        params = _foreign_params(proposal, params)
+        if params is not None and not isinstance(params, dict):
+            faults.append("proposal_invalid:params")
+            params = None
     size = params.get("size_usd") if params else None
-    if action is ACT and size is not None and not (isinstance(size, Real) and 0.0 <= float(size) < math.inf):
+    if (
+        size is not None
+        and action is ACT
+        and not (isinstance(size, float | int | Real) and 0 <= cast(float, size) < math.inf)
+    ):
         faults.append("proposal_invalid:size_usd")
         size = None
-    return action, size, faults
+    return _Order(action, size, params, [str(reason) for reason in getattr(proposal, "reasons", None) or ()], faults)
+
+
+def _foreign_params(proposal: Any, params: Any) -> Any:
+    """Return params as a dict, from the quote fields of a 0.1 proposal where it has no params."""
+    if isinstance(params, Mapping):
+        return dict(params)
+    quotes = {name: value for name in _QUOTE_FIELDS if (value := getattr(proposal, name, None)) is not None}
+    return quotes if params is None and quotes.keys() - {"post_only"} else params
 
 
 def _known_action(given: Any) -> Action | None:
@@ -188,57 +210,83 @@ def _known_action(given: Any) -> Action | None:
         return None
 
 
-def _is_any_missing(context: GuardContext, keys: tuple[str, ...]) -> bool:
-    extra = context.extra or {}
-    return any(getattr(context, key, None) is None and extra.get(key) is None for key in keys)
+def _fired(order: _Order, policy: RiskPolicy, c: GuardContext) -> list[_Fired]:
+    action, size = order.action, order.size_usd
+    try:
+        return [(g.flag, found, g.quotes) for g in GUARDS if (found := g.function(c, policy, action, size))]
+    except Exception:
+        # One raised: ask each by itself, so that the others are heard too.
+        return [(g.flag, found, g.quotes) for g in GUARDS if (found := _ask(g, order, policy, c))]
 
 
-def _trouble_row(flag: str, codes: list[str]) -> LadderRow:
-    findings = tuple(Finding(code, None, None, HOLD) for code in codes)
-    return LadderRow(0, flag, True, findings, PULL, {}, {})
+def _ask(guard: Guard, order: _Order, policy: RiskPolicy, c: GuardContext) -> Findings:
+    try:
+        return guard.function(c, policy, order.action, order.size_usd)
+    except Exception:
+        return (Finding(f"guard_error:{guard.flag}", None, None, STOP),)
 
 
-def _resolve(
-    proposed: Action, params: dict[str, Any] | None, reasons: list[str], fired: list[LadderRow]
-) -> tuple[FinalDecision, MismatchInfo]:
+def _held(codes: list[str]) -> Findings:
+    return tuple(Finding(code, None, None, HOLD) for code in codes)
+
+
+def _resolve(order: _Order, fired: list[_Fired]) -> tuple[FinalDecision, MismatchInfo]:
     """Apply the precedence law to what fired."""
-    findings = [finding for row in fired for finding in row.findings]
-    base = HOLD if any(finding.code == LOWERS_EXIT for finding in findings) else proposed
-    strongest = max(findings, key=lambda finding: SEVERITY[finding.action]).action
-    action = Action(strongest) if SEVERITY[strongest] > SEVERITY[base] and strongest != CLAMP else base
-    asked = CLAMP if action is ACT else action
-    deciding = list(dict.fromkeys(finding.code for finding in findings if finding.action == asked))
+    proposed, params, reasons = order.action, order.params, order.reasons
+    flags, told, pull = [], {}, False
+    codes: dict[str, str] = {}
+    action, rank = proposed, SEVERITY[proposed]
+    left, throttle_ms, cooldown_ms = math.inf, 0, 0
+    if fired[-1][1][0].code == LOWERS_EXIT:
+        action, rank = HOLD, SEVERITY[HOLD]
+    for flag, findings, quotes in fired:
+        flags.append(flag)
+        told[flag] = _told(findings)
+        pull = pull or quotes == PULL
+        for finding in findings:
+            asked = finding.action
+            codes.setdefault(finding.code, asked)
+            if asked == CLAMP:
+                left = min(left, cast(float, finding.size_usd))
+            elif SEVERITY[asked] > rank:
+                action, rank = Action(asked), SEVERITY[asked]
+            throttle_ms = max(throttle_ms, finding.throttle_ms)
+            cooldown_ms = max(cooldown_ms, finding.cooldown_ms)
     if action is not proposed:
-        params, reasons = None, deciding
+        params, reasons = None, [code for code, asked in codes.items() if asked == action]
     elif action is ACT:
-        left = min(finding.size_usd for finding in findings if finding.size_usd is not None)
-        params, reasons = {**(params or {}), "size_usd": left}, [*reasons, *deciding]
+        params, reasons = {**(params or {}), "size_usd": left}, [*reasons, *codes]
+    quotes = LEAVE if action is ACT or (action is HOLD and not pull) else PULL
     mismatch = MismatchInfo(
-        [row.flag for row in fired],
-        list(dict.fromkeys(finding.code for finding in findings)),
-        max((finding.throttle_ms for finding in findings), default=0) or None,
-        {"guards": {row.flag: _metadata(row.findings) for row in fired}, "quotes": _quotes(action, fired)},
+        flags=flags,
+        reason_codes=list(codes),
+        throttle_refresh_ms=throttle_ms or None,
+        metadata={"guards": told, "quotes": quotes},
     )
-    cooldown = max(finding.cooldown_ms for finding in findings) or None
     decision = FinalDecision(
-        action, action is proposed, reasons, mismatch, mismatch.throttle_refresh_ms, cooldown, params
+        action=action,
+        allowed=action is proposed,
+        reasons=reasons,
+        mismatch=mismatch,
+        throttle_ms=throttle_ms or None,
+        cooldown_ms=cooldown_ms or None,
+        params=params,
     )
     return decision, mismatch
 
 
-def _metadata(findings: tuple[Finding, ...]) -> dict[str, Any]:
-    """Return the guard's strongest finding as plain values, and the others under `also`."""
+def _told(findings: Findings) -> dict[str, Any]:
+    """Return a guard's strongest finding as plain values, and the others under `also`."""
+    if len(findings) == 1:
+        return _plain(findings[0])
     lead = max(findings, key=lambda finding: SEVERITY[finding.action])
-    told = [
-        {"code": f.code, "value": f.value, "limit": f.limit, "action": str(f.action)}
-        for f in (lead, *(f for f in findings if f is not lead))
-    ]
-    return told[0] if len(told) == 1 else {**told[0], "also": told[1:]}
+    return {**_plain(lead), "also": [_plain(finding) for finding in findings if finding is not lead]}
 
 
-def _quotes(action: Action, fired: list[LadderRow]) -> str:
-    if action is ACT:
-        return guards.LEAVE
-    if action is not HOLD:
-        return PULL
-    return PULL if any(row.quotes == PULL for row in fired) else guards.LEAVE
+def _plain(finding: Finding) -> dict[str, Any]:
+    return {
+        "code": finding.code,
+        "value": finding.value,
+        "limit": finding.limit,
+        "action": str(finding.action),
+    }

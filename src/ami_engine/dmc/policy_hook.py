@@ -94,7 +94,7 @@ class OverridingModulator:
         return modulate(proposal, effective, context)
 
     def _refuse(self, proposal: Proposal, policy: RiskPolicy, context: Context) -> tuple[FinalDecision, MismatchInfo]:
-        return modulate_in_full(proposal, policy, context, ("policy_override", REASON))
+        return modulate_in_full(proposal, policy, context, REASON)
 
     def _report(self, error: str) -> None:
         if self._audit is not None:

@@ -133,9 +133,9 @@ class RiskPolicy(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
         `source` is what an error names, such as the file the values were read from.
 
-        >>> RiskPolicy.from_dict({"max_spread_bp": 20}, source="p.toml")
+        >>> RiskPolicy.from_dict({"min_dept": 20}, source="p.toml")
         Traceback (most recent call last):
-        ami_engine.errors.ConfigError: p.toml: `max_spread_bp` is no key of a risk policy; did you mean `max_spread_bps`?
+        ami_engine.errors.ConfigError: p.toml: `min_dept` is no key of a risk policy; did you mean `min_depth`?
         """
         place = f"{source}: " if source else ""
         for name, value in values.items():

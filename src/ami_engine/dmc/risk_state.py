@@ -301,7 +301,8 @@ class RiskState:
     def on_account(self, now_ns: int, realized_after_fees: float, unrealized: float, equity: float) -> None:
         """Take the account: profit since the run began, and equity.
 
-        The day's profit counts from the last figures before midnight UTC of the decision clock, on the first day from 0.
+        The day's profit counts from the last figures before midnight UTC of the decision clock, and from 0 on the
+        first day.
         """
         self._roll_day(now_ns)
         money = self._money
@@ -322,7 +323,7 @@ class RiskState:
             self._latch_stop(now_ns, mismatch)
 
     def latch(self, name: str, now_ns: int, reason: str) -> None:
-        """Latch a STOP, such as "kill_switch" for the operator's or a halt of the loop. A second one changes nothing."""
+        """Latch a STOP, such as "kill_switch" for the operator's or a halt. A second one changes nothing."""
         if name not in LATCHING_FLAGS:
             raise ConfigError(f"`name` of a latch must be one of {', '.join(LATCHING_FLAGS)}, was {name!r}")
         if name not in self._latches:
