@@ -77,7 +77,7 @@ class Account:
         self.open_count = self.close_count = 0
         self._settled = float(cash)  # start + realized − fees: moves only with fills
         self._marks: dict[str, float] = {}
-        # Of the markets that are not flat: (qty × multiplier, average price, is inverse), and what the mark makes of it.
+        # Of the markets that are not flat: (qty × multiplier, average price, is inverse), and what a mark makes of it.
         self._terms: dict[str, tuple[float, float, bool]] = {}
         self._unrealized: dict[str, float] = {}
         self._exposure: dict[str, float] = {}
@@ -159,6 +159,10 @@ class Account:
         if market_id is None:
             return sum(self._exposure.values())
         return self._exposure.get(market_id, 0.0)
+
+    def held_markets(self) -> tuple[str, ...]:
+        """Return the markets that are not flat."""
+        return tuple(self._terms)
 
     def mark_of(self, market_id: str) -> float:
         """Return a market's last mark, 0.0 when it had none."""

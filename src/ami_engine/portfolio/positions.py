@@ -22,8 +22,8 @@ from ami_engine.units import Instrument
 
 __all__ = ["FillResult", "Positions"]
 
-# Products of two floats have at most 34 digits. Only divisions (a share of the cost; an inverse value) are rounded, at 50
-# digits, and what the share rounds is moved between cost and profit, never lost.
+# Products of two floats have at most 34 digits. Only divisions (a share of the cost; an inverse value) are rounded, at
+# 50 digits, and what the share rounds is moved between cost and profit, never lost.
 _EXACT = Context(prec=50)
 _ZERO = Decimal(0)
 
