@@ -183,14 +183,14 @@ def _read_order(proposal: Any) -> _Order:
             faults.append("proposal_invalid:params")
             params = None
     size = params.get("size_usd") if params else None
-    if (
-        size is not None
-        and action is ACT
-        and not (isinstance(size, float | int | Real) and 0 <= cast(float, size) < math.inf)
-    ):
+    if action is ACT and size is not None and not _is_size(size):
         faults.append("proposal_invalid:size_usd")
         size = None
     return _Order(action, size, params, [str(reason) for reason in getattr(proposal, "reasons", None) or ()], faults)
+
+
+def _is_size(given: Any) -> bool:
+    return isinstance(given, float | int | Real) and 0.0 <= cast(float, given) < math.inf
 
 
 def _foreign_params(proposal: Any, params: Any) -> Any:

@@ -1,0 +1,154 @@
+"""The decision engine: asks a model for a proposal, and answers for the model when it fails."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from numbers import Real
+from typing import Any, Protocol
+
+from ami_engine.errors import ConfigError
+from ami_engine.mdm.reference_model import compute_proposal_reference
+from decision_schema.types import Action, Proposal
+
+__all__ = ["Audit", "DecisionEngine", "Model", "load_private_model"]
+
+HOOK_MODULE = "ami_engine.mdm._private.model"
+HOOK_NAME = "compute_proposal_private"
+REASON = "private_hook_error"
+
+# What the reference model takes of the keywords that the loop passes to every model.
+_REFERENCE_KEYWORDS = ("imbalance_threshold", "max_size_usd")
+
+Model = Callable[..., Any]
+
+
+class Audit(Protocol):
+    """Where failures of a model are written."""
+
+    def record(self, kind: str, **fields: Any) -> Any:
+        """Write one line."""
+        ...
+
+
+def load_private_model() -> Model | None:
+    """Return the private hook, None when there is no such file.
+
+    A hook file that exists and cannot be imported raises whatever it raises: that is not absence.
+    """
+    try:
+        module = importlib.import_module(HOOK_MODULE)
+    except ModuleNotFoundError as error:
+        # Absent only when the hook's own module, or a package on the way to it, is what was not found.
+        if error.name is not None and (HOOK_MODULE + ".").startswith(error.name + "."):
+            return None
+        raise
+    model: Model = getattr(module, HOOK_NAME)
+    return model
+
+
+class DecisionEngine:
+    """Proposals of one model: the private hook when there is one, else the reference model, or the one that is passed.
+
+    The hook is looked up here, once. A model that raises, returns what is no proposal, or a confidence outside [0, 1]
+    gives HOLD with confidence 0 and reason ``private_hook_error``, and an audit line that carries the exception's type
+    and never its text, which may hold what is secret. A hook file that cannot be imported does so at every call.
+
+    Parameters
+    ----------
+    confidence_threshold : float
+        What the reference model's confidence must reach to act, in [0, 1].
+    model : callable or None
+        ``model(features, **kwargs) -> Proposal``, used instead of hook and reference model.
+    audit : Audit or None
+        Where failures are written.
+
+    Raises
+    ------
+    ConfigError
+        When the threshold is outside [0, 1].
+
+    Examples
+    --------
+    >>> from decision_schema.types import Action, Proposal
+    >>> engine = DecisionEngine(model=lambda features: Proposal(Action.ACT, 0.8, params={"value": features["mid"]}))
+    >>> engine.propose({"mid": 0.5}).params
+    {'value': 0.5}
+    >>> DecisionEngine(model=lambda features: 1 / 0).propose({"mid": 0.5}).reasons
+    ['private_hook_error']
+    """
+
+    def __init__(
+        self, confidence_threshold: float = 0.5, model: Model | None = None, audit: Audit | None = None
+    ) -> None:
+        if not 0.0 <= confidence_threshold <= 1.0:
+            raise ConfigError(f"`confidence_threshold` must be in [0, 1], was {confidence_threshold!r}")
+        self._confidence_threshold = confidence_threshold
+        self._audit = audit
+        self._model = model if model is not None else self._find_model()
+
+    def propose(self, features: Any, **kwargs: Any) -> Proposal:
+        """Return the model's proposal for the features. Never raises.
+
+        Parameters
+        ----------
+        features : FeatureVector or mapping
+            Handed to the model as it is.
+        **kwargs
+            Handed to the model; the reference model takes ``imbalance_threshold`` and ``max_size_usd`` of them.
+        """
+        if self._model is None:
+            return _hold()
+        try:
+            given = self._model(features, **kwargs)
+            if type(given) is Proposal and type(given.action) is Action and 0.0 <= given.confidence <= 1.0:
+                return given
+            return _read_proposal(given)
+        except Exception as error:
+            self._report("call", error)
+            return _hold()
+
+    def _find_model(self) -> Model | None:
+        """Return the model to ask, None when the hook file is there and broken."""
+        try:
+            hook = load_private_model()
+        except Exception as error:
+            self._report("import", error)
+            return None
+        return self._reference if hook is None else hook
+
+    def _reference(self, features: Any, **kwargs: Any) -> Proposal:
+        if not kwargs:
+            return compute_proposal_reference(features, self._confidence_threshold)
+        taken = {name: kwargs[name] for name in _REFERENCE_KEYWORDS if name in kwargs}
+        return compute_proposal_reference(features, self._confidence_threshold, **taken)
+
+    def _report(self, stage: str, error: Exception) -> None:
+        if self._audit is not None:
+            self._audit.record(REASON, stage=stage, error=type(error).__name__)
+
+
+def _hold() -> Proposal:
+    return Proposal(action=Action.HOLD, confidence=0.0, reasons=[REASON])
+
+
+def _read_proposal(given: Any) -> Proposal:
+    """Return our own proposal of what a model gave, read by its public attributes; raises when it is none."""
+    params = getattr(given, "params", None)
+    if params is not None and not isinstance(params, Mapping):
+        raise TypeError("params")
+    if params is None:
+        # A proposal of contract 0.1 carries its quotes as fields.
+        quotes = {name: getattr(given, name, None) for name in ("bid_quote", "ask_quote", "size_usd", "post_only")}
+        if any(quotes[name] is not None for name in ("bid_quote", "ask_quote", "size_usd")):
+            params = {name: value for name, value in quotes.items() if value is not None}
+    if not isinstance(given.confidence, Real):
+        raise TypeError("confidence")
+    return Proposal(
+        action=Action(getattr(given.action, "value", given.action)),
+        confidence=float(given.confidence),
+        reasons=[str(reason) for reason in getattr(given, "reasons", None) or ()],
+        params=None if params is None else dict(params),
+        run_id=getattr(given, "run_id", None),
+        features_summary=dict(getattr(given, "features_summary", None) or {}),
+    )
