@@ -1,3 +1,254 @@
+// Python's view of the feature builder: the engine that features/backends/native.py wraps.
 #include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <ami/feature_builder.hpp>
+#include <ami/order_book.hpp>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "arrays.hpp"
+#include "event_reader.hpp"
+#include "feature_vector.hpp"
+
 namespace nb = nanobind;
-void bind_features(nb::module_&) {}
+
+namespace {
+
+// One owner at a time: a second thread is told so, never made to wait.
+class Owner {
+public:
+    explicit Owner(std::atomic<bool>& is_busy) : is_busy_(is_busy) {
+        if (is_busy_.exchange(true, std::memory_order_acquire)) {
+            throw std::runtime_error("this feature builder is in use by another thread: a builder has one owner");
+        }
+    }
+    ~Owner() { is_busy_.store(false, std::memory_order_release); }
+    Owner(const Owner&) = delete;
+    Owner& operator=(const Owner&) = delete;
+
+private:
+    std::atomic<bool>& is_busy_;
+};
+
+void throw_if(const ami::Fault& fault) {
+    if (fault) throw fault.error();
+}
+
+class FeatureEngine {
+public:
+    explicit FeatureEngine(const ami::FeatureParams& params)
+        : builder_(params), reader_(params.level_weights.size()), book_levels_(4 * params.level_weights.size()) {}
+
+    void push_quote(std::int64_t ts_ns, double bid, double ask, double bid_depth, double ask_depth, std::int64_t now_ns) {
+        const Owner owner(is_busy_);
+        throw_if(builder_.push_quote(ts_ns, bid, ask, bid_depth, ask_depth, now_ns));
+    }
+
+    FeatureVector update_quote(std::int64_t ts_ns, double bid, double ask, double bid_depth, double ask_depth,
+                               std::int64_t now_ns) {
+        const Owner owner(is_busy_);
+        throw_if(builder_.push_quote(ts_ns, bid, ask, bid_depth, ask_depth, now_ns));
+        return vector();
+    }
+
+    void push_trade(std::int64_t ts_ns, double price, double size, std::int64_t aggressor, std::int64_t now_ns) {
+        const Owner owner(is_busy_);
+        throw_if(builder_.push_trade(ts_ns, price, size, aggressor, now_ns));
+    }
+
+    void push_book(std::int64_t ts_ns, nb::handle bids, nb::handle asks, std::int64_t now_ns) {
+        const Owner owner(is_busy_);
+        push_view(reader_.read_levels(ts_ns, bids, asks), now_ns);
+    }
+
+    void push_event(nb::handle event, std::int64_t now_ns) {
+        const Owner owner(is_busy_);
+        push_view(reader_.read(event), now_ns);
+    }
+
+    FeatureVector update_event(nb::handle event, std::int64_t now_ns) {
+        const Owner owner(is_busy_);
+        push_view(reader_.read(event), now_ns);
+        return vector();
+    }
+
+    void push_from_book(const ami::OrderBook& book, std::int64_t ts_ns, std::int64_t now_ns) {
+        const Owner owner(is_busy_);
+        const int levels = static_cast<int>(builder_.levels());
+        double* bids = book_levels_.data();
+        double* asks = bids + 2 * builder_.levels();
+        const auto bid_count = static_cast<std::size_t>(book.top(ami::Side::kBid, levels, bids));
+        const auto ask_count = static_cast<std::size_t>(book.top(ami::Side::kAsk, levels, asks));
+        throw_if(builder_.push_book(ts_ns, bids, bid_count, asks, ask_count, now_ns));
+    }
+
+    ami::RunReport run(const ami::EventColumns& columns, double* out) {
+        const Owner owner(is_busy_);
+        const nb::gil_scoped_release release;
+        ami::RunReport report;
+        builder_.run(columns, out, report);
+        return report;
+    }
+
+    nb::bytes save() {
+        const Owner owner(is_busy_);
+        const std::string state = builder_.save();
+        return nb::bytes(state.data(), state.size());
+    }
+
+    void load(const nb::bytes& state) {
+        const Owner owner(is_busy_);
+        builder_.load(state.c_str(), state.size());
+    }
+
+    double* row() { return builder_.row(); }
+    std::int64_t last_ts_ns() const { return builder_.last_ts_ns(); }
+
+private:
+    FeatureVector vector() const {
+        FeatureVector vector;
+        std::copy_n(builder_.row(), ami::kFeatureCount, vector.values.begin());
+        return vector;
+    }
+
+    void push_view(const EventView& view, std::int64_t now_ns) {
+        const std::int64_t ts = view.has_time ? view.ts_ns : builder_.implicit_ts_ns();
+        ami::Fault fault;
+        switch (view.kind) {
+            case EventKind::quote:
+                fault = builder_.push_quote(ts, view.bid, view.ask, view.bid_depth, view.ask_depth, now_ns);
+                break;
+            case EventKind::levels:
+                fault = builder_.push_book(ts, view.bids, view.bid_count, view.asks, view.ask_count, now_ns, view.bid,
+                                           view.ask);
+                break;
+            case EventKind::trade:
+                fault = builder_.push_trade(ts, view.price, view.size, view.aggressor, now_ns);
+                break;
+        }
+        reader_.release();
+        throw_if(fault);
+    }
+
+    ami::FeatureBuilder builder_;
+    EventReader reader_;
+    std::vector<double> book_levels_;
+    std::atomic<bool> is_busy_{false};
+};
+
+using MaybeFloats = std::optional<arrays::Floats>;
+using MaybeInts = std::optional<arrays::Ints>;
+using MaybeLevels = std::optional<arrays::LevelTable>;
+
+// A column of another length than the table would be read past its end.
+template <class Array>
+auto column(const std::optional<Array>& array, std::size_t rows, const char* name) -> decltype(array->data()) {
+    if (!array) return nullptr;
+    if (array->shape(0) != rows) throw std::invalid_argument(std::string("column `") + name + "` must have one value a row");
+    return array->data();
+}
+
+nb::tuple run(FeatureEngine& engine, std::size_t rows, const MaybeInts& ts, const MaybeInts& ts_fallback,
+              std::int64_t ns_per_ts, const MaybeFloats& bid, const MaybeFloats& ask, const MaybeFloats& bid_depth,
+              const MaybeFloats& ask_depth, const MaybeLevels& bids, const MaybeLevels& asks, const MaybeInts& kind,
+              const MaybeFloats& price, const MaybeFloats& size, const MaybeInts& aggressor, const MaybeInts& now_ns,
+              const arrays::Rows& out) {
+    ami::EventColumns columns;
+    columns.rows = rows;
+    columns.ts = column(ts, rows, "ts");
+    columns.ts_fallback = column(ts_fallback, rows, "ts_fallback");
+    columns.ns_per_ts = ns_per_ts;
+    columns.bid = column(bid, rows, "bid");
+    columns.ask = column(ask, rows, "ask");
+    columns.bid_depth = column(bid_depth, rows, "bid_depth");
+    columns.ask_depth = column(ask_depth, rows, "ask_depth");
+    columns.bids = column(bids, rows, "bids");
+    columns.asks = column(asks, rows, "asks");
+    columns.bid_levels = bids ? bids->shape(1) : 0;
+    columns.ask_levels = asks ? asks->shape(1) : 0;
+    columns.kind = column(kind, rows, "kind");
+    columns.price = column(price, rows, "price");
+    columns.size = column(size, rows, "size");
+    columns.aggressor = column(aggressor, rows, "aggressor");
+    columns.now_ns = column(now_ns, rows, "now_ns");
+    if (kind && (!price || !size)) {
+        const std::int64_t* end = columns.kind + rows;
+        if (std::find(columns.kind, end, 1) != end) throw std::invalid_argument("trades need `price` and `size`");
+    }
+    if (ns_per_ts < 1) throw std::invalid_argument("`ns_per_ts` must be at least 1");
+    if (out.shape(0) != rows) throw std::invalid_argument("`out` must have one row an event");
+
+    const ami::RunReport report = engine.run(columns, out.data());
+    nb::dict rejected;
+    nb::dict first;
+    for (std::size_t i = 1; i < ami::kReasonCount; ++i) {
+        if (report.count[i] == 0) continue;
+        rejected[ami::kReasonNames[i]] = report.count[i];
+        first[ami::kReasonNames[i]] = report.first[i];
+    }
+    return nb::make_tuple(report.rows, report.accepted, rejected, first);
+}
+
+arrays::RowView row_view(nb::handle self) {
+    return arrays::RowView(nb::cast<FeatureEngine&>(self).row(), {ami::kFeatureCount}, self);
+}
+
+}  // namespace
+
+void bind_features(nb::module_& m) {
+    const auto now = nb::arg("now_ns") = 0;
+    nb::class_<FeatureEngine>(m, "FeatureEngine",
+                              "The native backend's state of one symbol. It has one owner: a call while another runs "
+                              "raises RuntimeError.")
+        .def("__init__",
+             [](FeatureEngine* self, double tick_size, double cost_ticks, std::vector<double> level_weights,
+                std::uint64_t vol_window, std::uint64_t window_steps, std::int64_t window_ns,
+                std::uint64_t sigma_short_steps, std::uint64_t sigma_long_steps) {
+                 if (level_weights.empty() || vol_window < 1 || sigma_short_steps < 1 ||
+                     sigma_long_steps < sigma_short_steps || window_ns < 0 || (window_steps == 0 && window_ns == 0)) {
+                     throw std::invalid_argument("these parameters must come from a FeatureConfig");
+                 }
+                 new (self) FeatureEngine({tick_size, cost_ticks, std::move(level_weights), vol_window, window_steps,
+                                           window_ns, sigma_short_steps, sigma_long_steps});
+             },
+             nb::kw_only(), nb::arg("tick_size"), nb::arg("cost_ticks"), nb::arg("level_weights"), nb::arg("vol_window"),
+             nb::arg("window_steps"), nb::arg("window_ns"), nb::arg("sigma_short_steps"), nb::arg("sigma_long_steps"))
+        .def("push_quote", &FeatureEngine::push_quote, nb::arg("ts_ns"), nb::arg("bid"), nb::arg("ask"),
+             nb::arg("bid_depth"), nb::arg("ask_depth"), now, "Take a book event of one level; a price of 0 is a missing side.")
+        .def("push_book", &FeatureEngine::push_book, nb::arg("ts_ns"), nb::arg("bids"), nb::arg("asks"), now,
+             "Take a book event with levels, best first: pairs or (n, 2) arrays.")
+        .def("push_trade", &FeatureEngine::push_trade, nb::arg("ts_ns"), nb::arg("price"), nb::arg("size"),
+             nb::arg("aggressor"), now, "Take a trade.")
+        .def("push_from_book", &FeatureEngine::push_from_book, nb::arg("book"), nb::arg("ts_ns"), now,
+             "Take the best levels of an order book as a book event.")
+        .def("push", &FeatureEngine::push_quote, nb::arg("ts_ns"), nb::arg("bid"), nb::arg("ask"), nb::arg("bid_depth"),
+             nb::arg("ask_depth"), now)
+        .def("push", &FeatureEngine::push_event, nb::arg("event"), now,
+             "Take an event: a struct or a mapping, or five numbers.")
+        .def("update", &FeatureEngine::update_quote, nb::arg("ts_ns"), nb::arg("bid"), nb::arg("ask"),
+             nb::arg("bid_depth"), nb::arg("ask_depth"), now)
+        .def("update", &FeatureEngine::update_event, nb::arg("event"), now, "push(), and return the row as a vector of its own.")
+        .def("run", &run, nb::arg("rows"), nb::arg("ts") = nb::none(), nb::arg("ts_fallback") = nb::none(),
+             nb::arg("ns_per_ts") = 1, nb::arg("bid") = nb::none(), nb::arg("ask") = nb::none(),
+             nb::arg("bid_depth") = nb::none(), nb::arg("ask_depth") = nb::none(), nb::arg("bids") = nb::none(),
+             nb::arg("asks") = nb::none(), nb::arg("kind") = nb::none(), nb::arg("price") = nb::none(),
+             nb::arg("size") = nb::none(), nb::arg("aggressor") = nb::none(), nb::arg("now_ns") = nb::none(),
+             nb::kw_only(), nb::arg("out").noconvert(),
+             "Take a batch and write one row an event; return (rows, accepted, rejected, first).")
+        .def("snapshot", &FeatureEngine::save, "Return the whole state.")
+        .def("restore", &FeatureEngine::load, nb::arg("state"), "Take a state back; ValueError, and no change, for another's.")
+        .def_prop_ro("last_ts_ns", &FeatureEngine::last_ts_ns, "Time of the last accepted event, ns; 0 before the first.")
+        .def_prop_ro("row", &row_view, "The live row: read-only for NumPy, overwritten by the next event.");
+}

@@ -7,14 +7,16 @@ namespace nb = nanobind;
 
 void bind_errors(nb::module_& m);
 void bind_rolling(nb::module_& m);
-void bind_features(nb::module_& m);
+void bind_feature_vector(nb::module_& m);
 void bind_order_book(nb::module_& m);
+void bind_features(nb::module_& m);
 
 NB_MODULE(_core, m) {
-  m.doc() = "Compiled core of ami_engine: features, rolling statistics, order books.";
-  m.attr("SCHEMA_HASH") = ami::kSchemaHash;
-  bind_errors(m);
-  bind_rolling(m);
-  bind_features(m);
-  bind_order_book(m);
+    m.doc() = "Compiled core of ami_engine: features, rolling statistics, order books.";
+    m.attr("SCHEMA_HASH") = ami::kSchemaHash;
+    bind_errors(m);
+    bind_rolling(m);
+    bind_feature_vector(m);
+    bind_order_book(m);
+    bind_features(m);
 }

@@ -12,14 +12,14 @@ Fine print that every backend shares, beyond the formulas:
 - With levels the first two lines become: bids before asks, best level first, and of each level price finite, price not
   negative, size finite, size not negative, price strictly worse than the one before (`levels_unsorted`). Then a stated
   `bid` or `ask` that is not 0 must be the best level's price (`price_mismatch`).
-- At most `levels` of a side are read. A level whose price is 0 ends its side, and so does a pair of NaN in `run`'s padded
-  arrays. An event that carries levels has no depths of its own. A missing side (also one whose best level has size 0)
-  has price 0 and depth 0 everywhere.
+- At most `levels` of a side are read. A level whose price is 0 ends its side, and so does a pair of NaN in the padded
+  arrays of `run`. An event that carries levels has no depths of its own. A missing side (also one whose best level has
+  size 0) has price 0 and depth 0 everywhere.
 - An event without levels is one level: its best size is its depth.
 - A one-sided book event enters no window, but moves time; the book features of its row are its own.
 - The clock of the windows is the event's own time; `now_ns` enters staleness and nothing else.
-- Before the first book event the book features of a trade's row are NaN, cost_ticks too. spread_med_5m, depth_p10_5m and
-  staleness_max_5m are NaN until their window has held a sample; std, z and sums are then 0.
+- Before the first book event the book features of a trade's row are NaN, cost_ticks too. spread_med_5m, depth_p10_5m
+  and staleness_max_5m are NaN until their window has held a sample; std, z and sums are then 0.
 - By count a trade belongs to the mid that it followed: one before the first mid is in no such window. With both limits
   a trade must satisfy both.
 - A denominator (depth, a sum of sizes, a volume) below `EPS` counts as zero.

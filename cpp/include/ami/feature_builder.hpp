@@ -1,0 +1,366 @@
+// Streaming state of one symbol's features: each accepted event updates the windows and writes the whole row.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "ami/book_features.hpp"
+#include "ami/event_fault.hpp"
+#include "ami/feature_ids.hpp"
+#include "ami/portable_log.hpp"
+#include "ami/ring_buffer.hpp"
+#include "ami/rolling_stats.hpp"
+#include "ami/state_archive.hpp"
+#include "ami/trade_window.hpp"
+
+namespace ami {
+
+// All of it comes from features/feature_config.py: there are no defaults here.
+struct FeatureParams {
+    double tick_size;
+    double cost_ticks;
+    std::vector<double> level_weights;  // one a level
+    std::uint64_t vol_window;
+    std::uint64_t window_steps;  // regime window by count; 0: off
+    std::int64_t window_ns;      // regime window by time; 0: off
+    std::uint64_t sigma_short_steps;
+    std::uint64_t sigma_long_steps;
+};
+
+// Columns of a batch; a null pointer is a column that is absent.
+struct EventColumns {
+    std::size_t rows = 0;
+    const std::int64_t* ts = nullptr;
+    const std::int64_t* ts_fallback = nullptr;  // used where `ts` is 0
+    std::int64_t ns_per_ts = 1;
+    const double* bid = nullptr;
+    const double* ask = nullptr;
+    const double* bid_depth = nullptr;
+    const double* ask_depth = nullptr;
+    const double* bids = nullptr;  // rows × level_count × 2, padded with NaN
+    const double* asks = nullptr;
+    std::size_t bid_levels = 0;
+    std::size_t ask_levels = 0;
+    const std::int64_t* kind = nullptr;  // 0 book, 1 trade
+    const double* price = nullptr;
+    const double* size = nullptr;
+    const std::int64_t* aggressor = nullptr;
+    const std::int64_t* now_ns = nullptr;
+};
+
+struct RunReport {
+    std::size_t rows = 0;
+    std::size_t accepted = 0;
+    std::array<std::size_t, kReasonCount> count{};
+    std::array<std::size_t, kReasonCount> first{};
+};
+
+class FeatureBuilder {
+public:
+    explicit FeatureBuilder(FeatureParams params)
+        : params_(std::move(params)),
+          returns_(params_.vol_window),
+          run_(params_.sigma_short_steps),
+          runs_(params_.sigma_long_steps + 2 - params_.sigma_short_steps),
+          pairs_(expected_mids()),
+          spreads_(0.5, expected_mids()),
+          depths_(0.1, expected_mids()),
+          trades_(params_.window_steps, params_.window_ns) {
+        row_.fill(std::numeric_limits<double>::quiet_NaN());
+    }
+
+    double* row() { return row_.data(); }
+    const double* row() const { return row_.data(); }
+    std::int64_t last_ts_ns() const { return last_ts_; }
+    // The time of an event that brings none: 1 ms after the one before it, 1 ms for the first.
+    std::int64_t implicit_ts_ns() const { return last_ts_ + 1'000'000; }
+    std::size_t levels() const { return params_.level_weights.size(); }
+
+    // Each of these checks the event wholly before it touches any state. `now_ns` 0 is the event's own time.
+    Fault push_quote(std::int64_t ts_ns, double bid, double ask, double bid_depth, double ask_depth,
+                     std::int64_t now_ns) {
+        if (const Fault fault = check_quote(bid, ask, bid_depth, ask_depth)) return fault;
+        return accept_book(ts_ns, now_ns, BookSide::one_level(bid, bid_depth), BookSide::one_level(ask, ask_depth));
+    }
+
+    // (price, size) pairs, best first. A stated best price of 0 is not stated; another one must be the best level's.
+    Fault push_book(std::int64_t ts_ns, const double* bids, std::size_t bid_count, const double* asks,
+                    std::size_t ask_count, std::int64_t now_ns, double stated_bid = 0.0, double stated_ask = 0.0,
+                    bool is_padded = false) {
+        const double* weights = params_.level_weights.data();
+        BookSide bid;
+        BookSide ask;
+        if (const Fault fault = check_quote(stated_bid, stated_ask, 0.0, 0.0)) return fault;
+        if (const Fault fault = read_side(bids, bid_count, weights, levels(), true, is_padded, bid)) return fault;
+        if (const Fault fault = read_side(asks, ask_count, weights, levels(), false, is_padded, ask)) return fault;
+        if (stated_bid != 0.0 && stated_bid != bid.price) return {Reason::price_mismatch, "bid", stated_bid, bid.price};
+        if (stated_ask != 0.0 && stated_ask != ask.price) return {Reason::price_mismatch, "ask", stated_ask, ask.price};
+        // Venues send a level of size 0 for a best price that was just taken: that side is not there.
+        if (bid.size == 0.0) bid = BookSide{};
+        if (ask.size == 0.0) ask = BookSide{};
+        return accept_book(ts_ns, now_ns, bid, ask);
+    }
+
+    Fault push_trade(std::int64_t ts_ns, double price, double size, std::int64_t aggressor, std::int64_t now_ns) {
+        if (const Fault fault = check_trade(price, size, aggressor)) return fault;
+        if (const Fault fault = check_time(ts_ns, now_ns)) return fault;
+        last_ts_ = ts_ns;
+        trades_.add_trade(mids_seen_, ts_ns, price, size, aggressor);
+        if (has_book_) at(Feature::staleness_ms) = staleness_ms(ts_ns, now_ns);
+        if (move_time(ts_ns) || mids_seen_ == 0) write_mid_features();
+        write_trade_features();
+        return {};
+    }
+
+    // One row an event into `out` (rows × kFeatureCount); a refused one gives NaN and leaves no other trace.
+    void run(const EventColumns& columns, double* out, RunReport& report) {
+        report.rows = columns.rows;
+        for (std::size_t i = 0; i < columns.rows; ++i, out += kFeatureCount) {
+            const Fault fault = push_row(columns, i);
+            if (!fault) {
+                std::copy(row_.begin(), row_.end(), out);
+                ++report.accepted;
+                continue;
+            }
+            std::fill(out, out + kFeatureCount, std::numeric_limits<double>::quiet_NaN());
+            const auto reason = static_cast<std::size_t>(fault.reason);
+            if (report.count[reason]++ == 0) report.first[reason] = i;
+        }
+    }
+
+    std::string save() const {
+        StateWriter writer;
+        const_cast<FeatureBuilder*>(this)->archive(writer);  // writing only reads
+        return writer.bytes();
+    }
+    // Throws std::invalid_argument, and changes nothing, for bytes that are no state of these parameters.
+    void load(const char* data, std::size_t size) {
+        FeatureBuilder fresh(params_);
+        StateReader reader(data, size);
+        fresh.archive(reader);
+        reader.require(reader.is_at_end());
+        *this = std::move(fresh);
+    }
+
+private:
+    // A return and the order flow of one pair of successive mids.
+    struct Pair {
+        Moments log_return;
+        PairSum flow;
+
+        static Pair merge(const Pair& a, double na, const Pair& b, double nb) {
+            return {Moments::merge(a.log_return, na, b.log_return, nb), PairSum::add(a.flow, b.flow)};
+        }
+    };
+
+    // Room to start with; a larger window grows to its size once.
+    std::size_t expected_mids() const { return std::min<std::uint64_t>(params_.window_steps, 4096); }
+
+    double& at(Feature feature) { return row_[static_cast<std::size_t>(feature)]; }
+
+    Fault check_time(std::int64_t ts_ns, std::int64_t now_ns) const {
+        if (ts_ns <= 0) return {Reason::non_positive_time, "ts_ns", static_cast<double>(ts_ns)};
+        if (now_ns < 0) return {Reason::non_positive_time, "now_ns", static_cast<double>(now_ns)};
+        if (ts_ns < last_ts_) return {Reason::time_backwards, "ts_ns", static_cast<double>(last_ts_ - ts_ns)};
+        return {};
+    }
+
+    double staleness_ms(std::int64_t ts_ns, std::int64_t now_ns) const {
+        const std::int64_t now = now_ns == 0 ? ts_ns : now_ns;
+        return now > last_book_ts_ ? static_cast<double>(now - last_book_ts_) / 1e6 : 0.0;
+    }
+
+    Fault accept_book(std::int64_t ts_ns, std::int64_t now_ns, const BookSide& bid, const BookSide& ask) {
+        if (const Fault fault = check_time(ts_ns, now_ns)) return fault;
+        if (bid.is_missing() && ask.is_missing()) return {Reason::empty_book, "", 0.0};
+        const bool is_two_sided = !bid.is_missing() && !ask.is_missing();
+        if (is_two_sided && bid.price > ask.price) return {Reason::crossed_book, "bid", bid.price, ask.price};
+
+        last_ts_ = last_book_ts_ = ts_ns;
+        has_book_ = true;
+        write_book_features(bid, ask, params_.tick_size, params_.cost_ticks, row_.data());
+        at(Feature::staleness_ms) = staleness_ms(ts_ns, now_ns);
+        if (is_two_sided) add_mid(ts_ns, bid, ask);
+        move_time(ts_ns);
+        write_mid_features();
+        write_trade_features();
+        return {};
+    }
+
+    void add_mid(std::int64_t ts_ns, const BookSide& bid, const BookSide& ask) {
+        const double mid = at(Feature::mid);
+        if (mids_seen_ > 0) add_pair(log_return(mid, last_mid_), order_flow(bid, ask, last_bid_, last_ask_));
+        last_mid_ = mid;
+        last_bid_ = bid;
+        last_ask_ = ask;
+        trades_.close_mid(mids_seen_);
+        staleness_.push(mids_seen_, at(Feature::staleness_ms));
+        if (params_.window_ns > 0) mid_times_.push_back(ts_ns);
+        ++mids_seen_;
+        if (params_.window_steps > 0 && spreads_.size() == params_.window_steps) {
+            spreads_.replace_oldest(at(Feature::spread));
+            depths_.replace_oldest(at(Feature::depth));
+            drop_oldest_mid();
+        } else {
+            spreads_.push(at(Feature::spread));
+            depths_.push(at(Feature::depth));
+        }
+    }
+
+    void add_pair(double log_return_value, double flow) {
+        returns_.push(log_return_value);
+        run_.push(log_return_value);
+        if (run_.is_full()) {
+            last_run_std_ = run_.std_dev();
+            runs_.push(last_run_std_);
+        }
+        pairs_.push({Moments::of(log_return_value), PairSum::of(flow)});
+    }
+
+    // What the quantiles do not see: pairs, times and staleness of the window's oldest mid.
+    void drop_oldest_mid() {
+        if (pairs_.size() > 0) pairs_.pop();
+        if (params_.window_ns > 0) mid_times_.pop_front();
+        staleness_.drop_before(mids_seen_ - spreads_.size());
+    }
+
+    // Drop what time has taken out of the regime window; true when a mid left. The last mid stays.
+    bool move_time(std::int64_t ts_ns) {
+        trades_.drop_old(mids_seen_, ts_ns);
+        if (params_.window_ns == 0) return false;
+        const std::int64_t horizon = ts_ns - params_.window_ns;
+        bool has_moved = false;
+        while (spreads_.size() > 1 && mid_times_.front() <= horizon) {
+            spreads_.pop();
+            depths_.pop();
+            drop_oldest_mid();
+            has_moved = true;
+        }
+        return has_moved;
+    }
+
+    // Everything that changes when a mid enters or leaves a window.
+    void write_mid_features() {
+        at(Feature::sigma) = returns_.size() == 0 ? 0.0 : returns_.std_dev();
+        at(Feature::sigma_spike_z) = runs_.is_full() ? spike_z() : 0.0;
+        if (pairs_.size() == 0) {
+            at(Feature::sigma_5m) = at(Feature::ofi_5m) = 0.0;
+        } else {
+            const Pair pairs = pairs_.query();
+            at(Feature::sigma_5m) = pairs.log_return.std_dev(static_cast<double>(pairs_.size()));
+            at(Feature::ofi_5m) = pairs.flow.value();
+        }
+        if (mids_seen_ == 0) return;
+        at(Feature::spread_med_5m) = spreads_.median();
+        at(Feature::depth_p10_5m) = depths_.quantile();
+        at(Feature::staleness_max_5m) = staleness_.value();
+    }
+
+    double spike_z() const {
+        const Moments s = runs_.moments();
+        const double scale = s.std_dev(static_cast<double>(runs_.size()));
+        return scale < kEps ? 0.0 : (last_run_std_ - s.mean) / scale;
+    }
+
+    void write_trade_features() {
+        double vwap = at(Feature::mid);
+        double imbalance = 0.0;
+        if (!trades_.is_empty()) {
+            const TradeSums sums = trades_.sums();
+            const double volume = sums.volume.value();
+            vwap = ratio(sums.value.value(), volume, vwap);
+            imbalance = ratio(sums.net.value(), volume, 0.0);
+        }
+        at(Feature::vwap_5m) = vwap;
+        at(Feature::trade_imbalance_5m) = imbalance;
+    }
+
+    Fault push_row(const EventColumns& c, std::size_t i) {
+        std::int64_t ts = implicit_ts_ns();
+        if (c.ts != nullptr) {
+            ts = c.ts[i] == 0 && c.ts_fallback != nullptr ? c.ts_fallback[i] : c.ts[i];
+            if (ts > std::numeric_limits<std::int64_t>::max() / c.ns_per_ts) {
+                return {Reason::malformed, "ts_ms", static_cast<double>(ts)};
+            }
+            if (ts > 0) ts *= c.ns_per_ts;
+        }
+        const std::int64_t now = c.now_ns == nullptr ? 0 : c.now_ns[i];
+        const std::int64_t kind = c.kind == nullptr ? 0 : c.kind[i];
+        if (kind == 1) return push_trade(ts, c.price[i], c.size[i], c.aggressor == nullptr ? 0 : c.aggressor[i], now);
+        if (kind != 0) return {Reason::unknown_kind, "kind", static_cast<double>(kind)};
+        const auto read = [i](const double* column) { return column == nullptr ? 0.0 : column[i]; };
+        const double* bids = c.bids == nullptr ? nullptr : c.bids + i * c.bid_levels * 2;
+        const double* asks = c.asks == nullptr ? nullptr : c.asks + i * c.ask_levels * 2;
+        if (has_level(bids, c.bid_levels) || has_level(asks, c.ask_levels)) {
+            return push_book(ts, bids, c.bid_levels, asks, c.ask_levels, now, read(c.bid), read(c.ask), true);
+        }
+        return push_quote(ts, read(c.bid), read(c.ask), read(c.bid_depth), read(c.ask_depth), now);
+    }
+
+    // A first pair of NaN is padding: the row carries no levels on that side.
+    static bool has_level(const double* levels, std::size_t count) {
+        return levels != nullptr && count > 0 && !(std::isnan(levels[0]) && std::isnan(levels[1]));
+    }
+
+    template <class Archive>
+    void archive(Archive& ar) {
+        ar.value(row_);
+        ar.value(last_ts_);
+        ar.value(last_book_ts_);
+        ar.value(has_book_);
+        ar.value(mids_seen_);
+        ar.value(last_mid_);
+        ar.value(last_bid_);
+        ar.value(last_ask_);
+        ar.value(last_run_std_);
+        returns_.archive(ar);
+        run_.archive(ar);
+        runs_.archive(ar);
+        ar.ring(mid_times_);
+        pairs_.archive(ar);
+        spreads_.archive(ar);
+        depths_.archive(ar);
+        staleness_.archive(ar);
+        trades_.archive(ar);
+        const std::uint64_t mids = spreads_.size();
+        ar.require(depths_.size() == mids && mids <= mids_seen_ && pairs_.size() == (mids == 0 ? 0 : mids - 1));
+        ar.require(params_.window_steps == 0 || mids <= params_.window_steps);
+        ar.require(mid_times_.size() == (params_.window_ns > 0 ? mids : 0));
+        ar.require((mids_seen_ == 0) == (mids == 0) && staleness_.empty() == (mids == 0));
+        ar.require(mids == 0 || has_book_);
+    }
+
+    FeatureParams params_;
+    std::array<double, kFeatureCount> row_;
+
+    std::int64_t last_ts_ = 0;
+    std::int64_t last_book_ts_ = 0;
+    bool has_book_ = false;
+
+    // The last two-sided book: what the next return and order flow start from.
+    std::uint64_t mids_seen_ = 0;
+    double last_mid_ = 0.0;
+    BookSide last_bid_;
+    BookSide last_ask_;
+
+    RollingMoments returns_;  // sigma
+    RollingMoments run_;      // one run of sigma_spike_z
+    RollingMoments runs_;     // their stds
+    double last_run_std_ = 0.0;
+
+    // The regime window. Invariant: spreads_ and depths_ hold one sample a mid in it, pairs_ one less.
+    RingBuffer<std::int64_t> mid_times_;
+    SlidingAggregate<Pair> pairs_;
+    RollingQuantile spreads_;
+    RollingQuantile depths_;
+    RollingMax staleness_;
+    TradeWindow trades_;
+};
+
+}  // namespace ami
