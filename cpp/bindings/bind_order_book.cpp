@@ -270,9 +270,9 @@ void bind_order_book(nb::module_& m) {
                                "The L2 book of one symbol. ami_engine.book.PlainOrderBook documents every call; this one "
                                "is the same, compiled.");
     bind_views(book);
-    book.def("apply_snapshot", &apply_snapshot, nb::arg("bids"), nb::arg("asks"), nb::arg("seq") = 0, nb::lock_self(),
+    book.def("apply_snapshot", &apply_snapshot, nb::arg("bids").none(), nb::arg("asks").none(), nb::arg("seq") = 0, nb::lock_self(),
              "Replace everything; of a repeated price the last counts. A refused snapshot changes nothing.")
-        .def("apply_delta", &apply_delta, nb::arg("bids"), nb::arg("asks"), nb::arg("seq") = 0, nb::arg("first_seq") = 0,
+        .def("apply_delta", &apply_delta, nb::arg("bids").none(), nb::arg("asks").none(), nb::arg("seq") = 0, nb::arg("first_seq") = 0,
              nb::arg("prev_seq") = 0, nb::lock_self(),
              nb::sig("def apply_delta(self, bids: object, asks: object, seq: int = 0, first_seq: int = 0, "
                      "prev_seq: int = 0) -> ami_engine.book.BookApply"),

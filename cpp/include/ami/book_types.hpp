@@ -51,6 +51,7 @@ int write_levels(const Ladder<Level>& ladder, Side side, const TickGrid& grid, s
 namespace book_detail {
 
 inline std::string number(double value) {
+    if (std::isnan(value)) return "nan";  // C prints the sign of a NaN, Python does not
     char text[32];
     std::snprintf(text, sizeof text, "%.12g", value);
     return text;
