@@ -129,7 +129,7 @@ class Proposal(_WithParams, frozen=True, gc=False):
             msgspec.structs.force_setattr(self, "action", Action(self.action))
 
 
-class MismatchInfo(msgspec.Struct, frozen=True, gc=False):
+class MismatchInfo(msgspec.Struct, gc=False):
     """Where a decision departed from its proposal: the guards that fired, in table order, and their reason codes.
 
     Examples
@@ -197,10 +197,10 @@ def clamp_confidence(value: float) -> float:
     return float(value) if value > 0.0 else 0.0
 
 
-def ensure_non_empty_reasons(reasons: Iterable[str] | None, default: str = "unspecified") -> list[str]:
+def ensure_non_empty_reasons(reasons: Iterable[str] | None, default: str = "unknown") -> list[str]:
     """Return the reasons as a list without empty ones, or ``[default]`` when nothing is left.
 
     >>> ensure_non_empty_reasons(None), ensure_non_empty_reasons(["", "tight_spread"])
-    (['unspecified'], ['tight_spread'])
+    (['unknown'], ['tight_spread'])
     """
     return [reason for reason in reasons or () if reason] or [default]

@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import threading
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Collection, Mapping, Set
 from copy import copy
 from enum import Enum
 from itertools import pairwise
@@ -65,6 +65,7 @@ _MAX_DEPTH = 64
 # Containers above this depth are not tracked: a packet's own layout is never part of a cycle, and tracking costs more
 # than the check itself.
 _TRACKED_DEPTH = 3
+_MANY = 8
 
 _key_verdicts: dict[str, bool] = {}
 
@@ -326,7 +327,7 @@ class Redactor:
             out = dict(value)
             out.update(dict.fromkeys(secret, SENTINEL))
         handlers = self._handlers
-        for key, item in value.items():
+        for key, item in () if _are_finite(value.values()) else value.items():
             kind = type(item)
             # A finite float is by far the most frequent value.
             if kind is float and item - item == 0.0:
@@ -374,6 +375,8 @@ class Redactor:
 
     def _clean_items(self, values: list[Any] | tuple[Any, ...], depth: int) -> list[Any] | None:
         """Return the cleaned items, None when every one of them is clean."""
+        if _are_finite(values):
+            return None
         out: list[Any] | None = None
         handlers = self._handlers
         for index, item in enumerate(values):
@@ -433,6 +436,20 @@ class Redactor:
             return False
         self._path.add(id(container))
         return True
+
+
+def _are_finite(values: Collection[Any]) -> bool:
+    """Return True when many values are certain to be finite numbers; False says nothing.
+
+    One sum is several times faster than a look at each: anything but a number raises, NaN and infinity stay in it.
+    """
+    if len(values) < _MANY:
+        return False
+    try:
+        total = sum(values)
+    except (TypeError, ValueError, ArithmeticError):
+        return False
+    return type(total) is float and total - total == 0.0
 
 
 def _getter(names: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
