@@ -36,10 +36,12 @@ _DRAWS_PER_EVENT = 12
 class MicrostructureSim:
     """A market that is generated event by event, the same for one seed on every machine, in constant memory.
 
-    A latent fair value walks on a line, pulled back towards `mid` and pushed by an order-flow pressure that lasts for
-    some hundred events. The book is on an integer grid: quotes follow the fair value, a level is lifted by a trade
-    before the price moves through it, sizes of the levels lean towards the pressure, and so do the aggressors of the
-    trades. So imbalance predicts a part of the next move, and no more. Our own orders leave no mark on it.
+    A latent fair value walks, pulled back towards `mid` and moved by every trade. The book is on an integer grid:
+    quotes follow the fair value, and a level is lifted by a trade before the price moves through it. An order-flow
+    pressure that lasts for some hundred events makes the sizes of the levels lean, and the aggressors of the trades
+    with them: so imbalance predicts a part of the next move, and no more. Our own orders leave no mark on the market,
+    nobody competes with them and by default they are free: what a strategy earns here shows that it runs, not that it
+    is any good.
 
     Only additions, products and comparisons of IEEE doubles are used, no function of the C library.
 
@@ -63,8 +65,8 @@ class MicrostructureSim:
         Share of events that are trades while nothing else is to be done, in [0, 1].
     volatility_ticks : float
         Standard deviation of the fair value's own step, ticks per event.
-    signal_ticks : float
-        Drift of the fair value under full pressure, ticks per event.
+    impact_ticks : float
+        How far a trade of the size of a usual level moves the fair value its way, for good, ticks.
     maker_fee_bps, taker_fee_bps : float
         Fees of the instrument.
     start_ns : int
@@ -94,8 +96,8 @@ class MicrostructureSim:
         depth: float = 130.0,
         event_ms: float = 100.0,
         trade_frac: float = 0.25,
-        volatility_ticks: float = 0.025,
-        signal_ticks: float = 0.006,
+        volatility_ticks: float = 0.01,
+        impact_ticks: float = 0.18,
         maker_fee_bps: float = 0.0,
         taker_fee_bps: float = 0.0,
         start_ns: int = EPOCH_NS,
@@ -110,7 +112,7 @@ class MicrostructureSim:
         self._usual_spread = round(spread / tick)
         if self._usual_spread < 1:
             raise ConfigError(f"`spread` must be at least one tick ({tick}), was {spread!r}")
-        for name, value in (("volatility_ticks", volatility_ticks), ("signal_ticks", signal_ticks)):
+        for name, value in (("volatility_ticks", volatility_ticks), ("impact_ticks", impact_ticks)):
             if not 0.0 <= value <= 1.0:
                 raise ConfigError(f"`{name}` must be in [0, 1], was {value!r}")
         if not 0.0 <= trade_frac <= 1.0:
@@ -124,7 +126,7 @@ class MicrostructureSim:
         self._identity = (
             f"mid={mid!r},spread={spread!r},seed={seed!r},tick_size={tick!r},levels={levels!r},depth={depth!r},"
             f"event_ms={event_ms!r},trade_frac={trade_frac!r},volatility_ticks={volatility_ticks!r},"
-            f"signal_ticks={signal_ticks!r},maker_fee_bps={maker_fee_bps!r},taker_fee_bps={taker_fee_bps!r},"
+            f"impact_ticks={impact_ticks!r},maker_fee_bps={maker_fee_bps!r},taker_fee_bps={taker_fee_bps!r},"
             f"start_ns={start_ns!r}"
         )
         self._stream = UniformStream(seed)
@@ -132,7 +134,7 @@ class MicrostructureSim:
         self._level_size = depth / (2 * levels)
         self._trade_frac = trade_frac
         self._volatility = volatility_ticks
-        self._signal = signal_ticks
+        self._impact = impact_ticks / self._level_size
         self._event_ns = event_ms * NS_PER_MS
         self._exch_ns = start_ns
         self._recv_ns = start_ns
@@ -197,7 +199,7 @@ class MicrostructureSim:
         self._pressure = pressure = -1.0 if pressure < -1.0 else (1.0 if pressure > 1.0 else pressure)
         fair = self._fair
         # The sum of three uniforms has variance 1/4, so twice its distance from 3/2 has variance 1.
-        fair += self._signal * pressure + self._volatility * (2.0 * three - 3.0) + _REVERSION * (self._home - fair)
+        fair += self._volatility * (2.0 * three - 3.0) + _REVERSION * (self._home - fair)
         self._fair = self._low if fair < self._low else (self._high if fair > self._high else fair)
 
     def _act(self, symbol: str, what: float, which: float, where: float, much: float) -> BookSnapshot | Trade:
@@ -289,6 +291,7 @@ class MicrostructureSim:
 
     def _trade(self, symbol: str, aggressor: int, size: float) -> Trade:
         """Take `size` from the best level; an emptied level goes with the next event, which is a book."""
+        self._fair += aggressor * self._impact * size
         if aggressor > 0:
             price = self._ask_prices[0]
             self._ask_sizes[0] -= size
