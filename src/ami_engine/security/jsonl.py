@@ -198,7 +198,7 @@ class AppendFile:
         self.pending.clear()
 
 
-_CANNOT_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP})
+_CANNOT_SYNC = frozenset({errno.EINVAL, errno.EOPNOTSUPP, getattr(errno, "ENOTSUP", errno.EINVAL)})
 _open_files: weakref.WeakSet[AppendFile] = weakref.WeakSet()
 
 
