@@ -20,10 +20,11 @@ public:
     const Level& best() const { return levels_.back(); }
     void clear() { levels_.clear(); }
 
-    // Index of the first level whose key is not below `key`; size() when there is none.
-    std::size_t find(std::int64_t key) const {
-        // Doubling steps from the best end: most updates are near it.
-        const std::size_t n = levels_.size();
+    // Index of the first level whose key is not below `key`; size() when there is none. Doubling steps from the best end,
+    // or from `hint`, the place of the change before: most changes are near the best, and messages go outward from it.
+    std::size_t find(std::int64_t key, std::size_t hint = kNoHint) const {
+        const bool is_below_hint = hint < levels_.size() && levels_[hint].key >= key;
+        const std::size_t n = is_below_hint ? hint + 1 : levels_.size();
         std::size_t step = 1;
         while (step <= n && levels_[n - step].key >= key) step *= 2;
         std::size_t low = step <= n ? n - step + 1 : 0;
@@ -49,6 +50,8 @@ public:
     void assign(const std::vector<Level>& sorted) { levels_.assign(sorted.begin(), sorted.end()); }
 
 private:
+    static constexpr std::size_t kNoHint = static_cast<std::size_t>(-1);
+
     std::vector<Level> levels_;
 };
 

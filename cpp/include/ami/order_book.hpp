@@ -33,7 +33,7 @@ public:
         read_changes(Side::kBid, bids, bid_count);
         read_changes(Side::kAsk, asks, ask_count);
         for (auto& changes : changes_) sort_unique(changes);
-        refuse_crossed(changes_[0], changes_[1], "snapshot");
+        refuse_crossed_snapshot();
         sides_[0].assign(changes_[0]);
         sides_[1].assign(changes_[1]);
         seq_ = seq;
@@ -335,9 +335,9 @@ private:
         levels.resize(kept);
     }
 
-    static void refuse_crossed(const std::vector<DepthLevel>& bids, const std::vector<DepthLevel>& asks, const char* what) {
-        if (!bids.empty() && !asks.empty() && bids.back().key > -asks.back().key) {
-            throw EventError("the " + std::string(what) + " has its best bid above its best ask", "crossed_book");
+    void refuse_crossed_snapshot() const {
+        if (!changes_[0].empty() && !changes_[1].empty() && changes_[0].back().key > -changes_[1].back().key) {
+            throw EventError("the snapshot has its best bid above its best ask", "crossed_book");
         }
     }
 
@@ -349,8 +349,9 @@ private:
     std::uint64_t apply_changes(std::size_t s) {
         Depth& depth = sides_[s];
         std::uint64_t unknown = 0;
+        std::size_t index = depth.size();
         for (const DepthLevel& change : changes_[s]) {
-            const std::size_t index = depth.find(change.key);
+            index = depth.find(change.key, index);
             const bool is_held = depth.holds(index, change.key);
             if (!is_held && change.size == 0.0) {
                 ++unknown;
