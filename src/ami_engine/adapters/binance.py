@@ -163,7 +163,7 @@ class BinanceReader(FeedReader):
         self.skipped: Counter[str] = Counter()
         self._markets: dict[str, _Market] = {}
         self._ready: deque[MarketEvent] = deque()
-        self._head_symbols = _symbols_of(head)
+        self._known_symbols = {symbol} if symbol else _symbols_of(head)
         self._unseeded_were_told = False
         self._readers: dict[bytes, Callable[[int, bytes], MarketEvent | None]] = {
             b"@dep": self._read_depth,
@@ -320,7 +320,7 @@ class BinanceReader(FeedReader):
         """Name a snapshot that carries no symbol: the one asked for, or the only one in the capture."""
         if self.symbol:
             return self.symbol
-        known = self._markets.keys() | self._head_symbols
+        known = self._markets.keys() | self._known_symbols
         if len(known) == 1:
             return next(iter(known))
         held = ", ".join(sorted(known)) or "none"

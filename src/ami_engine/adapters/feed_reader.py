@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from msgspec import structs
+
 from ami_engine.adapters.base import MarketDataSource
 from ami_engine.adapters.byte_stream import file_identity
 from ami_engine.errors import EventError
@@ -53,12 +55,21 @@ class FeedReader(MarketDataSource):
         self.identity = "+".join(file_identity(path) for path in paths)
         self.symbol = symbol or ""
         self._instruments = dict(instruments or {})
+        self._known_symbols: set[str] = set()
         self._other_symbols: set[str] = set()
         self._symbol_was_seen = False
 
     def instruments(self) -> Mapping[str, Instrument]:
-        """Return the declared instruments by symbol; the key ``""`` stands for any symbol not named."""
-        return self._instruments
+        """Return the declared instruments by symbol.
+
+        A tick size that was declared without a symbol stands under each symbol that the file is known to hold, else
+        under ``""``, for any.
+        """
+        if not self._known_symbols or "" not in self._instruments:
+            return self._instruments
+        of_any = self._instruments[""]
+        named = {symbol: structs.replace(of_any, symbol=symbol) for symbol in sorted(self._known_symbols)}
+        return named | {symbol: declared for symbol, declared in self._instruments.items() if symbol}
 
     def _is_other_symbol(self, symbol: str) -> bool:
         """Say whether an event is of a symbol that was not asked for, and remember it."""

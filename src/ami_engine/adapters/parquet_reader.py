@@ -1,0 +1,176 @@
+"""Parquet files, with a column map, or with the contract's own names as column names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ami_engine.adapters.byte_stream import open_for_reading
+from ami_engine.adapters.column_map import ColumnMap
+from ami_engine.adapters.csv_reader import TIME_COLUMNS
+from ami_engine.adapters.dict_event import event_from_dict
+from ami_engine.adapters.feed_reader import FeedReader
+from ami_engine.adapters.row_reader import RowReader
+from ami_engine.errors import BackendError, ConfigError, EventError
+from ami_engine.events import MarketEvent
+from ami_engine.units import Instrument
+
+__all__ = ["ParquetReader"]
+
+_BATCH_ROWS = 4096
+
+
+class ParquetReader(FeedReader):
+    """Read a Parquet file batch by batch, one event a row.
+
+    With a `ColumnMap` the file may have any columns. Without one, its columns must have the names of the dict event
+    (``ts_ns``, ``bid``, ``bids`` …), and a null is an absent key. A timestamp column brings its own unit; one without a
+    time zone is UTC.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+    columns : ColumnMap, optional
+        What the columns are.
+    symbol : str, optional
+        Only this symbol is read, where a column names it; else the name of the market.
+    instruments : Mapping, optional
+        What is declared of the instruments.
+
+    Raises
+    ------
+    ConfigError
+        When the file cannot be read, is no Parquet, or lacks a column.
+    BackendError
+        When `pyarrow` is not installed.
+    """
+
+    snapshots_only = True
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        columns: ColumnMap | None = None,
+        symbol: str | None = None,
+        instruments: Mapping[str, Instrument] | None = None,
+    ) -> None:
+        arrow, parquet = _import_arrow()
+        path = open_for_reading(path)
+        super().__init__(path, symbol=symbol, instruments=instruments)
+        try:
+            self._file = parquet.ParquetFile(path)
+        except (arrow.ArrowException, OSError) as error:
+            raise ConfigError(f"{path}: is not a whole Parquet file: {_first_line(error)}") from None
+        self._arrow = arrow
+        self._position = 0
+        self._row: Iterator[Any] = iter(())
+        try:
+            self._names, self._rows = self._bind(columns)
+        except ConfigError as error:
+            self.close()
+            raise ConfigError(f"{path}: {error}") from None
+        self._batches = self._file.iter_batches(batch_size=_BATCH_ROWS, columns=self._names)
+        self._is_done = False
+
+    def next_event(self) -> MarketEvent | None:
+        """Return the next event; None at the end. EventError names file, row and field."""
+        while True:
+            cells = next(self._row, None)
+            if cells is None:
+                if not self._next_batch():
+                    self._check_symbol_was_seen(self._position)
+                    return None
+                continue
+            self._position += 1
+            try:
+                event = self._rows.read(cells) if self._rows is not None else self._read_named(cells)
+            except EventError as error:
+                raise error.at(self.source_name, self._position) from None
+            if self.symbol and self._is_other_symbol(event.symbol):
+                continue
+            return event
+
+    def place(self) -> tuple[str, int]:
+        """Return the file's base name and the row last read."""
+        return self.source_name, self._position
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+        self._is_done = True
+        self._row = iter(())
+
+    def _bind(self, columns: ColumnMap | None) -> tuple[list[str], RowReader | None]:
+        """Return the columns to read and what reads their rows; None for the contract's names."""
+        schema = self._file.schema_arrow
+        if columns is None:
+            if TIME_COLUMNS.isdisjoint(schema.names):
+                raise ConfigError(
+                    f"no column is named {', '.join(sorted(TIME_COLUMNS))}; pass a column map (`columns`) "
+                    f"that says what is what: there are {', '.join(schema.names)}"
+                )
+            return list(schema.names), None
+        positions = columns.resolve(schema.names)
+        used = [*positions.fields.values(), *(place for places in positions.levels.values() for place in places)]
+        names = [schema.names[place] for place in sorted(set(used))]
+        is_stamp = self._arrow.types.is_timestamp
+        in_ns = {
+            field
+            for field in ("ts", "recv_ts", "exch_ts")
+            if field in positions.fields and is_stamp(schema.field(positions.fields[field]).type)
+        }
+        by_name = {name: place for place, name in enumerate(names)}
+        moved = {place: by_name[schema.names[place]] for place in used}
+        narrow = type(positions)(
+            {field: moved[place] for field, place in positions.fields.items()},
+            {field: tuple(moved[place] for place in places) for field, places in positions.levels.items()},
+            len(names),
+        )
+        return names, RowReader(columns, narrow, symbol=self.symbol, in_ns=in_ns)
+
+    def _next_batch(self) -> bool:
+        if self._is_done:
+            return False
+        try:
+            batch = next(self._batches, None)
+        except (self._arrow.ArrowException, OSError) as error:
+            self._is_done = True
+            raise EventError(
+                f"cannot be decoded from here on: {_first_line(error)}",
+                reason="malformed",
+                source=self.source_name,
+                position=self._position + 1,
+            ) from None
+        if batch is None:
+            self._is_done = True
+            return False
+        self._row = zip(*(self._values(column) for column in batch.columns), strict=True)
+        return True
+
+    def _values(self, column: Any) -> list[Any]:
+        """Return a column as Python values; timestamps as whole ns, which a datetime could not hold."""
+        if self._arrow.types.is_timestamp(column.type):
+            column = column.cast(self._arrow.timestamp("ns", tz=column.type.tz)).cast(self._arrow.int64())
+        return column.to_pylist()  # type: ignore[no-any-return]
+
+    def _read_named(self, cells: tuple[Any, ...]) -> MarketEvent:
+        mapping = {name: cell for name, cell in zip(self._names, cells, strict=True) if cell is not None}
+        if TIME_COLUMNS.isdisjoint(mapping):
+            raise EventError("the row has no time", reason="missing_field", field="ts_ns")
+        return event_from_dict(mapping, fallback_ts_ns=0, symbol=self.symbol)
+
+
+def _import_arrow() -> tuple[Any, Any]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise BackendError("reading Parquet files needs pyarrow: pip install 'mdm-engine[data]'") from None
+    return pyarrow, pyarrow.parquet
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0]
