@@ -478,6 +478,43 @@ class TestState:
         assert broker.fetch_balances() == {"EUR": 100.0 - 10.0 - 0.01, "USD": -1_000.0}
         assert broker.get_state()["cash"] == 89.99
 
+    def test_the_only_market_is_called_what_the_first_order_calls_it(self) -> None:
+        broker = PaperBroker(instruments={"mine": Instrument("mine", tick_size=0.5)})
+        event = BookSnapshot(0, 1_000, "")
+        broker.on_market_data(event, 99.0, 101.0, 5.0, 5.0)
+
+        def buy(name: str, market_id: str, price: float) -> None:
+            broker.submit_order(
+                SubmitOrder(client_order_id=name, market_id=market_id, side=Side.BUY, price=price, qty=1.0)
+            )
+
+        with pytest.raises(VenueRejected, match="tick_size"):
+            buy("a", "mine", 101.2)
+        buy("b", "mine", 101.0)
+        buy("c", "another", 101.0)
+        assert [fill.market_id for fill in broker.process_fills(0)] == ["mine"]
+        broker.on_market_data(event, 98.0, 100.0, 5.0, 5.0)
+        buy("d", "mine", 100.0)
+        assert broker.get_state()["positions"] == {"mine": 2.0}
+        assert [report.market_id for report in broker.fetch_open_orders()] == ["another"]
+
+    def test_an_order_may_wait_for_its_markets_first_event(self) -> None:
+        broker = PaperBroker()
+        for number, symbol in enumerate("XY"):
+            broker.submit_order(
+                SubmitOrder(client_order_id=f"a{number}", market_id=symbol, side=Side.BUY, price=100.0, qty=1.0)
+            )
+        for symbol in "XY":
+            broker.on_market_data(BookSnapshot(0, 1_000, symbol), 98.0, 99.0, 5.0, 5.0)
+        assert broker.get_state()["positions"] == {"X": 1.0, "Y": 1.0}
+
+    def test_a_market_traded_on_another_symbols_prices_is_told(self) -> None:
+        broker = PaperBroker()
+        broker.on_market_data(BookSnapshot(0, 1_000, "X"), 98.0, 99.0, 5.0, 5.0)
+        broker.submit_order(SubmitOrder(client_order_id="a", market_id="Y", side=Side.BUY, price=97.0, qty=1.0))
+        with pytest.raises(ConfigError, match="market 'Y' was traded on the prices of 'X'"):
+            broker.on_market_data(BookSnapshot(0, 2_000, "Y"), 98.0, 99.0, 5.0, 5.0)
+
     def test_a_side_may_be_a_plain_string(self, make_venue: MakeVenue) -> None:
         venue = make_venue()
         venue.book(99.0, 101.0)

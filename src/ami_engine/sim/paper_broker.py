@@ -47,7 +47,8 @@ class PaperBroker(Broker):
     """A simulated venue. It holds orders, fills them from the market data it is shown, and keeps exact books.
 
     Time is that of the events: `recv_ts_ns`, or `exch_ts_ns` where it is 0. A market is the events of one symbol and
-    the orders whose `market_id` is that symbol.
+    the orders whose `market_id` is that symbol. While only one symbol was seen, the first order may call its market
+    anything (a feed need not name it): it keeps that name.
 
     **Resting orders** fill
 
@@ -156,6 +157,7 @@ class PaperBroker(Broker):
         self._history = history
         self._ledger = PaperLedger(cash, self._currency)
         self._positions: dict[str, float] = {}
+        self._feeds: dict[str, PaperMarket] = {}
         self._markets: dict[str, PaperMarket] = {}
         self._open: dict[str, PaperOrder] = {}
         self._ended: dict[str, OrderReport] = {}
@@ -180,9 +182,9 @@ class PaperBroker(Broker):
         kind = type(event)
         if kind in _WITHOUT_PRICES:
             return
-        market = self._markets.get(event.symbol)
+        market = self._feeds.get(event.symbol)
         if market is None:
-            market = self._market(event.symbol)
+            market = self._open_feed(event.symbol)
         if market.ask_taken or market.bid_taken:
             market.renew_taken(bid, ask, bid_size, ask_size)
         market.bid = bid
@@ -401,15 +403,39 @@ class PaperBroker(Broker):
         """Return the cash of each currency."""
         return {currency: float(amount) for currency, amount in self._ledger.cash.items()}
 
+    # Markets: `_feeds` has them by the symbol of their events, `_markets` by the name that orders use.
+
+    def _open_feed(self, symbol: str) -> PaperMarket:
+        """Return the market of a symbol whose first event this is."""
+        market = self._markets.get(symbol)
+        if market is None:
+            market = self._new_market(symbol)
+        elif market in self._feeds.values():
+            fed_by = next(known for known, fed in self._feeds.items() if fed is market)
+            raise ConfigError(f"market {symbol!r} was traded on the prices of {fed_by!r}: order after its first event")
+        self._feeds[symbol] = market
+        return market
+
     def _market(self, market_id: str) -> PaperMarket:
-        """Return a market, opening it when it is new."""
+        """Return the market that an order names: its symbol's, else the only one, else one without prices."""
         market = self._markets.get(market_id)
         if market is None:
-            known = self._instruments.get(market_id, self._default)
-            instrument = known if known is not None else Instrument(market_id, currency=self._currency)
-            market = PaperMarket(market_id, instrument, on_grid=known is not None)
+            market = self._feeds.get(market_id)
+            if market is None and len(self._feeds) == 1:
+                (only,) = self._feeds.values()
+                if only.symbol not in self._markets:
+                    known = self._instruments.get(market_id, only.instrument)
+                    only.name(market_id, known, on_grid=only.on_grid or market_id in self._instruments)
+                    market = only
+            if market is None:
+                market = self._new_market(market_id)
             self._markets[market_id] = market
         return market
+
+    def _new_market(self, name: str) -> PaperMarket:
+        known = self._instruments.get(name, self._default)
+        instrument = known if known is not None else Instrument(name, currency=self._currency)
+        return PaperMarket(name, instrument, on_grid=known is not None)
 
 
 def _check_form(order: SubmitOrder, market: PaperMarket) -> None:

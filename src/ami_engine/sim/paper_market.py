@@ -96,16 +96,20 @@ class PaperMarket:
     )
 
     def __init__(self, symbol: str, instrument: Instrument, *, on_grid: bool) -> None:
-        self.symbol = symbol
-        self.instrument = instrument
-        self.on_grid = on_grid
-        self.lot = exact(instrument.lot_size) if on_grid and instrument.lot_size > 0.0 else ZERO
+        self.name(symbol, instrument, on_grid=on_grid)
         self.bid = self.ask = 0.0
         self.bid_size = self.ask_size = 0.0
         self.bid_taken = self.ask_taken = ZERO
         self.book: Any = None
         self.buys: list[PaperOrder] = []
         self.sells: list[PaperOrder] = []
+
+    def name(self, symbol: str, instrument: Instrument, *, on_grid: bool) -> None:
+        """Say what the market is called and what is traded there; while no order was placed, this may be said again."""
+        self.symbol = symbol
+        self.instrument = instrument
+        self.on_grid = on_grid
+        self.lot = exact(instrument.lot_size) if on_grid and instrument.lot_size > 0.0 else ZERO
 
     def same_price(self, price: float) -> float:
         """Return how far apart two numbers may be that are both `price`."""
