@@ -116,9 +116,10 @@ NAN_KEYS = frozenset({"spread_bps", "spread_med_5m", "sigma_5m", "depth_p10_5m"}
 
 # True when every number key holds a finite number, in one pass over the struct: one infinity or NaN anywhere makes the
 # sum infinite or NaN, and only a finite number minus itself is 0. None and text cannot be added: TypeError says, as
-# False does, that the keys must be looked at one by one. Built from the keys, so that a new one cannot be left out.
+# False does, that the keys must be looked at one by one; so does a sum that is no float, of complex numbers or arrays.
+# Built from the keys, so that a new one cannot be left out.
 every_number_is_known: Callable[[GuardContext], bool] = eval(
-    f"lambda c: (total := {' + '.join(f'c.{key}' for key in NUMBER_KEYS)}) - total == 0.0"
+    f"lambda c: isinstance(total := {' + '.join(f'c.{key}' for key in NUMBER_KEYS)}, float) and total - total == 0.0"
 )
 
 

@@ -143,7 +143,7 @@ def exposure(c: GuardContext, p: RiskPolicy, action: Action, size_usd: float | N
         return (Finding("total_exposure_exceeded", total, limit, EXIT),)
     room = p.exposure_headroom_frac * limit - total
     # An order whose size nobody said cannot be clamped: it passes while there is room at all.
-    if action is not ACT or (room > 0.0 if size_usd is None else size_usd <= room):
+    if action is not ACT or (room > 0.0 and (size_usd is None or size_usd <= room)):
         return ()
     after = total if size_usd is None else total + size_usd
     if room <= 0.0:

@@ -264,8 +264,8 @@ class RiskState:
     def on_fill(self, now_ns: int, fill: Fill, mid: float, realized_delta: float = 0.0) -> None:
         """Take one of our fills, and the mid when we learned of it.
 
-        `realized_delta`, what the fill realized after fees, counts at once toward the day's loss; the next `on_account`
-        replaces the running figure by the account's own.
+        `realized_delta`, what the fill realized after fees, counts at once in the day's realized profit; the day's
+        whole profit waits for the next `on_account`, which also knows what is no longer unrealized.
         """
         self._markouts.on_fill(now_ns, 1 if fill.side is Side.BUY else -1, fill.qty, mid)
         if self._post_fill_cooldown_ms:
@@ -273,7 +273,6 @@ class RiskState:
         if realized_delta:
             self._roll_day(now_ns)
             self._money.realized += realized_delta
-            self._money.total += realized_delta
 
     def on_position_closed(self, now_ns: int, realized: float) -> None:
         """Take what a position made, after fees: a loss lengthens the streak, anything else ends it."""
@@ -320,7 +319,7 @@ class RiskState:
         if codes:
             self._begin_holds(now_ns // NS_PER_MS, codes, mismatch.throttle_refresh_ms)
         if final.action == Action.STOP:
-            self._latch_stop(now_ns, mismatch)
+            self._latch_stop(now_ns, proposal, mismatch)
 
     def latch(self, name: str, now_ns: int, reason: str) -> None:
         """Latch a STOP, such as "kill_switch" for the operator's or a halt. A second one changes nothing."""
@@ -458,8 +457,8 @@ class RiskState:
             self._timers.streak = 0
             self._losses = 0
 
-    def _latch_stop(self, now_ns: int, mismatch: MismatchInfo) -> None:
-        """Latch what stopped: the guards of its own that latch, else the kill switch. Denied actions do not latch."""
+    def _latch_stop(self, now_ns: int, proposal: Proposal, mismatch: MismatchInfo) -> None:
+        """Latch what stopped: the guards that latch, and the kill switch for all else. Denied actions do not latch."""
         codes = mismatch.reason_codes
         errors = [code for code in codes if code.startswith("guard_error:") or code == "modulator_error"]
         flags = [flag for flag in mismatch.flags if flag in LATCHING_FLAGS and f"guard_error:{flag}" not in codes]
@@ -467,8 +466,10 @@ class RiskState:
             self.latch(flag, now_ns, flag)
         if errors:
             self.latch("kill_switch", now_ns, errors[0])
-        elif not flags and "ops_denied" not in codes:
+        elif proposal.action == Action.STOP:
             self.latch("kill_switch", now_ns, "proposed by the model")
+        elif not flags and "ops_denied" not in codes:
+            self.latch("kill_switch", now_ns, "stopped by the modulator")
 
     def _roll_day(self, now_ns: int) -> None:
         day = now_ns // NS_PER_DAY
