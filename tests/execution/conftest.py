@@ -15,7 +15,7 @@ from ami_engine.events import Fill, OrderReport, OrderStatus, SubmitOrder, TimeI
 class Venue(Broker):
     """A venue that does what it is told, unless told to misbehave.
 
-    `submit_plan` and `cancel_plan` hold, for each next request, an exception to raise (after the request took effect when
+    `submit_plan` and `cancel_plan` hold, for each next request, an exception to raise (after it took effect when
     `lost_takes_effect`), or None for a plain reply.
     """
 
@@ -29,6 +29,7 @@ class Venue(Broker):
         self.lost_takes_effect = False
         self.positions: dict[str, float] = {}
         self.trades = 0
+        self.left: dict[str, float] = {}
 
     def submit_order(self, order: SubmitOrder) -> str | None:
         self.log.append(("submit", order))
@@ -59,15 +60,18 @@ class Venue(Broker):
     # What the tests use. -----------------------------------------------------------------------------------------
 
     def fill(self, order: SubmitOrder, qty: float | None = None, price: float | None = None) -> Fill:
-        """Fill a resting or immediate order, all of it when no quantity is named."""
+        """Fill a resting or immediate order, all that is left of it when no quantity is named."""
         self.trades += 1
+        left = self.left.get(order.client_order_id, order.qty)
+        done = left if qty is None else qty
+        self.left[order.client_order_id] = left - done
         fill = Fill(
             trade_id=f"t{self.trades}",
             client_order_id=order.client_order_id,
             market_id=order.market_id,
             side=order.side,
             price=order.price if price is None else price,
-            qty=order.qty if qty is None else qty,
+            qty=done,
         )
         self.fills.append(fill)
         if qty is None:
@@ -129,6 +133,6 @@ def listing_venue() -> ListingVenue:
     return ListingVenue()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def new_venue() -> Callable[[], Venue]:
     return Venue

@@ -5,6 +5,7 @@ What rests and what is held comes from `Broker.get_state`; the loop, which remem
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from math import isfinite
 from typing import Any, NamedTuple
 
@@ -102,9 +103,9 @@ class Executor:
         elif action is Action.EXIT:
             self._exit(shot, mid)
         elif action is Action.CANCEL:
-            shot.cancel_market()
+            shot.cancel_all(market_id)
         elif action is Action.STOP:
-            shot.sweep(None)
+            shot.cancel_all(None)
         return shot.result
 
     def _act(self, shot: _Shot, params: dict[str, Any] | None) -> None:
@@ -141,7 +142,7 @@ class Executor:
         if mid is None or not (isfinite(mid) and mid > 0.0):
             shot.fail(f"EXIT needs `mid`, finite and > 0, was {mid!r}")
             return
-        if not shot.cancel_market():
+        if not shot.cancel_all(shot.market_id):
             return
         view = shot.read_view()
         if view.position is None:
@@ -189,16 +190,16 @@ class _Resting(NamedTuple):
     """A live order, as the broker's state lists it."""
 
     client_order_id: str
+    market_id: str
     side: Side
     leaves_qty: float
     is_closing: bool
 
 
 class _View(NamedTuple):
-    """What the broker says of one market; None where it does not say."""
+    """What the broker says of one market. `position` is None where it does not say."""
 
     orders: list[_Resting]
-    are_orders_known: bool
     position: float | None
 
 
@@ -242,18 +243,13 @@ class _Shot:
         if reply.error:
             self.fail(reply.error, halt=reply.is_fatal)
 
-    def cancel_market(self) -> bool:
-        """Cancel the market's orders; return True when nothing speaks against their being gone."""
-        if broker_edge.supports(self.broker, "cancel_all"):
-            return self.sweep(self.market_id)
-        view = self.read_view()
-        if view.are_orders_known:
-            return self.cancel([o for o in view.orders if not o.is_closing])
-        return self.sweep(self.market_id)
-
-    def sweep(self, market_id: str | None) -> bool:
-        """Cancel all orders, or a market's, in one call."""
+    def cancel_all(self, market_id: str | None) -> bool:
+        """Cancel the orders of a market, or of all: in one call where the broker has it, else one by one."""
         can_sweep = broker_edge.supports(self.broker, "cancel_all")
+        if not can_sweep:
+            listed = self._listed()
+            if listed is not None:
+                return self.cancel([o for o in listed if market_id in (None, o.market_id) and not o.is_closing])
         count, error = broker_edge.sweep(self.broker, market_id)
         self.result["canceled"] += count
         if error:
@@ -262,21 +258,32 @@ class _Shot:
         return not error
 
     def read_view(self) -> _View:
+        """Ask the broker what it holds of the market, and what rests there."""
+        state = self._state()
+        orders = self._orders(state.get("open_orders") or ())
+        return _View([o for o in orders if o.market_id == self.market_id], self._position(state))
+
+    def _listed(self) -> list[_Resting] | None:
+        entries = self._state().get("open_orders")
+        return None if entries is None else self._orders(entries)
+
+    def _state(self) -> dict[str, Any]:
         state, error = broker_edge.read_state(self.broker)
         if error:
             self.fail(error)
-        listed = state.get("open_orders")
+        return state
+
+    def _orders(self, entries: Iterable[object]) -> list[_Resting]:
         orders = []
-        for entry in listed or ():
+        for entry in entries:
             try:
                 report = broker_edge.open_order_of(entry)
             except VenueProtocolError as broken:
                 self.fail(str(broken), halt=True)
                 continue
-            if report.market_id == self.market_id:
-                leaves_qty = report.qty - report.filled_qty
-                orders.append(_Resting(report.client_order_id, report.side, leaves_qty, broker_edge.is_closing(entry)))
-        return _View(orders, listed is not None, self._position(state))
+            leaves_qty, closes = report.qty - report.filled_qty, broker_edge.is_closing(entry)
+            orders.append(_Resting(report.client_order_id, report.market_id, report.side, leaves_qty, closes))
+        return orders
 
     def _position(self, state: dict[str, Any]) -> float | None:
         positions = state.get("positions")

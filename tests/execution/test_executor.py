@@ -1,0 +1,228 @@
+"""The one-shot form: one decision, one set of calls."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ami_engine.adapters.base import Broker
+from ami_engine.clock import ManualClock
+from ami_engine.errors import VenueRejected
+from ami_engine.events import Side, SubmitOrder, TimeInForce
+from ami_engine.execution.executor import Executor, execute
+from ami_engine.units import Instrument
+from decision_schema.types import Action, FinalDecision
+
+M = "m"
+NOTHING = {"submitted": 0, "canceled": 0, "rejected": 0, "in_doubt": 0, "errors": [], "halt": False}
+
+
+def act(**params: Any) -> FinalDecision:
+    return FinalDecision(Action.ACT, params={"bid_quote": 0.49, "ask_quote": 0.51, "size_usd": 1.0} | params)
+
+
+class Minimal(Broker):
+    """The least that a user writes."""
+
+    def __init__(self) -> None:
+        self.orders: list[SubmitOrder] = []
+
+    def submit_order(self, order: SubmitOrder) -> None:
+        self.orders.append(order)
+
+
+def test_an_act_submits_a_bid_and_an_ask() -> None:
+    broker = Minimal()
+    assert execute(broker, act(), M, mid=0.5) == NOTHING | {"submitted": 2}
+    bid, ask = broker.orders
+    assert (bid.side, bid.price, bid.qty, bid.tif) == (Side.BUY, 0.49, 1.0 / 0.49, TimeInForce.GTC)
+    assert (ask.side, ask.price, ask.size_usd) == (Side.SELL, 0.51, pytest.approx(1.0))
+    assert bid.post_only
+    assert not execute(broker, act(post_only=False), M)["errors"]
+    assert not broker.orders[-1].post_only
+
+
+def test_the_instrument_puts_prices_and_sizes_on_its_grid() -> None:
+    broker = Minimal()
+    coarse = Instrument(M, tick_size=0.05, lot_size=0.5, min_notional=0.9)
+    Executor(broker, instrument=coarse).run(act(), M)
+    assert [(o.price, o.qty) for o in broker.orders] == [(0.45, 2.0)]  # the ask, 1.5 at 0.55, is too small
+
+
+def test_an_act_replaces_what_rests_and_withdraws_a_side_without_a_quote(listing_venue: Any) -> None:
+    executor = Executor(listing_venue, run_id="r")
+    executor.run(act(), M)
+    executor.run(act(), "other")
+    assert executor.run(act(ask_quote=None), M) == NOTHING | {"submitted": 1, "canceled": 2}
+    assert [o.side for o in listing_venue.resting.values() if o.market_id == M] == [Side.BUY]
+    assert sum(o.market_id == "other" for o in listing_venue.resting.values()) == 2
+
+
+def test_no_quote_is_put_beside_one_that_could_not_be_cancelled(listing_venue: Any) -> None:
+    executor = Executor(listing_venue, run_id="r")
+    executor.run(act(), M)
+    listing_venue.cancel_plan = [TimeoutError(), None]
+    result = executor.run(act(bid_quote=0.48), M)
+    assert (result["submitted"], result["canceled"], result["in_doubt"]) == (1, 1, 1)
+    assert sum(o.side is Side.BUY for o in listing_venue.resting.values()) == 1
+
+
+def test_refusals_and_doubts_are_counted(venue: Any) -> None:
+    venue.submit_plan = [VenueRejected("no"), TimeoutError("slow")]
+    result = execute(venue, act(), M)
+    expected = {"submitted": 2, "rejected": 1, "in_doubt": 1, "errors": ["VenueRejected: no", "TimeoutError: slow"]}
+    assert result == NOTHING | expected
+
+
+@pytest.mark.parametrize("change", [{"bid_quote": float("nan")}, {"size_usd": -1}, {"ask_quote": "1"}])
+def test_unusable_quotes_become_no_order(change: dict[str, Any]) -> None:
+    broker = Minimal()
+    result = execute(broker, act(**change), M)
+    assert broker.orders == []
+    assert len(result["errors"]) == 1
+    assert not result["halt"]
+
+
+def test_a_hold_does_nothing(listing_venue: Any) -> None:
+    execute(listing_venue, act(), M)
+    assert execute(listing_venue, FinalDecision(Action.HOLD), M) == NOTHING
+    assert len(listing_venue.resting) == 2
+
+
+def test_a_cancel_takes_off_the_market_and_a_stop_everything(listing_venue: Any) -> None:
+    class Sweeping(type(listing_venue)):  # type: ignore[misc]
+        def cancel_all(self, market_id: str | None = None) -> int:
+            gone = [i for i, o in self.resting.items() if market_id in (None, o.market_id)]
+            return len([self.resting.pop(order_id) for order_id in gone])
+
+    for broker in (Sweeping(), listing_venue):
+        for market in (M, "other"):
+            execute(broker, act(), market)
+        assert execute(broker, FinalDecision(Action.CANCEL), M) == NOTHING | {"canceled": 2}
+        assert {order.market_id for order in broker.resting.values()} == {"other"}
+        assert execute(broker, FinalDecision(Action.CANCEL), M) == NOTHING
+        assert execute(broker, FinalDecision(Action.STOP), M) == NOTHING | {"canceled": 2}
+        assert broker.resting == {}
+
+
+@pytest.mark.parametrize("position", [3.0, -3.0])
+def test_an_exit_closes_the_whole_position_with_one_immediate_reduce_only_order(
+    listing_venue: Any, position: float
+) -> None:
+    execute(listing_venue, act(), M)
+    listing_venue.positions[M] = position
+    listing_venue.take_log()
+    result = execute(listing_venue, FinalDecision(Action.EXIT), M, mid=0.5)
+    assert result == NOTHING | {"submitted": 1, "canceled": 2}
+    assert [kind for kind, _ in listing_venue.log] == ["cancel", "cancel", "submit"]
+    (order,) = listing_venue.submitted()
+    assert order.side is (Side.SELL if position > 0 else Side.BUY)
+    assert (order.qty, order.tif, order.reduce_only, order.post_only) == (3.0, TimeInForce.IOC, True, False)
+    assert order.price == pytest.approx(0.475 if position > 0 else 0.525)
+
+
+def test_an_exit_from_flat_sends_nothing(listing_venue: Any) -> None:
+    assert execute(listing_venue, FinalDecision(Action.EXIT), M, mid=0.5) == NOTHING
+
+
+def test_an_exit_sends_only_what_closing_orders_in_flight_leave(listing_venue: Any) -> None:
+    class Closing(type(listing_venue)):  # type: ignore[misc]
+        def get_state(self) -> dict[str, Any]:
+            flying = {
+                "client_order_id": "c",
+                "market_id": M,
+                "side": "SELL",
+                "price": 0.4,
+                "qty": 2.0,
+                "filled_qty": 0.5,
+            }
+            return {"positions": {M: 3.0}, "open_orders": [flying | {"reduce_only": True}]}
+
+    broker = Closing()
+    assert execute(broker, FinalDecision(Action.EXIT), M, mid=0.5)["submitted"] == 1
+    assert broker.submitted()[0].qty == 1.5
+
+
+@pytest.mark.parametrize("outcome", [False, TimeoutError("slow")])
+def test_an_exit_waits_for_cancels(listing_venue: Any, outcome: Any) -> None:
+    execute(listing_venue, act(ask_quote=None), M)
+    listing_venue.positions[M] = 3.0
+    listing_venue.cancel_plan = [outcome]
+    result = execute(listing_venue, FinalDecision(Action.EXIT), M, mid=0.5)
+    assert result["submitted"] == 0
+    assert execute(listing_venue, FinalDecision(Action.EXIT), M, mid=0.5)["submitted"] == 1
+
+
+@pytest.mark.parametrize("mid", [None, float("nan"), 0.0])
+def test_an_exit_without_a_price_says_so(listing_venue: Any, mid: float | None) -> None:
+    listing_venue.positions[M] = 3.0
+    result = execute(listing_venue, FinalDecision(Action.EXIT), M, mid)
+    assert (result["submitted"], result["halt"]) == (0, False)
+    assert "`mid`" in result["errors"][0]
+
+
+def test_an_exit_keeps_to_the_grid_and_still_trades(listing_venue: Any) -> None:
+    listing_venue.positions[M] = 3.3
+    executor = Executor(listing_venue, instrument=Instrument(M, tick_size=0.02, lot_size=0.5))
+    executor.run(FinalDecision(Action.EXIT), M, mid=0.5)
+    (order,) = listing_venue.submitted()
+    assert (order.price, order.qty) == (0.46, 3.0)
+
+
+@pytest.mark.parametrize("action", [Action.EXIT, Action.CANCEL, Action.STOP])
+def test_a_broker_that_cannot_do_it_makes_the_run_halt(action: Action) -> None:
+    broker = Minimal()
+    result = execute(broker, FinalDecision(action), M, mid=0.5)
+    assert result["halt"]
+    assert "Minimal cannot do what the decision needs" in result["errors"][0]
+    assert broker.orders == []
+
+
+def test_a_broker_that_does_not_say_what_it_holds_cannot_exit(venue: Any) -> None:
+    class Blind(type(venue)):  # type: ignore[misc]
+        def cancel_all(self, market_id: str | None = None) -> int:
+            return 0
+
+    result = execute(Blind(), FinalDecision(Action.EXIT), M, mid=0.5)
+    assert result["halt"]
+    assert "positions" in result["errors"][0]
+
+
+@pytest.mark.parametrize("state", [{"positions": {M: "x"}, "open_orders": []}, {"positions": [1], "open_orders": []}])
+def test_a_position_that_cannot_be_read_halts_and_sends_nothing(listing_venue: Any, state: dict[str, Any]) -> None:
+    class Garbled(type(listing_venue)):  # type: ignore[misc]
+        def get_state(self) -> dict[str, Any]:
+            return state
+
+    broker = Garbled()
+    result = execute(broker, FinalDecision(Action.EXIT), M, mid=0.5)
+    assert (result["submitted"], result["halt"]) == (0, True)
+
+
+def test_ids_never_repeat_within_a_run_nor_over_restarts() -> None:
+    def ids(**how: Any) -> list[str]:
+        broker = Minimal()
+        executor = Executor(broker, **how)
+        for _ in range(5):
+            executor.run(act(), M)
+        return [order.client_order_id for order in broker.orders]
+
+    assert len(set(ids(run_id="r"))) == 10
+    assert ids(run_id="r") == ids(run_id="r")
+    assert not set(ids(clock=ManualClock(1))) & set(ids(clock=ManualClock(2)))
+    broker = Minimal()
+    for _ in range(3):
+        execute(broker, act(), M)
+    assert len({order.client_order_id for order in broker.orders}) == 6
+
+
+def test_run_can_be_overridden(venue: Any) -> None:
+    class Careful(Executor):
+        def run(self, final_decision: Any, market_id: str, mid: float | None = None) -> dict[str, Any]:
+            if mid is None:
+                return super().run(FinalDecision(Action.HOLD), market_id)
+            return super().run(final_decision, market_id, mid)
+
+    assert Careful(venue).run(act(), M) == NOTHING
+    assert Careful(venue).run(act(), M, 0.5)["submitted"] == 2
