@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ami_engine.book import BookApply, OrderBook
 from ami_engine.errors import EventError
 from ami_engine.events import Bar, BookDelta, BookSnapshot, BookTicker, FeedGap, GenericEvent, Trade
-from ami_engine.features import FeatureBuilder, FeatureConfig
+from ami_engine.features import FeatureBuilder, FeatureConfig, FeatureVector
 from ami_engine.features.generic import GenericFeatureBuilder
 from ami_engine.features.schema import FEATURE_INDEX
 from ami_engine.units import Instrument
@@ -66,7 +66,7 @@ class SymbolState:
         "_handlers",
         "_keeps_book",
         "_last_seq",
-        "_row",
+        "row",
         "_spare",
         "_unique_seq",
     )
@@ -95,7 +95,7 @@ class SymbolState:
         self.timer_due_ns = 0
         self.timer_is_queued = False
         self.mid = self.bid = self.ask = self.bid_size = self.ask_size = 0.0
-        self._row = self.builder.view
+        self.row = self.builder.view
         self._keeps_book = not snapshots_only
         self._unique_seq = frozenset(unique_seq)
         self._last_seq: dict[str, int] = {}
@@ -108,6 +108,10 @@ class SymbolState:
             FeedGap: self._on_gap,
             GenericEvent: self._on_generic,
         }
+
+    def features(self) -> Any:
+        """Return the features as they stand, detached: a `FeatureVector`, or a dict for an event without a price."""
+        return FeatureVector(self.row)
 
     def observe(self, event: MarketEvent) -> None:
         """Fold one event; on `EventError` nothing has changed.
@@ -147,7 +151,7 @@ class SymbolState:
             self._last_seq[kind] = seq
 
     def _took_book(self, ts_ns: int, bid_size: float, ask_size: float) -> None:
-        row = self._row
+        row = self.row
         self.bid, self.ask, self.mid = float(row[_BID]), float(row[_ASK]), float(row[_MID])
         self.bid_size, self.ask_size = bid_size, ask_size
         self.last_book_ts_ns = ts_ns

@@ -1,0 +1,143 @@
+"""`ami doctor`: what this machine gives the engine, and what is missing and why."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+import ami_engine
+import decision_schema
+from ami_engine.cli.output import print_json
+from ami_engine.clock import WallClock, perf_ns
+from ami_engine.features import available_backends
+from ami_engine.features.schema import SCHEMA_HASH
+
+__all__ = ["diagnose", "doctor"]
+
+_PACKAGES = ("numpy", "msgspec", "typer", "rich", "numba", "pyarrow", "polars", "databento-dbn")
+_SYNC_ROUNDS = 5
+
+
+def doctor(json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False) -> None:
+    """Say what this machine gives the engine: versions, backends and why, build flags, clock, disk.
+
+    Exit code 1 when the engine would run, but not as it should.
+
+    Example: `ami doctor`
+    """
+    report = diagnose()
+    if json:
+        print_json(report)
+    else:
+        _print(report)
+    raise typer.Exit(1 if report["problems"] else 0)
+
+
+def diagnose() -> dict[str, Any]:
+    """Return everything that `ami doctor` reports, as plain values."""
+    backends = dict(available_backends())
+    problems = []
+    if backends.get("native"):
+        problems.append(f"the native core is absent ({backends['native']}): features are computed by a slower backend")
+    owners = sorted(set(importlib.metadata.packages_distributions().get("decision_schema", [])))
+    if len(owners) > 1:
+        problems.append(f"several distributions own the package decision_schema: {', '.join(owners)}")
+    return {
+        "engine": ami_engine.__version__,
+        "decision_schema": {
+            "version": decision_schema.__version__,
+            "file": str(Path(decision_schema.__file__ or "").parent),
+            "distributions": owners,
+        },
+        "python": {"version": platform.python_version(), "implementation": platform.python_implementation()},
+        "machine": {"system": platform.platform(), "cpu": _cpu(), "cores": os.cpu_count()},
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "backends": {name: reason or "available" for name, reason in backends.items()},
+        "backend_forced_by_AMI_BACKEND": os.environ.get("AMI_BACKEND", ""),
+        "feature_schema": SCHEMA_HASH,
+        "build": _build(),
+        "clock": _clock(),
+        "disk": _disk(),
+        "problems": problems,
+    }
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "absent"
+
+
+def _cpu() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith(("model name", "Processor")):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _build() -> dict[str, str]:
+    try:
+        from ami_engine import _core
+    except ImportError as error:
+        return {"core": f"absent: {error}"}
+    return {str(key): str(value) for key, value in _core.build_info().items()}
+
+
+def _clock() -> dict[str, Any]:
+    smallest = min(_tick() for _ in range(100))
+    return {"now_ns": WallClock().now_ns(), "smallest_measurable_ns": smallest}
+
+
+def _tick() -> int:
+    start = perf_ns()
+    while (elapsed := perf_ns() - start) == 0:
+        pass
+    return elapsed
+
+
+def _disk() -> dict[str, Any]:
+    usage = shutil.disk_usage(".")
+    times = []
+    with tempfile.NamedTemporaryFile(dir=".") if os.access(".", os.W_OK) else tempfile.NamedTemporaryFile() as file:
+        for _ in range(_SYNC_ROUNDS):
+            file.write(b"x" * 1024)
+            file.flush()
+            start = perf_ns()
+            os.fsync(file.fileno())
+            times.append(perf_ns() - start)
+    return {
+        "free_gib": round(usage.free / 2**30, 1),
+        "is_writable": os.access(".", os.W_OK),
+        "fsync_us": round(sorted(times)[_SYNC_ROUNDS // 2] / 1_000, 1),
+    }
+
+
+def _print(report: dict[str, Any]) -> None:
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for key, value in report.items():
+        if key == "problems":
+            continue
+        text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
+        if text:
+            table.add_row(key, text)
+    for problem in report["problems"]:
+        table.add_row("[yellow]problem[/yellow]", problem)
+    if not report["problems"]:
+        table.add_row("verdict", "everything is in order")
+    Console(width=None if sys.stdout.isatty() else 160).print(table)

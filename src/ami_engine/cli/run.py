@@ -1,0 +1,151 @@
+"""`ami run`: the engine over a source, against the paper venue."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ami_engine.cli.output import print_json, print_summary, progress_bar
+from ami_engine.cli.sources import (
+    ColumnsOption,
+    DateOption,
+    FormatOption,
+    InstrumentOption,
+    LevelsOption,
+    SeedOption,
+    SourceOption,
+    SymbolOption,
+    TickSizeOption,
+    make_source,
+)
+from ami_engine.dmc.risk_policy import RiskPolicy
+from ami_engine.errors import ConfigError
+from ami_engine.features.feature_config import FeatureConfig
+from ami_engine.loop.run_loop import run_loop
+from ami_engine.mdm.decision_engine import DecisionEngine
+from ami_engine.sim.paper_broker import PaperBroker
+
+__all__ = ["run"]
+
+# Ends that somebody asked for, or that a source comes to; any other is an error.
+_GOOD_ENDS = ("source_exhausted", "steps", "signal:")
+
+
+def run(
+    source: SourceOption = "synthetic",
+    format: FormatOption = None,
+    date: DateOption = None,
+    symbol: SymbolOption = None,
+    tick_size: TickSizeOption = None,
+    instrument: InstrumentOption = None,
+    columns: ColumnsOption = None,
+    levels: LevelsOption = 10,
+    policy: Annotated[Path | None, typer.Option("--policy", help="TOML file of risk limits (flat keys).")] = None,
+    model: Annotated[str, typer.Option("--model", help="`reference`, or module:attribute of your own.")] = "reference",
+    model_arg: Annotated[
+        list[str] | None, typer.Option("--model-arg", help="k=v for the model; may be given several times.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="Stop after so many events.", min=0)] = None,
+    seed: SeedOption = 0,
+    run_dir: Annotated[Path | None, typer.Option("--run-dir", help="Where trace and audit log go.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Append to the trace in --run-dir.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what --run-dir holds.")] = False,
+    on_bad_event: Annotated[str, typer.Option("--on-bad-event", help="skip or stop.")] = "skip",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Decide and trace, send nothing.")] = False,
+    no_trace: Annotated[bool, typer.Option("--no-trace", help="Write no trace.")] = False,
+    queue: Annotated[str, typer.Option("--queue", help="Paper venue's queue assumption: back, front, prob.")] = "back",
+    latency_ms: Annotated[float, typer.Option("--latency-ms", help="Paper venue's order latency.", min=0)] = 0.0,
+    timer_ms: Annotated[float | None, typer.Option("--timer-ms", help="Timer of a silent symbol; 0 is off.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON and nothing else.")] = False,
+) -> None:
+    """Run the engine over a source: events, features, proposals, guards, paper orders, trace.
+
+    Example: `ami run --source capture.feed.gz --format binance --tick-size 0.1 --policy policy.toml`
+    """
+    risk_policy = RiskPolicy.from_toml(policy) if policy is not None else RiskPolicy()
+    engine = DecisionEngine(model=load_model(model, model_arg or []))
+    feed = make_source(
+        source,
+        format=format,
+        date=date,
+        symbol=symbol,
+        tick_size=tick_size,
+        instrument=instrument,
+        columns=columns,
+        levels=levels,
+        seed=seed,
+        steps=steps,
+    )
+    with closing(feed):
+        instruments = dict(feed.instruments())
+        tick = next(iter(instruments.values())).tick_size if len(instruments) == 1 else tick_size
+        broker = PaperBroker(instruments=instruments, queue=queue, latency_ms=latency_ms, seed=seed)
+        with progress_bar(steps, shown=not json) as progress:
+            summary = run_loop(
+                source=feed,
+                broker=broker,
+                steps=steps,
+                dry_run=dry_run,
+                run_dir=run_dir,
+                resume=resume,
+                overwrite=overwrite,
+                decision_engine=engine,
+                risk_policy=risk_policy,
+                feature_config=FeatureConfig(tick_size=tick, levels=levels) if tick and levels != 10 else None,
+                trace=not no_trace,
+                progress=progress,
+                seed=seed,
+                timer_ms=timer_ms,
+                on_bad_event=on_bad_event,
+            )
+    if json:
+        print_json(summary)
+    else:
+        print_summary(summary)
+    if not str(summary["stopped_reason"]).startswith(_GOOD_ENDS):
+        raise typer.Exit(1)
+
+
+def load_model(name: str, arguments: list[str]) -> Callable[..., Any] | None:
+    """Return the callable that ``--model`` names; None for the reference model without arguments.
+
+    Raises
+    ------
+    ConfigError
+        When the name is not ``reference`` or ``module:attribute``, or an argument is not ``k=v``.
+    """
+    keywords = dict(_parse_argument(argument) for argument in arguments)
+    if name == "reference":
+        if not keywords:
+            return None
+        from ami_engine.mdm.reference_model import compute_proposal_reference as function
+    else:
+        function = _import_attribute(name)
+    return (lambda features, **extra: function(features, **{**keywords, **extra})) if keywords else function
+
+
+def _import_attribute(name: str) -> Any:
+    module_name, colon, attribute = name.partition(":")
+    if not colon or not module_name or not attribute:
+        raise ConfigError(f"`--model` must be `reference` or `module:attribute`, was {name!r}")
+    try:
+        return getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"`--model` {name!r} cannot be loaded: {error}") from error
+
+
+def _parse_argument(argument: str) -> tuple[str, Any]:
+    key, equals, text = argument.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"`--model-arg` must be k=v, was {argument!r}")
+    for kind in (int, float):
+        try:
+            return key, kind(text)
+        except ValueError:
+            continue
+    return key, {"true": True, "false": False}.get(text.lower(), text)

@@ -1,0 +1,77 @@
+"""The options that describe a source, shared by the commands that read one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ami_engine.adapters.base import DataSource
+from ami_engine.adapters.open_source import open_source
+from ami_engine.sim.microstructure_sim import MicrostructureSim
+from ami_engine.sim.synthetic_source import SyntheticSource
+
+__all__ = [
+    "ColumnsOption",
+    "DateOption",
+    "FormatOption",
+    "InstrumentOption",
+    "LevelsOption",
+    "SeedOption",
+    "SourceOption",
+    "SymbolOption",
+    "TickSizeOption",
+    "make_source",
+]
+
+SYNTHETIC_EVENTS = 5_000
+
+SourceOption = Annotated[
+    str, typer.Option("--source", help="`synthetic`, a FILE, or BOOK,MESSAGES (LOBSTER).", show_default=True)
+]
+FormatOption = Annotated[
+    str | None, typer.Option("--format", help="jsonl, csv, parquet, lobster, binance or dbn; needed where unclear.")
+]
+DateOption = Annotated[str | None, typer.Option("--date", help="YYYY-MM-DD of a LOBSTER recording.")]
+SymbolOption = Annotated[str | None, typer.Option("--symbol", help="The market, where the file does not name it.")]
+TickSizeOption = Annotated[float | None, typer.Option("--tick-size", help="Price step.")]
+InstrumentOption = Annotated[Path | None, typer.Option("--instrument", help="TOML file that describes instruments.")]
+ColumnsOption = Annotated[Path | None, typer.Option("--columns", help="TOML column map of a CSV or Parquet file.")]
+LevelsOption = Annotated[int, typer.Option("--levels", help="Book levels that the features read.", min=1)]
+SeedOption = Annotated[int, typer.Option("--seed", help="Seed of everything that draws random numbers.")]
+
+
+def make_source(
+    source: str,
+    *,
+    format: str | None,
+    date: str | None,
+    symbol: str | None,
+    tick_size: float | None,
+    instrument: Path | None,
+    columns: Path | None,
+    levels: int,
+    seed: int,
+    steps: int | None,
+) -> DataSource:
+    """Open what `--source` names.
+
+    Raises
+    ------
+    ConfigError, OSError
+        When it cannot be opened, or more must be said about it.
+    """
+    if source == "synthetic":
+        sim = MicrostructureSim(seed=seed)
+        return SyntheticSource(sim, num_events=steps if steps is not None else SYNTHETIC_EVENTS)
+    return open_source(
+        source,
+        format=format,
+        symbol=symbol,
+        tick_size=tick_size,
+        instrument=instrument,
+        date=date,
+        columns=columns,
+        levels=levels,
+    )

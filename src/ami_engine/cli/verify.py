@@ -1,0 +1,47 @@
+"""`ami verify`: does a trace hold, byte for byte?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from ami_engine.cli.output import print_error, print_json
+from ami_engine.errors import TraceError
+from ami_engine.trace.reader import verify as verify_trace
+
+__all__ = ["verify"]
+
+
+def verify(
+    run_dir: Annotated[Path, typer.Argument(help="A run's directory, or its trace file.")],
+    json: Annotated[bool, typer.Option("--json", help="Print {ok, packets, chain_head, first_damage}.")] = False,
+) -> None:
+    """Check every line's checksum and the hash chain of a trace.
+
+    Exit code 0: clean. 1: damaged, and where. 2: cannot be read.
+
+    Example: `ami verify runs/run-1f2e3d`
+    """
+    try:
+        report = verify_trace(run_dir)
+    except (OSError, TraceError) as error:
+        print_error(str(error))
+        raise typer.Exit(2) from None
+    result = {
+        "ok": report.ok,
+        "packets": report.packets,
+        "chain_head": report.chain_head,
+        "first_damage": None if report.first_damage is None else msgspec.to_builtins(report.first_damage),
+    }
+    if json:
+        print_json(result)
+    elif report.ok:
+        typer.echo(f"clean: {report.packets} packets, chain head {report.chain_head}")
+    else:
+        damage = report.first_damage
+        if damage is not None:
+            print_error(f"{run_dir}: damaged at line {damage.line}: {damage.reason}: {damage.detail}")
+    raise typer.Exit(0 if report.ok else 1)

@@ -1,0 +1,355 @@
+"""Config to parts: everything that a run needs, made and checked before anything starts."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ami_engine import clock as clocks
+from ami_engine.adapters.base import Broker, DataSource
+from ami_engine.config import ExitConfig, QuotingConfig, RunConfig, run_id_of
+from ami_engine.dmc.policy_hook import assemble_modulator
+from ami_engine.dmc.risk_policy import RiskPolicy
+from ami_engine.dmc.risk_state import RiskState
+from ami_engine.errors import ConfigError
+from ami_engine.execution.executor import Executor
+from ami_engine.execution.order_manager import OrderManager
+from ami_engine.features import available_backends
+from ami_engine.features.feature_config import FeatureConfig
+from ami_engine.loop.feed import LiveFeed, RecordedFeed, RetryPolicy, SourceReader, Timers
+from ami_engine.loop.market import Market
+from ami_engine.loop.run import Run
+from ami_engine.loop.step import MarketParts, Modulate
+from ami_engine.loop.summary import RunCounters
+from ami_engine.loop.symbol_state import SymbolState
+from ami_engine.mdm.decision_engine import DecisionEngine
+from ami_engine.mdm.position_manager import PositionManager
+from ami_engine.portfolio.pnl import Account
+from ami_engine.security.audit import AUDIT_FILE_NAME, AuditLogger
+from ami_engine.trace.trace_logger import TraceLogger
+from ami_engine.units import NS_PER_MS, Instrument
+
+__all__ = ["GUARDED", "RunOptions", "assemble"]
+
+_RUNS = Path("runs")
+_DEFAULT_TICK_SIZE = 0.01
+_DEFAULT_TIMER_MS = 100.0
+# What the loop provides of a market's context: a key that should be there and is not must hold, not pass.
+_PROVIDED = (
+    "now_ms",
+    "last_event_ts_ms",
+    "mid",
+    "spread_bps",
+    "depth",
+    "depth_p10_5m",
+    "sigma_5m",
+    "spread_med_5m",
+    "sigma_spike_z",
+    "cost_ticks",
+    "current_total_exposure_usd",
+    "abs_inventory",
+    "open_orders",
+    "active_markets",
+    "equity_usd",
+    "drawdown_usd",
+)
+
+
+def GUARDED(*_: Any) -> Any:  # noqa: N802 - a sentinel that reads as one
+    """Stand for "the engine's own modulator": None already means unguarded."""
+    raise TypeError("GUARDED is a mark, not a modulator")
+
+
+class RunOptions(msgspec.Struct, kw_only=True):
+    """Options of `run_loop`, beside source, broker and steps.
+
+    Parameters
+    ----------
+    dry_run : bool
+        Decide and trace everything, send nothing.
+    run_id : str or None
+        Default: a hash of config, source identity and seed; live runs add the start time.
+    run_dir : path or None
+        Where trace and audit log go. Default ``./runs/<run_id>``, then ``-2``, ``-3`` … when taken. One that is given and
+        not empty is refused unless `resume` or `overwrite`.
+    market_id : str or None
+        Name of the market for the broker; default: the events' symbol.
+    executor : Executor or None
+        Carries decisions out in the one-shot form instead of the loop's own order manager.
+    decision_engine, modulator, risk_policy, position_manager, instrument, feature_config
+        Parts of your own; `modulator=None` runs proposals unguarded and says so.
+    trace : bool or TraceLogger
+        Write a trace.
+    clock : Clock or None
+        The decision clock; default: event time for recorded sources, wall time for live ones.
+    progress : callable or None
+        Called with the number of steps every 1 000.
+    seed : int
+        Goes into the run id.
+    timer_ms : float or None
+        Period of the timers of a silent symbol; default 100.
+    on_bad_event : {"skip", "stop"}
+        Count a bad event and go on, or end the run.
+    quoting : QuotingConfig
+        How quotes are kept.
+    start_cash : float
+        Equity at the start.
+    flush : {"none", "interval", "every"}
+        When the trace goes to the disk.
+    source_attempts : int
+        Failures of the source in a row that end the run.
+    source_backoff_ms : float
+        Wait after its first failure, doubled with each further one.
+    """
+
+    dry_run: bool = False
+    run_id: str | None = None
+    run_dir: str | Path | None = None
+    resume: bool = False
+    overwrite: bool = False
+    market_id: str | None = None
+    executor: Any = None
+    decision_engine: Any = None
+    modulator: Any = GUARDED
+    risk_policy: RiskPolicy | None = None
+    position_manager: Any = None
+    instrument: Instrument | None = None
+    feature_config: FeatureConfig | None = None
+    trace: Any = True
+    clock: Any = None
+    progress: Callable[[int], None] | None = None
+    seed: int = 0
+    timer_ms: float | None = None
+    on_bad_event: str = "skip"
+    quoting: QuotingConfig | None = None
+    exits: ExitConfig | None = None
+    backend: str = "auto"
+    start_cash: float = 0.0
+    flush: str = "interval"
+    source_attempts: int = 5
+    source_backoff_ms: float = 50.0
+
+
+def assemble(source: DataSource, broker: Broker, *, should_stop: Callable[[], bool], **options: Any) -> Run:
+    """Make a run of its parts.
+
+    Raises
+    ------
+    ConfigError
+        When an option is unknown or wrong, or the run's directory is taken. Nothing was started.
+    """
+    given = _options(options)
+    instruments = dict(source.instruments())
+    default = _default_instrument(given, instruments)
+    policy = given.risk_policy or RiskPolicy()
+    quoting = given.quoting or QuotingConfig()
+    exits = given.exits or ExitConfig()
+    config = _config(given, source, policy, quoting, exits, instruments, default)
+    is_live = bool(source.is_live)
+    clock = given.clock if given.clock is not None else (clocks.WallClock() if is_live else None)
+    started_ns = clocks.WallClock().now_ns() if is_live else 0
+    run_id = given.run_id or run_id_of(config, source.identity or type(source).__name__, started_ns=started_ns)
+    trace, audit = _open_logs(given, run_id, clock)
+    market = Market(
+        instruments,
+        default_instrument=default,
+        config=given.feature_config,
+        backend=given.backend,
+        unique_seq=source.unique_seq,
+        snapshots_only=source.snapshots_only,
+    )
+    reader = SourceReader(
+        source, RetryPolicy(clocks.sleep, attempts=given.source_attempts, backoff_ms=given.source_backoff_ms)
+    )
+    timers = Timers(config.timer_ms)
+    feed: RecordedFeed | LiveFeed
+    if is_live:
+        feed = LiveFeed(reader, market, timers, clock or clocks.WallClock(), should_stop=should_stop)
+    else:
+        feed = RecordedFeed(reader, market, timers)
+    modulate = _modulator(given, audit)
+    required = msgspec.structs.replace(policy, required_context=(*policy.required_context, *_PROVIDED))
+    engine = given.decision_engine or DecisionEngine(confidence_threshold=config.confidence_threshold, audit=audit)
+
+    def parts_for(state: SymbolState) -> MarketParts:
+        market_id = given.market_id or state.symbol or "default"
+        tick_size = state.instrument.tick_size
+        positions = given.position_manager or PositionManager(
+            tp_ticks=exits.tp_ticks, sl_ticks=exits.sl_ticks, tick_size=tick_size, T_max_ms=exits.T_max_ms
+        )
+        return MarketParts(
+            state,
+            market_id,
+            engine=engine,
+            modulate=modulate,
+            policy=policy if state.generic is not None else required,
+            risk=RiskState(policy, tick_size, post_fill_cooldown_ms=quoting.post_fill_cooldown_ms),
+            positions=positions,
+        )
+
+    order_instruments = {given.market_id or symbol: instrument for symbol, instrument in instruments.items()}
+    return Run(
+        run_id=run_id,
+        feed=feed,
+        market=market,
+        parts_for=parts_for,
+        broker=broker,
+        orders=OrderManager(
+            broker,
+            refresh_ms=quoting.refresh_ms,
+            min_requote_ticks=quoting.min_requote_ticks,
+            order_ttl_ms=quoting.order_ttl_ms,
+            post_fill_cooldown_ms=quoting.post_fill_cooldown_ms,
+            max_replacements_per_min=quoting.max_replacements_per_min,
+            instrument=default,
+            instruments=order_instruments,
+            run_id=run_id,
+            audit=audit,
+        ),
+        executor=given.executor,
+        account=Account(order_instruments, instrument=default, cash=given.start_cash),
+        timers=timers,
+        clock=clock,
+        trace=trace,
+        audit=audit,
+        counters=RunCounters(),
+        stop_on_bad_event=given.on_bad_event == "stop",
+        is_dry=given.dry_run,
+        staleness_ns=policy.staleness_ms * NS_PER_MS,
+        progress=given.progress,
+        facts={
+            "source": source,
+            "reader": reader,
+            "notes": ["no modulator: proposals ran unguarded"] if given.modulator is None else [],
+            "policy_hash": required.policy_hash if given.modulator is not None else None,
+        },
+    )
+
+
+def _options(options: Mapping[str, Any]) -> RunOptions:
+    known = RunOptions.__struct_fields__
+    for name in options:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean `{close[0]}`?" if close else f"; known: {', '.join(known)}"
+            raise ConfigError(f"`{name}` is no option of run_loop{hint}")
+    given = RunOptions(**options)
+    if given.resume and given.overwrite:
+        raise ConfigError("`resume` and `overwrite` exclude each other, both were True")
+    if given.on_bad_event not in ("skip", "stop"):
+        raise ConfigError(f"`on_bad_event` must be 'skip' or 'stop', was {given.on_bad_event!r}")
+    return given
+
+
+def _default_instrument(given: RunOptions, instruments: dict[str, Instrument]) -> Instrument:
+    """The instrument of symbols that the source does not describe; one that the user gave comes first for all."""
+    if given.instrument is not None:
+        for symbol in instruments:
+            instruments[symbol] = msgspec.structs.replace(given.instrument, symbol=symbol)
+        return given.instrument
+    unnamed = instruments.pop("", None)  # what a source says of any symbol that it does not name
+    if unnamed is not None:
+        return unnamed
+    if given.feature_config is not None:
+        return Instrument("", tick_size=given.feature_config.tick_size)
+    return Instrument("", tick_size=_DEFAULT_TICK_SIZE)
+
+
+def _config(
+    given: RunOptions,
+    source: DataSource,
+    policy: RiskPolicy,
+    quoting: QuotingConfig,
+    exits: ExitConfig,
+    instruments: dict[str, Instrument],
+    default: Instrument,
+) -> RunConfig:
+    parts = {
+        name: _name_of(getattr(given, name))
+        for name in ("decision_engine", "executor", "position_manager")
+        if getattr(given, name) is not None
+    }
+    if given.modulator is not GUARDED:
+        parts["modulator"] = _name_of(given.modulator)
+    engine = given.decision_engine
+    timer_ms = given.timer_ms
+    if timer_ms is None:
+        timer_ms = float(getattr(source, "default_timer_ms", _DEFAULT_TIMER_MS))
+    return RunConfig(
+        model=str(getattr(engine, "model_name", "reference")),
+        policy=policy,
+        features=given.feature_config,
+        quoting=quoting,
+        exits=exits,
+        instruments=instruments,
+        instrument=default,
+        market_id=given.market_id,
+        timer_ms=timer_ms,
+        on_bad_event=given.on_bad_event,  # type: ignore[arg-type]
+        dry_run=given.dry_run,
+        seed=given.seed,
+        parts=parts,
+    )
+
+
+def _name_of(part: Any) -> str:
+    kind = part if hasattr(part, "__qualname__") else type(part)
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _modulator(given: RunOptions, audit: AuditLogger | None) -> Modulate | None:
+    if given.modulator is GUARDED:
+        return assemble_modulator(audit)
+    if given.modulator is None or callable(given.modulator):
+        return given.modulator  # type: ignore[no-any-return]
+    raise ConfigError(f"`modulator` must be callable or None, was {type(given.modulator).__name__}")
+
+
+def _open_logs(
+    given: RunOptions, run_id: str, clock: clocks.Clock | None
+) -> tuple[TraceLogger | None, AuditLogger | None]:
+    if given.trace is False and given.run_dir is None:
+        return None, None
+    if isinstance(given.trace, TraceLogger):
+        return given.trace, AuditLogger(given.trace.path.parent, clock or clocks.WallClock())
+    folder = _run_dir(given, run_id)
+    folder.mkdir(parents=True, exist_ok=True)
+    if given.overwrite:
+        (folder / AUDIT_FILE_NAME).unlink(missing_ok=True)
+    trace = None
+    if given.trace:
+        trace = TraceLogger(
+            run_id,
+            run_dir=folder,
+            flush=given.flush,
+            resume=given.resume,
+            overwrite=given.overwrite,  # type: ignore[arg-type]
+        )
+    return trace, AuditLogger(folder, clock or clocks.WallClock())
+
+
+def _run_dir(given: RunOptions, run_id: str) -> Path:
+    if given.run_dir is None:
+        return _free_dir(_RUNS / re.sub(r"[^\w.-]", "_", run_id))
+    folder = Path(given.run_dir)
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"`run_dir` must be a directory, was the file {str(folder)!r}")
+    if folder.is_dir() and any(folder.iterdir()) and not (given.resume or given.overwrite):
+        raise ConfigError(
+            f"`run_dir` {str(folder)!r} is not empty: choose another, or say --resume (append) or --overwrite (replace)"
+        )
+    return folder
+
+
+def _free_dir(folder: Path) -> Path:
+    if not folder.exists():
+        return folder
+    number = 2
+    while (folder.parent / f"{folder.name}-{number}").exists():
+        number += 1
+    return folder.parent / f"{folder.name}-{number}"

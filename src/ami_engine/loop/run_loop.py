@@ -1,0 +1,82 @@
+"""The loop: events in their order, one step each, and a clean end whatever happens.
+
+It owns time, I/O and the order of work, and decides nothing itself: `loop.step.decide` does, and `loop.assemble` makes
+the parts. Live, paper, replay and backtest differ only in the source, broker and clock that are handed in.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ami_engine.adapters.base import Broker, DataSource
+from ami_engine.errors import EventError, TraceError
+from ami_engine.loop.assemble import assemble
+from ami_engine.loop.feed import FeedEnd
+from ami_engine.loop.shutdown import StopSignal
+
+__all__ = ["run_loop"]
+
+_PROGRESS_EVERY = 1_000
+
+
+def run_loop(*, source: DataSource, broker: Broker, steps: int | None = None, **options: Any) -> dict[str, Any]:
+    """Run the engine over a source until it ends, and return the summary.
+
+    Parameters
+    ----------
+    source : DataSource
+        Where events come from: structs or dicts, None when exhausted.
+    broker : Broker
+        Where orders go.
+    steps : int, optional
+        Bound on the number of events.
+    **options
+        Everything else has a default: see `loop.assemble.RunOptions`.
+
+    Returns
+    -------
+    dict
+        The summary: counts, profit and loss, latencies, why it stopped, and where the trace is.
+
+    Raises
+    ------
+    ConfigError
+        When an option is wrong: nothing was started.
+
+    Examples
+    --------
+    >>> from ami_engine.sim.microstructure_sim import MicrostructureSim
+    >>> from ami_engine.sim.synthetic_source import SyntheticSource
+    >>> from ami_engine.sim.paper_broker import PaperBroker
+    >>> source = SyntheticSource(MicrostructureSim(seed=42), num_events=100)
+    >>> summary = run_loop(source=source, broker=PaperBroker(), trace=False)
+    >>> summary["steps"], summary["stopped_reason"]
+    (100, 'source_exhausted')
+    """
+    stop = StopSignal()
+    run = assemble(source, broker, should_stop=stop.is_set, **options)
+    reason = "steps"
+    with stop:
+        try:
+            if steps is None or steps > 0:
+                for event, state in run.feed.items():
+                    if state is None:
+                        run.reject(event)
+                    else:
+                        run.step(event, state)
+                    if run.stop_reason or stop.reason:
+                        reason = run.stop_reason or stop.reason
+                        break
+                    if run.counters.steps == steps:
+                        break
+                else:
+                    reason = stop.reason
+        except FeedEnd as end:
+            reason = end.reason
+        except (TraceError, EventError) as error:
+            reason = f"{'trace' if isinstance(error, TraceError) else 'event'}_error: {error}"
+        except KeyboardInterrupt:
+            reason = "interrupted"
+        finally:
+            summary = run.finish(reason)
+    return summary

@@ -1,0 +1,118 @@
+"""Counts a run and puts them into the summary that `run_loop` returns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ami_engine.clock import perf_ns
+from ami_engine.errors import EventError
+from ami_engine.execution.order_manager import Actions
+from ami_engine.ops.latency import LatencyHistogram
+
+__all__ = ["STAGES", "RunCounters"]
+
+STAGES = ("observe", "fills", "decide", "orders", "trace")
+_MAX_PLACES = 20
+
+
+class RunCounters:
+    """Everything that a run counts; its size does not grow with the run's length."""
+
+    __slots__ = (
+        "action_counts",
+        "bad_places",
+        "error_count",
+        "fills",
+        "hold_reasons",
+        "last_error",
+        "mismatch_reasons",
+        "orders_canceled",
+        "orders_in_doubt",
+        "orders_rejected",
+        "orders_submitted",
+        "proposal_counts",
+        "rejected_events",
+        "stages",
+        "started_ns",
+        "steps",
+        "timers",
+        "total",
+        "_histograms",
+    )
+
+    def __init__(self) -> None:
+        self.steps = self.timers = self.fills = self.error_count = 0
+        self.orders_submitted = self.orders_canceled = self.orders_rejected = self.orders_in_doubt = 0
+        self.action_counts: dict[str, int] = {}
+        self.proposal_counts: dict[str, int] = {}
+        self.hold_reasons: dict[str, int] = {}
+        self.mismatch_reasons: dict[str, int] = {}
+        self.rejected_events: dict[str, int] = {}
+        self.bad_places: list[str] = []
+        self.last_error = ""
+        self.total = LatencyHistogram()
+        self.stages = {name: LatencyHistogram() for name in STAGES}
+        self._histograms = tuple(self.stages.values())
+        self.started_ns = perf_ns()
+
+    def reject(self, error: EventError) -> None:
+        """Count a bad event; the first places are kept."""
+        self.rejected_events[error.reason] = self.rejected_events.get(error.reason, 0) + 1
+        if len(self.bad_places) < _MAX_PLACES:
+            self.bad_places.append(str(error))
+
+    def decided(self, proposed: str, final: str, reasons: list[str], codes: list[str]) -> None:
+        """Count one step's proposal and verdict."""
+        counts = self.proposal_counts
+        counts[proposed] = counts.get(proposed, 0) + 1
+        counts = self.action_counts
+        counts[final] = counts.get(final, 0) + 1
+        if final == "HOLD":
+            holds = self.hold_reasons
+            for reason in reasons:
+                holds[reason] = holds.get(reason, 0) + 1
+        if codes:
+            mismatches = self.mismatch_reasons
+            for code in codes:
+                mismatches[code] = mismatches.get(code, 0) + 1
+
+    def add_actions(self, actions: Actions) -> None:
+        """Count what became of a step's orders."""
+        self.orders_submitted += actions.submitted
+        self.orders_canceled += actions.canceled
+        self.orders_rejected += actions.rejected
+        self.orders_in_doubt += actions.in_doubt
+        if actions.errors:
+            self.error_count += len(actions.errors)
+            self.last_error = actions.errors[-1]
+
+    def timed(self, times: tuple[int, ...]) -> None:
+        """Count a step's latencies: when it began, and when each of `STAGES` ended, ns."""
+        for histogram, began, ended in zip(self._histograms, times, times[1:], strict=False):
+            histogram.add(ended - began)
+        self.total.add(times[-1] - times[0])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the counted part of the summary."""
+        elapsed_s = max(perf_ns() - self.started_ns, 1) / 1e9
+        latency: dict[str, Any] = dict(self.total.summary_us())
+        latency["stages"] = {name: histogram.summary_us() for name, histogram in self.stages.items()}
+        return {
+            "steps": self.steps,
+            "timer_count": self.timers,
+            "action_counts": {str(action): count for action, count in self.action_counts.items()},
+            "proposal_counts": {str(action): count for action, count in self.proposal_counts.items()},
+            "hold_reason_counts": self.hold_reasons,
+            "mismatch_reason_counts": self.mismatch_reasons,
+            "orders_submitted": self.orders_submitted,
+            "orders_canceled": self.orders_canceled,
+            "orders_rejected": self.orders_rejected,
+            "orders_in_doubt": self.orders_in_doubt,
+            "fills_count": self.fills,
+            "rejected_events": self.rejected_events,
+            "rejected_places": self.bad_places,
+            "error_count": self.error_count,
+            "last_error": self.last_error,
+            "latency_us": latency,
+            "events_per_s": round((self.steps + self.timers) / elapsed_s, 1),
+        }
