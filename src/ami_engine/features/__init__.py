@@ -1,3 +1,8 @@
 """Rolling features of events: the schema, the builder and its interchangeable backends."""
 
-from __future__ import annotations
+from ami_engine.features.feature_builder import FeatureBuilder, available_backends, build_features
+from ami_engine.features.feature_config import FeatureConfig
+from ami_engine.features.feature_vector import FeatureVector
+from ami_engine.features.schema import FEATURE_NAMES
+
+__all__ = ["FEATURE_NAMES", "FeatureBuilder", "FeatureConfig", "FeatureVector", "available_backends", "build_features"]

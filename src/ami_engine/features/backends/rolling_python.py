@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from typing import TypeVar
+
+import msgspec
 
 from ami_engine.errors import ConfigError
 
 __all__ = ["RollingExtrema", "RollingMoments"]
+
+_State = TypeVar("_State")
 
 # A partial aggregate: how many values, their mean, and the sum of their squared distances from it.
 _Moments = tuple[int, float, float]
@@ -28,9 +33,29 @@ def _merge(older: _Moments, newer: _Moments) -> _Moments:
 
 
 def _checked_window(window: int) -> int:
-    if window < 1:
-        raise ConfigError(f"`window` must be at least 1, was {window}")
+    if window < 0:
+        raise ConfigError(f"`window` must be at least 0, was {window}")
     return window
+
+
+class _MomentsState(msgspec.Struct, array_like=True):
+    older: list[_Moments]
+    newer_values: list[float]
+    newer: _Moments
+
+
+class _ExtremaState(msgspec.Struct, array_like=True):
+    first: int
+    end: int
+    rising: list[tuple[int, float]]
+    falling: list[tuple[int, float]]
+
+
+def _decoded(state: bytes, kind: type[_State]) -> _State:
+    try:
+        return msgspec.msgpack.decode(state, type=kind)
+    except msgspec.MsgspecError as error:
+        raise ValueError(f"the snapshot is damaged: {error}") from error
 
 
 class RollingMoments:
@@ -42,7 +67,7 @@ class RollingMoments:
     Parameters
     ----------
     window : int
-        How many of the latest values count, at least 1 (else ConfigError).
+        How many of the latest values count; 0 keeps all until they are dropped. ConfigError when negative.
 
     Examples
     --------
@@ -63,12 +88,27 @@ class RollingMoments:
 
     def push(self, x: float) -> None:
         """Add a value; the oldest one leaves when the window is full. O(1) on average."""
-        if self.count == self._window:
-            if not self._older:
-                self._turn_over()
-            self._older.pop()
+        if 0 < self._window == self.count:
+            self.drop_oldest()
         self._newer_values.append(x)
         self._newer = _merge(self._newer, (1, x, 0.0))
+
+    def drop_oldest(self) -> None:
+        """Take the oldest value out; ValueError when there is none. O(1) on average."""
+        if not self.count:
+            raise ValueError("the window is empty")
+        if not self._older:
+            self._turn_over()
+        self._older.pop()
+
+    def snapshot(self) -> bytes:
+        """Return the state."""
+        return msgspec.msgpack.encode(_MomentsState(self._older, self._newer_values, self._newer))
+
+    def restore(self, state: bytes) -> None:
+        """Take a state back; ValueError when it is damaged."""
+        read = _decoded(state, _MomentsState)
+        self._older, self._newer_values, self._newer = read.older, read.newer_values, read.newer
 
     def _turn_over(self) -> None:
         suffix: _Moments = (0, 0.0, 0.0)
@@ -105,7 +145,7 @@ class RollingExtrema:
     Parameters
     ----------
     window : int
-        How many of the latest values count, at least 1 (else ConfigError).
+        How many of the latest values count; 0 keeps all until they are dropped. ConfigError when negative.
 
     Examples
     --------
@@ -116,30 +156,51 @@ class RollingExtrema:
     (3.0, 5.0)
     """
 
-    __slots__ = ("_falling", "_pushed", "_rising", "_window")
+    __slots__ = ("_end", "_falling", "_first", "_rising", "_window")
 
     def __init__(self, window: int) -> None:
         self._window = _checked_window(window)
-        self._pushed = 0
+        self._first = 0  # number of the oldest value in the window
+        self._end = 0  # number of the next one
         self._rising: deque[tuple[int, float]] = deque()  # minimum first
         self._falling: deque[tuple[int, float]] = deque()  # maximum first
 
     def push(self, x: float) -> None:
         """Add a value; the oldest one leaves when the window is full. O(1) on average."""
-        number = self._pushed
-        self._pushed = number + 1
-        expired = number - self._window
         rising, falling = self._rising, self._falling
         while rising and rising[-1][1] >= x:
             rising.pop()
         while falling and falling[-1][1] <= x:
             falling.pop()
-        rising.append((number, x))
-        falling.append((number, x))
-        if rising[0][0] <= expired:
-            rising.popleft()
-        if falling[0][0] <= expired:
-            falling.popleft()
+        rising.append((self._end, x))
+        falling.append((self._end, x))
+        self._end += 1
+        if 0 < self._window < self.count:
+            self.drop_oldest()
+
+    def drop_oldest(self) -> None:
+        """Take the oldest value out; ValueError when there is none."""
+        if not self.count:
+            raise ValueError("the window is empty")
+        for queue in (self._rising, self._falling):
+            if queue[0][0] == self._first:
+                queue.popleft()
+        self._first += 1
+
+    def snapshot(self) -> bytes:
+        """Return the state."""
+        return msgspec.msgpack.encode(_ExtremaState(self._first, self._end, [*self._rising], [*self._falling]))
+
+    def restore(self, state: bytes) -> None:
+        """Take a state back; ValueError when it is damaged."""
+        read = _decoded(state, _ExtremaState)
+        self._first, self._end = read.first, read.end
+        self._rising, self._falling = deque(read.rising), deque(read.falling)
+
+    @property
+    def count(self) -> int:
+        """Number of values in the window."""
+        return self._end - self._first
 
     @property
     def min(self) -> float:
