@@ -27,7 +27,8 @@ wheel: $(VENV)/.installed-dev
 core:
 	cmake -S . -B build/dev -DPython_EXECUTABLE=$$(command -v $(PYTHON)) >/dev/null
 	cmake --build build/dev -j2
-	cp build/dev/_core*.so src/ami_engine/
+	@# A running process has the old file mapped: it is replaced, never overwritten.
+	cp build/dev/_core*.so build/dev/.replace && mv build/dev/.replace src/ami_engine/$$(basename build/dev/_core*.so)
 
 clean:
 	rm -rf build dist $(VENV)
