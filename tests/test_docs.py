@@ -1,4 +1,4 @@
-"""Every code block in README and docs runs, every link leads somewhere, every generated page is fresh, every doctest holds."""
+"""Every code block in README and docs runs, every link leads somewhere, every doctest holds."""
 
 from __future__ import annotations
 

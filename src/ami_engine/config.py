@@ -1,7 +1,7 @@
 """Settings of a run, composed of the settings of its parts, and what a run is named by.
 
-Everything that can change a decision is in `RunConfig`, so that its hash, with the source's identity, names the run: two
-runs with one id made the same decisions.
+Everything that can change a decision is in `RunConfig`, so that its hash, with the source's identity, names the run:
+two runs with one id made the same decisions.
 """
 
 from __future__ import annotations

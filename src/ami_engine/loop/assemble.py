@@ -17,9 +17,7 @@ from ami_engine.dmc.policy_hook import assemble_modulator
 from ami_engine.dmc.risk_policy import RiskPolicy
 from ami_engine.dmc.risk_state import RiskState
 from ami_engine.errors import ConfigError
-from ami_engine.execution.executor import Executor
 from ami_engine.execution.order_manager import OrderManager
-from ami_engine.features import available_backends
 from ami_engine.features.feature_config import FeatureConfig
 from ami_engine.loop.feed import LiveFeed, RecordedFeed, RetryPolicy, SourceReader, Timers
 from ami_engine.loop.market import Market
@@ -60,7 +58,7 @@ _PROVIDED = (
 )
 
 
-def GUARDED(*_: Any) -> Any:  # noqa: N802 - a sentinel that reads as one
+def GUARDED(*_: Any) -> Any:
     """Stand for "the engine's own modulator": None already means unguarded."""
     raise TypeError("GUARDED is a mark, not a modulator")
 
@@ -75,8 +73,8 @@ class RunOptions(msgspec.Struct, kw_only=True):
     run_id : str or None
         Default: a hash of config, source identity and seed; live runs add the start time.
     run_dir : path or None
-        Where trace and audit log go. Default ``./runs/<run_id>``, then ``-2``, ``-3`` … when taken. One that is given and
-        not empty is refused unless `resume` or `overwrite`.
+        Where trace and audit log go. Default ``./runs/<run_id>``, then ``-2``, ``-3`` … when taken. One that is given
+        and not empty is refused unless `resume` or `overwrite`.
     market_id : str or None
         Name of the market for the broker; default: the events' symbol.
     executor : Executor or None
@@ -255,9 +253,10 @@ def _default_instrument(given: RunOptions, instruments: dict[str, Instrument]) -
     unnamed = instruments.pop("", None)  # what a source says of any symbol that it does not name
     if unnamed is not None:
         return unnamed
-    if given.feature_config is not None:
-        return Instrument("", tick_size=given.feature_config.tick_size)
-    return Instrument("", tick_size=_DEFAULT_TICK_SIZE)
+    # Money of one account is counted in one currency: an unknown market is taken to settle in that of the known ones.
+    currency = next((known.currency for known in instruments.values()), "USD")
+    tick_size = given.feature_config.tick_size if given.feature_config is not None else _DEFAULT_TICK_SIZE
+    return Instrument("", tick_size=tick_size, currency=currency)
 
 
 def _config(

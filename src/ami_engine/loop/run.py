@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
-
 from ami_engine.adapters.base import Broker
 from ami_engine.clock import Clock, perf_ns
 from ami_engine.errors import AmiError, EventError, TraceError
@@ -24,7 +22,6 @@ from ami_engine.security.audit import AuditLogger
 from ami_engine.trace.trace_logger import TraceLogger
 from ami_engine.units import NS_PER_MS
 from decision_schema.packet_v2 import PacketV2
-from decision_schema.types import Action
 
 __all__ = ["Run"]
 
@@ -303,7 +300,7 @@ class Run:
     # The end. -----------------------------------------------------------------------------------------------------
 
     def finish(self, reason: str) -> dict[str, Any]:
-        """Cancel every order, book the last fills, close the trace, and return the summary. Never raises for a venue."""
+        """Cancel every order, book the last fills, close the trace, and return the summary; no venue makes it raise."""
         self.feed.close()
         now_ms = self._now_ns // NS_PER_MS
         if not self._is_dry and self._executor is None:

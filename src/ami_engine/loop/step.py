@@ -1,8 +1,8 @@
 """One decision: what replay reruns.
 
-`decide(parts, event, account)` reads what the market's state has folded (the shell folds the event first), asks the model
-for a proposal, fills the context and lets the guards judge. It does no I/O and reads no clock: the same state, event and
-account give the same decision. Only the verdict itself is folded into the risk state, by the shell, afterwards.
+`decide(parts, event, account)` reads what the market's state has folded (the shell folds the event first), asks the
+model for a proposal, fills the context and lets the guards judge. It does no I/O and reads no clock: the same state,
+event and account give the same decision. The verdict is folded into the risk state by the shell, afterwards.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def decide(parts: MarketParts, event: Any, account: AccountView, now_ns: int) ->
     context.equity_usd = account.equity_usd
     context.drawdown_usd = account.drawdown_usd
     final, mismatch = parts.modulate(proposal, parts.policy, context)
-    # A private override decides under a policy of its own making, and it is that one's hash which belongs to the decision.
+    # A private override decides under a policy of its own making: it is that one's hash which belongs to the decision.
     effective = getattr(parts.modulate, "effective", None)
     return Decision(
         proposal, final, mismatch, context, parts.policy_hash if effective is None else effective.policy_hash
@@ -148,7 +148,7 @@ def _propose(parts: MarketParts, account: AccountView, now_ms: int, *, is_generi
     if not state.last_book_ts_ns:
         return NO_BOOK
     if account.position != 0.0:
-        # A one-sided book has no mid to close at: what is there of it is the mark (FEATURES: mid is the side that is there).
+        # In a one-sided book the mid is the side that is there.
         must_flatten, reason = parts.positions.should_flatten(parts.market_id, state.mid, now_ms)
         if must_flatten:
             return Proposal(Action.EXIT, 1.0, [reason])
