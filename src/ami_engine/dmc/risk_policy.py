@@ -18,6 +18,7 @@ from msgspec import Meta
 
 from ami_engine.dmc.context import NUMBER_KEYS
 from ami_engine.errors import ConfigError
+from decision_schema.trace_registry import is_valid_context_key
 
 __all__ = ["MIN_STEPS_FOR_ERROR_RATE", "PolicyRange", "RiskPolicy", "policy_ranges"]
 
@@ -108,8 +109,8 @@ class RiskPolicy(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             if canonical is not value:
                 msgspec.structs.force_setattr(self, name, canonical)
         keys: object = self.required_context
-        if not isinstance(keys, list | tuple) or not all(isinstance(key, str) for key in keys):
-            raise ConfigError(f"`required_context` must be a list of context keys, was {keys!r}")
+        if not isinstance(keys, list | tuple) or not all(map(_is_key, keys)):
+            raise ConfigError(f"`required_context` must be a list of context keys in snake_case, was {keys!r}")
         msgspec.structs.force_setattr(self, "required_context", tuple(keys))
 
     @cached_property
@@ -227,6 +228,10 @@ def _as_number(value: object) -> int | float | None:
         return number if math.isfinite(number) else None
     except OverflowError:  # a whole number beyond every float
         return None
+
+
+def _is_key(value: object) -> bool:
+    return isinstance(value, str) and is_valid_context_key(value)
 
 
 def _suggestion(name: str, value: object) -> str:
