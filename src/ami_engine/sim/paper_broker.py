@@ -81,7 +81,8 @@ class PaperBroker(Broker):
     **Latency.** With `latency_ms` or `latency_jitter_ms`, submits and cancels travel in one queue and arrive before the
     first event stamped at or after their arrival; until then nothing of them is known at the venue, and fills in the
     meantime are real. `submit_order` returns its ack and `cancel_order` True when the request is sent; an order that is
-    refused on arrival is REJECTED in `fetch_order`. Without latency a request is done when the call returns.
+    refused on arrival is EXPIRED in `fetch_order`, because it was acknowledged. Without latency a request is done when
+    the call returns.
 
     **Memory** is bounded: ended orders are remembered for `history` orders, so that an id is refused or acknowledged
     again as it was; after that it would be taken for new. `fetch_fills` knows the last 10 000 fills.
@@ -233,7 +234,8 @@ class PaperBroker(Broker):
         market = order.market
         refusal = self._refusal(order, market)
         if refusal:
-            self._end(order, OrderStatus.REJECTED)
+            # An order that was acknowledged cannot be rejected any more: venues report such a one as expired.
+            self._end(order, OrderStatus.EXPIRED if self._is_remote else OrderStatus.REJECTED)
             raise VenueRejected(refusal)
         if market.reaches(order):
             order.takes = True
