@@ -1,0 +1,277 @@
+"""The numba backend: the native algorithms, compiled once and cached, for machines without the compiled core."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from functools import cache
+from operator import index
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final, NamedTuple, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+
+from ami_engine.errors import BackendError
+
+try:
+    from numba import njit
+except ImportError as error:
+    raise BackendError(f"the package `numba` cannot be imported: {error}") from error
+
+from ami_engine.features import schema
+from ami_engine.features.backends import event_checks, numba_kernels, numba_layout, numba_rolling
+from ami_engine.features.backends.event_checks import (
+    REASONS,
+    BookSide,
+    check_levels_match,
+    check_quote,
+    check_sides,
+    check_time,
+    check_trade,
+    one_level,
+    read_side,
+    unless_taken,
+)
+from ami_engine.features.backends.numba_kernels import GROW_MIDS, push_book, push_quote, push_rows, push_trade
+from ami_engine.features.backends.numba_layout import LAST_TS
+from ami_engine.features.backends.numba_state import State, first_state, grown, pack, unpack
+from ami_engine.features.backends.state_bytes import seal, unseal
+from ami_engine.features.columns import EventColumns, RunReport
+from ami_engine.features.feature_config import FeatureConfig
+
+__all__ = ["NumbaEngine"]
+
+FloatArray = npt.NDArray[np.float64]
+
+_STATE: Final = "float64[::1], int64[::1], float64[::1]"
+_FLOATS: Final = "float64[::1]"
+_INTS: Final = "int64[::1]"
+_LEVELS: Final = "float64[:, :, ::1]"
+_COLUMNS: Final = (
+    _INTS, _INTS, _FLOATS, _FLOATS, _FLOATS, _FLOATS, _LEVELS, _LEVELS, _INTS, _FLOATS, _FLOATS, _INTS, _INTS
+)  # fmt: skip
+
+_NO_FLOATS: Final = np.empty(0)
+_NO_INTS: Final = np.empty(0, np.int64)
+_NO_LEVELS: Final = np.empty((0, 0, 2))
+
+
+class _EntryPoints(NamedTuple):
+    push_quote: Callable[..., int]
+    push_book: Callable[..., int]
+    push_trade: Callable[..., int]
+    push_rows: Callable[..., tuple[int, int]]
+
+
+def _sources(modules: tuple[ModuleType, ...]) -> str:
+    """Return a digest of what is compiled: numba's cache knows only the file of the function that it caches."""
+    digest = hashlib.sha256()
+    for module in modules:
+        digest.update(Path(str(module.__file__)).read_bytes())
+    return digest.hexdigest()
+
+
+def _compile(signature: str, function: Callable[..., Any], *, nogil: bool = False) -> Callable[..., Any]:
+    """Compile with the cache where there is a place for one: beside this file, or NUMBA_CACHE_DIR."""
+    try:
+        return njit(signature, error_model="numpy", nogil=nogil, cache=True)(function)  # type: ignore[no-any-return]
+    except (RuntimeError, OSError):
+        return njit(signature, error_model="numpy", nogil=nogil)(function)  # type: ignore[no-any-return]
+
+
+@cache
+def _entry_points() -> _EntryPoints:
+    try:
+        sources = _sources((schema, event_checks, numba_layout, numba_rolling, numba_kernels))
+    except OSError:
+        sources = ""
+    return _entry_points_of(sources)
+
+
+def _entry_points_of(sources: str) -> _EntryPoints:
+    # Each function below closes over `sources`, and numba keys its cache by what a function closes over: a change of
+    # any compiled module is a change of key. The test itself is never true.
+    def enter_quote(
+        f: Any, i: Any, row: Any, ts_ns: int, bid: float, ask: float, bid_depth: float, ask_depth: float, now_ns: int
+    ) -> int:
+        if sources is None:
+            return 0
+        return push_quote(f, i, row, ts_ns, bid, ask, bid_depth, ask_depth, now_ns)
+
+    def enter_book(
+        f: Any, i: Any, row: Any, ts_ns: int, bids: Any, asks: Any, now_ns: int, bid: float, ask: float, is_padded: bool
+    ) -> int:
+        if sources is None:
+            return 0
+        return push_book(f, i, row, ts_ns, bids, asks, now_ns, bid, ask, is_padded)
+
+    def enter_trade(
+        f: Any, i: Any, row: Any, ts_ns: int, price: float, size: float, aggressor: int, now_ns: int
+    ) -> int:
+        if sources is None:
+            return 0
+        return push_trade(f, i, row, ts_ns, price, size, aggressor, now_ns)
+
+    def enter_rows(
+        f: Any, i: Any, row: Any, columns: Any, ns_per_ts: int, start: int, out: Any, counts: Any, firsts: Any
+    ) -> tuple[int, int]:
+        if sources is None:
+            return 0, 0
+        return push_rows(f, i, row, columns, ns_per_ts, start, out, counts, firsts)
+
+    floats = "float64, float64"
+    levels = "float64[:, ::1], float64[:, ::1]"
+    return _EntryPoints(
+        _compile(f"int64({_STATE}, int64, {floats}, {floats}, int64)", enter_quote),
+        _compile(f"int64({_STATE}, int64, {levels}, int64, {floats}, boolean)", enter_book),
+        _compile(f"int64({_STATE}, int64, {floats}, int64, int64)", enter_trade),
+        _compile(
+            f"UniTuple(int64, 2)({_STATE}, Tuple(({', '.join(_COLUMNS)})), int64, int64, float64[:, ::1], {_INTS}, {_INTS})",
+            enter_rows,
+            nogil=True,
+        ),
+    )
+
+
+class NumbaEngine:
+    """Features of one symbol's events in compiled Python.
+
+    Parameters
+    ----------
+    config : FeatureConfig
+        Every parameter of the features.
+
+    Attributes
+    ----------
+    row : numpy.ndarray
+        float64[F] in the order of the schema, rewritten in place by each accepted event; NaN before the first.
+
+    Examples
+    --------
+    >>> engine = NumbaEngine(FeatureConfig(tick_size=0.01))
+    >>> engine.push_quote(1_000_000, 0.49, 0.51, 3.0, 1.0)
+    >>> [float(x) for x in engine.row[:4].round(4)]
+    [0.5, 0.49, 0.51, 0.02]
+    """
+
+    def __init__(self, config: FeatureConfig) -> None:
+        self.config = config
+        self.row: FloatArray = np.full(schema.FEATURE_COUNT, np.nan)
+        self._weights = config.level_weights()
+        self._compiled = _entry_points()
+        self._set_state(first_state(config))
+
+    def _set_state(self, state: State) -> None:
+        self._state = state
+        self._f, self._i = state.f, state.i
+
+    @property
+    def last_ts_ns(self) -> int:
+        """Time of the last accepted event, ns; 0 before the first."""
+        return int(self._i[LAST_TS])
+
+    def push_quote(
+        self, ts_ns: int, bid: float, ask: float, bid_depth: float, ask_depth: float, now_ns: int = 0
+    ) -> None:
+        """Fold a book event without levels; EventError, and nothing changes, when it is refused."""
+        ts_ns, now_ns = index(ts_ns), index(now_ns)
+        while code := self._compiled.push_quote(
+            self._f, self._i, self.row, ts_ns, bid, ask, bid_depth, ask_depth, now_ns
+        ):
+            if code > 0:
+                check_quote(bid, ask, bid_depth, ask_depth)
+                self._refuse_book(code, ts_ns, one_level(bid, bid_depth), one_level(ask, ask_depth), now_ns)
+            self._grow(code)
+
+    def push_book(
+        self,
+        ts_ns: int,
+        bids: FloatArray,
+        asks: FloatArray,
+        now_ns: int = 0,
+        *,
+        bid: float = 0.0,
+        ask: float = 0.0,
+        is_padded: bool = False,
+    ) -> None:
+        """Fold a book event with levels, (n, 2) prices and sizes, best first.
+
+        A stated `bid` or `ask` other than 0 must be the best level's. `is_padded` lets a pair of NaN end a side.
+        """
+        ts_ns, now_ns = index(ts_ns), index(now_ns)
+        while code := self._compiled.push_book(
+            self._f, self._i, self.row, ts_ns, bids, asks, now_ns, bid, ask, is_padded
+        ):
+            if code > 0:
+                check_quote(bid, ask, 0.0, 0.0)
+                bid_side = read_side(bids, self._weights, "bids", is_padded=is_padded)
+                ask_side = read_side(asks, self._weights, "asks", is_padded=is_padded)
+                check_levels_match(bid, ask, bid_side, ask_side)
+                self._refuse_book(code, ts_ns, unless_taken(bid_side), unless_taken(ask_side), now_ns)
+            self._grow(code)
+
+    def push_trade(self, ts_ns: int, price: float, size: float, aggressor: int, now_ns: int = 0) -> None:
+        """Fold a trade; EventError, and nothing changes, when it is refused."""
+        ts_ns, now_ns, aggressor = index(ts_ns), index(now_ns), index(aggressor)
+        while code := self._compiled.push_trade(self._f, self._i, self.row, ts_ns, price, size, aggressor, now_ns):
+            if code > 0:
+                check_trade(price, size, aggressor)
+                check_time(ts_ns, now_ns, self.last_ts_ns)
+                self._disagree(code)
+            self._grow(code)
+
+    def run(self, columns: EventColumns, out: FloatArray) -> RunReport:
+        """Push every row of a batch and write its features to `out`, NaN where the row was refused."""
+        counts = np.zeros(len(REASONS), np.int64)
+        firsts = np.zeros(len(REASONS), np.int64)
+        arrays = _arrays(columns)
+        at, code = 0, -1
+        while code:
+            at, code = self._compiled.push_rows(
+                self._f, self._i, self.row, arrays, columns.ns_per_ts, at, out, counts, firsts
+            )
+            if code:
+                self._grow(code)
+        rejected = {REASONS[n]: int(counts[n]) for n in np.flatnonzero(counts)}
+        first = {REASONS[n]: int(firsts[n]) for n in np.flatnonzero(counts)}
+        return RunReport(columns.rows, columns.rows - int(counts.sum()), rejected, first)
+
+    def snapshot(self) -> bytes:
+        """Return the whole state, versioned and checksummed."""
+        return seal("numba", self.config, pack(self._state, self.row))
+
+    def restore(self, data: bytes) -> None:
+        """Take the state of a snapshot; ValueError, and nothing changes, when it is damaged or not of this config."""
+        state, row = unpack(self.config, unseal("numba", self.config, data))
+        self._set_state(state)
+        self.row[:] = row
+
+    def _grow(self, code: int) -> None:
+        is_mids = code == GROW_MIDS
+        self._set_state(grown(self.config, self._state, mids=is_mids, trades=not is_mids))
+
+    def _refuse_book(self, code: int, ts_ns: int, bid: BookSide, ask: BookSide, now_ns: int) -> NoReturn:
+        """Raise what the compiled check found: the Python check finds it again, and has the words for it."""
+        check_time(ts_ns, now_ns, self.last_ts_ns)
+        check_sides(bid, ask)
+        self._disagree(code)
+
+    def _disagree(self, code: int) -> NoReturn:
+        raise BackendError(f"the compiled check found {REASONS[code]!r}, which the Python check did not")
+
+
+def _arrays(columns: EventColumns) -> tuple[npt.NDArray[Any], ...]:
+    """Return the columns as compiled code takes them: an absent one is empty."""
+    return (
+        *(_NO_INTS if column is None else column for column in (columns.ts, columns.ts_fallback)),
+        *(
+            _NO_FLOATS if column is None else column
+            for column in (columns.bid, columns.ask, columns.bid_depth, columns.ask_depth)
+        ),
+        *(_NO_LEVELS if column is None else column for column in (columns.bids, columns.asks)),
+        _NO_INTS if columns.kind is None else columns.kind,
+        *(_NO_FLOATS if column is None else column for column in (columns.price, columns.size)),
+        *(_NO_INTS if column is None else column for column in (columns.aggressor, columns.now_ns)),
+    )

@@ -1,0 +1,120 @@
+"""Where everything lies in the two flat arrays of a numba engine.
+
+`i` (int64) starts with a header, and after it come the rings of positions and times; `f` (float64) likewise. The blocks
+of the structures in the header say where their rings lie.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ami_engine.features.schema import FEATURE_INDEX
+
+# An aggregate's block in `i`: cuts of its window, its ring's mask, and the ring's offset in `f`.
+FIRST: Final = 0
+END: Final = 1
+CUT_L: Final = 2
+CUT_R: Final = 3
+CUT_A: Final = 4
+CUT_B: Final = 5
+MASK: Final = 6
+ITEMS: Final = 7
+AGGREGATE_INTS: Final = 8
+
+# A quantile's block: how many samples each heap holds, where their values (in `f`), positions and places (in `i`) lie.
+HIGH_COUNT: Final = 0
+LOW_COUNT: Final = 1
+HIGH_VALUES: Final = 2
+LOW_VALUES: Final = 3
+HIGH_POSITIONS: Final = 4
+LOW_POSITIONS: Final = 5
+PLACES: Final = 6
+QUANTILE_INTS: Final = 7
+
+# A maximum's block: the queue's ends, its values (in `f`) and its positions (in `i`).
+QUEUE_FIRST: Final = 0
+QUEUE_END: Final = 1
+QUEUE_VALUES: Final = 2
+QUEUE_POSITIONS: Final = 3
+QUEUE_INTS: Final = 4
+
+# Integers of the state: the clock, the parameters, then the blocks of the structures.
+LAST_TS: Final = 0
+LAST_BOOK_TS: Final = 1
+HAS_BOOK: Final = 2
+MIDS_SEEN: Final = 3
+OPEN_TRADES: Final = 4  # 1 while trades that followed the last mid are being summed (windows by count alone)
+WINDOW_NS: Final = 5
+WINDOW_STEPS: Final = 6
+VOL_WINDOW: Final = 7
+RUN_LENGTH: Final = 8
+RUN_COUNT: Final = 9
+LEVELS: Final = 10
+MID_MASK: Final = 11  # of every ring with one element a mid of the regime window
+MID_TIMES: Final = 12  # offset in the integers
+TRADE_MASK: Final = 13
+TRADE_PLACES: Final = 14  # offset in the integers: two a trade, mids seen and time
+SOURCES: Final = 15  # a digest of the functions that were compiled for this layout
+FIRST_MID: Final = 16  # number, from 0, of the oldest mid in the regime window
+ZERO: Final = 17  # always 0: where a heap begins
+RETURNS: Final = 18
+RUN: Final = RETURNS + AGGREGATE_INTS
+RUNS: Final = RUN + AGGREGATE_INTS
+PAIRS: Final = RUNS + AGGREGATE_INTS
+TRADES: Final = PAIRS + AGGREGATE_INTS
+SPREADS: Final = TRADES + AGGREGATE_INTS
+DEPTHS: Final = SPREADS + QUANTILE_INTS
+STALENESS: Final = DEPTHS + QUANTILE_INTS
+HEADER_INTS: Final = STALENESS + QUEUE_INTS
+
+# Floats of the state: parameters, the last two-sided book, and three items (middle, back, answer) an aggregate.
+TICK_SIZE: Final = 0
+COST_TICKS: Final = 1
+LAST_MID: Final = 2
+LAST_BID: Final = 3
+LAST_BID_SIZE: Final = 4
+LAST_ASK: Final = 5
+LAST_ASK_SIZE: Final = 6
+LAST_RUN_STD: Final = 7
+NEW_ITEM: Final = 8  # six: what is about to be pushed
+OPEN_SUMS: Final = NEW_ITEM + 6
+RETURNS_F: Final = OPEN_SUMS + 6
+RUN_F: Final = RETURNS_F + 6
+RUNS_F: Final = RUN_F + 6
+PAIRS_F: Final = RUNS_F + 6
+TRADES_F: Final = PAIRS_F + 12
+WEIGHTS: Final = TRADES_F + 18
+
+# What each aggregate is made of: moments, and sums kept as pairs.
+PAIR_SUMS: Final = 1
+TRADE_SUMS: Final = 3
+
+MEDIAN: Final = 0.5
+TENTH: Final = 0.1
+
+ROW_MID: Final = FEATURE_INDEX["mid"]
+ROW_BID: Final = FEATURE_INDEX["bid"]
+ROW_ASK: Final = FEATURE_INDEX["ask"]
+ROW_SPREAD: Final = FEATURE_INDEX["spread"]
+ROW_SPREAD_BPS: Final = FEATURE_INDEX["spread_bps"]
+ROW_DEPTH: Final = FEATURE_INDEX["depth"]
+ROW_BID_DEPTH: Final = FEATURE_INDEX["bid_depth"]
+ROW_ASK_DEPTH: Final = FEATURE_INDEX["ask_depth"]
+ROW_IMBALANCE: Final = FEATURE_INDEX["imbalance"]
+ROW_IMBALANCE_W: Final = FEATURE_INDEX["imbalance_w"]
+ROW_MICROPRICE: Final = FEATURE_INDEX["microprice"]
+ROW_MICROPRICE_ALPHA: Final = FEATURE_INDEX["microprice_alpha_ticks"]
+ROW_VWAP_BID: Final = FEATURE_INDEX["vwap_bid"]
+ROW_VWAP_ASK: Final = FEATURE_INDEX["vwap_ask"]
+ROW_PRESSURE: Final = FEATURE_INDEX["pressure_ticks"]
+ROW_COST: Final = FEATURE_INDEX["cost_ticks"]
+ROW_STALENESS: Final = FEATURE_INDEX["staleness_ms"]
+ROW_SIGMA: Final = FEATURE_INDEX["sigma"]
+ROW_SPIKE: Final = FEATURE_INDEX["sigma_spike_z"]
+ROW_SIGMA_5M: Final = FEATURE_INDEX["sigma_5m"]
+ROW_SPREAD_MED: Final = FEATURE_INDEX["spread_med_5m"]
+ROW_DEPTH_P10: Final = FEATURE_INDEX["depth_p10_5m"]
+ROW_STALENESS_MAX: Final = FEATURE_INDEX["staleness_max_5m"]
+ROW_VWAP: Final = FEATURE_INDEX["vwap_5m"]
+ROW_OFI: Final = FEATURE_INDEX["ofi_5m"]
+ROW_TRADE_IMBALANCE: Final = FEATURE_INDEX["trade_imbalance_5m"]

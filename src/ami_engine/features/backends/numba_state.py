@@ -1,0 +1,218 @@
+"""The two flat arrays of a numba engine: made, grown, and checked when they come from a snapshot."""
+
+from __future__ import annotations
+
+import struct
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ami_engine.features.backends import numba_layout as at
+from ami_engine.features.feature_config import FeatureConfig
+from ami_engine.features.schema import FEATURE_COUNT
+
+__all__ = ["State", "first_state", "grown", "pack", "unpack"]
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+_FIRST_CAPACITY: Final = 512
+_MAX_CAPACITY: Final = 2**40
+_CAPACITIES: Final = struct.Struct("<qq")
+
+_AGGREGATES: Final = (at.RETURNS, at.RUN, at.RUNS, at.PAIRS, at.TRADES)
+_CUTS: Final = (at.FIRST, at.CUT_L, at.CUT_R, at.CUT_A, at.CUT_B, at.END)
+_QUANTILES: Final = ((at.SPREADS, at.MEDIAN), (at.DEPTHS, at.TENTH))
+
+# What of the integers the events move; the rest is parameters and places.
+_MOVING: Final = [
+    *(at.LAST_TS, at.LAST_BOOK_TS, at.HAS_BOOK, at.FIRST_MID, at.MIDS_SEEN, at.OPEN_TRADES, at.SOURCES),
+    *(block + cut for block in _AGGREGATES for cut in _CUTS),
+    *(block + count for block, _ in _QUANTILES for count in (at.HIGH_COUNT, at.LOW_COUNT)),
+    *(at.STALENESS + at.QUEUE_FIRST, at.STALENESS + at.QUEUE_END),
+]
+
+
+class State(NamedTuple):
+    """The arrays, and how many mids and trades of the regime window they have room for (powers of two)."""
+
+    f: FloatArray
+    i: IntArray
+    mid_capacity: int
+    trade_capacity: int
+
+
+class _Ring(NamedTuple):
+    """A ring in `f` (or `i`): where the integers keep its offset, and between which positions it holds something."""
+
+    in_floats: bool
+    offset: int
+    first: int
+    end: int
+    width: int
+    capacity: int
+
+
+def _power_of_two(size: int) -> int:
+    return 1 << max(3, (size - 1).bit_length())
+
+
+def _rings(config: FeatureConfig, mids: int, trades: int) -> list[_Ring]:
+    run_count = config.sigma_long_steps + 2 - config.sigma_short_steps
+    rings = [
+        # A full window holds one more for a moment.
+        _Ring(True, block + at.ITEMS, block + at.FIRST, block + at.END, width, capacity)
+        for block, width, capacity in (
+            (at.RETURNS, 2, _power_of_two(config.vol_window + 1)),
+            (at.RUN, 2, _power_of_two(config.sigma_short_steps + 1)),
+            (at.RUNS, 2, _power_of_two(run_count + 1)),
+            (at.PAIRS, 4, mids),
+            (at.TRADES, 6, trades),
+        )
+    ]
+    for block, _ in _QUANTILES:
+        rings += [
+            _Ring(True, block + at.HIGH_VALUES, at.ZERO, block + at.HIGH_COUNT, 1, mids),
+            _Ring(True, block + at.LOW_VALUES, at.ZERO, block + at.LOW_COUNT, 1, mids),
+            _Ring(False, block + at.HIGH_POSITIONS, at.ZERO, block + at.HIGH_COUNT, 1, mids),
+            _Ring(False, block + at.LOW_POSITIONS, at.ZERO, block + at.LOW_COUNT, 1, mids),
+            _Ring(False, block + at.PLACES, at.FIRST_MID, at.MIDS_SEEN, 1, mids),
+        ]
+    queue = at.STALENESS
+    return [
+        *rings,
+        _Ring(True, queue + at.QUEUE_VALUES, queue + at.QUEUE_FIRST, queue + at.QUEUE_END, 1, mids),
+        _Ring(False, queue + at.QUEUE_POSITIONS, queue + at.QUEUE_FIRST, queue + at.QUEUE_END, 1, mids),
+        _Ring(False, at.MID_TIMES, at.FIRST_MID, at.MIDS_SEEN, 1, mids),
+        _Ring(False, at.TRADE_PLACES, at.TRADES + at.FIRST, at.TRADES + at.END, 2, trades),
+    ]
+
+
+def _sizes(config: FeatureConfig, rings: list[_Ring]) -> tuple[int, int]:
+    """Return how many floats and how many integers the state takes."""
+    floats = sum(ring.width * ring.capacity for ring in rings if ring.in_floats)
+    ints = sum(ring.width * ring.capacity for ring in rings if not ring.in_floats)
+    return at.WEIGHTS + config.levels + floats, at.HEADER_INTS + ints
+
+
+def _empty(config: FeatureConfig, mids: int, trades: int) -> State:
+    rings = _rings(config, mids, trades)
+    float_count, int_count = _sizes(config, rings)
+    f = np.zeros(float_count, np.float64)
+    i = np.zeros(int_count, np.int64)
+    f[at.TICK_SIZE] = config.tick_size
+    f[at.COST_TICKS] = config.cost_ticks
+    f[at.WEIGHTS : at.WEIGHTS + config.levels] = config.level_weights()
+    i[at.WINDOW_NS] = config.window_ns
+    i[at.WINDOW_STEPS] = config.window_steps
+    i[at.VOL_WINDOW] = config.vol_window
+    i[at.RUN_LENGTH] = config.sigma_short_steps
+    i[at.RUN_COUNT] = config.sigma_long_steps + 2 - config.sigma_short_steps
+    i[at.LEVELS] = config.levels
+    i[at.MID_MASK] = mids - 1
+    i[at.TRADE_MASK] = trades - 1
+    next_float, next_int = at.WEIGHTS + config.levels, at.HEADER_INTS
+    for ring in rings:
+        i[ring.offset] = next_float if ring.in_floats else next_int
+        if ring.in_floats:
+            next_float += ring.width * ring.capacity
+        else:
+            next_int += ring.width * ring.capacity
+    for block, ring in zip(_AGGREGATES, rings, strict=False):
+        i[block + at.MASK] = ring.capacity - 1
+    return State(f, i, mids, trades)
+
+
+def first_state(config: FeatureConfig) -> State:
+    """Return the state before the first event."""
+    return _empty(config, _FIRST_CAPACITY, _FIRST_CAPACITY)
+
+
+def grown(config: FeatureConfig, old: State, *, mids: bool = False, trades: bool = False) -> State:
+    """Return the same state with room for twice as many mids, or trades."""
+    new = _empty(config, old.mid_capacity << mids, old.trade_capacity << trades)
+    new.i[_MOVING] = old.i[_MOVING]
+    new.f[: at.WEIGHTS] = old.f[: at.WEIGHTS]
+    old_rings = _rings(config, old.mid_capacity, old.trade_capacity)
+    for before, after in zip(old_rings, _rings(config, new.mid_capacity, new.trade_capacity), strict=True):
+        source, target = (old.f, new.f) if before.in_floats else (old.i, new.i)
+        positions = np.arange(old.i[before.first], old.i[before.end])
+        target[_slots(new.i, after, positions)] = source[_slots(old.i, before, positions)]
+    return new
+
+
+def _slots(i: IntArray, ring: _Ring, positions: IntArray) -> IntArray:
+    starts = i[ring.offset] + (positions & (ring.capacity - 1)) * ring.width
+    return starts[:, None] + np.arange(ring.width)
+
+
+def pack(state: State, row: FloatArray) -> bytes:
+    """Return the state and the row as bytes."""
+    capacities = _CAPACITIES.pack(state.mid_capacity, state.trade_capacity)
+    return b"".join((capacities, row.tobytes(), state.f.tobytes(), state.i.tobytes()))
+
+
+def unpack(config: FeatureConfig, data: bytes) -> tuple[State, FloatArray]:
+    """Return the state and the row of `pack`; ValueError unless compiled code may safely work on them."""
+    _require(len(data) >= _CAPACITIES.size)
+    mids, trades = _CAPACITIES.unpack_from(data)
+    for capacity in (mids, trades):
+        _require(_FIRST_CAPACITY <= capacity <= _MAX_CAPACITY and capacity & (capacity - 1) == 0)
+    float_count, int_count = _sizes(config, _rings(config, mids, trades))
+    _require(len(data) == _CAPACITIES.size + 8 * (FEATURE_COUNT + float_count + int_count))
+    floats = np.frombuffer(data, np.float64, FEATURE_COUNT + float_count, _CAPACITIES.size)
+    ints = np.frombuffer(data, np.int64, int_count, len(data) - 8 * int_count)
+    state = State(floats[FEATURE_COUNT:].copy(), ints.copy(), mids, trades)
+    _check(config, state)
+    return state, floats[:FEATURE_COUNT].copy()
+
+
+def _require(holds: bool | np.bool_) -> None:
+    if not holds:
+        raise ValueError("the snapshot is damaged")
+
+
+def _check(config: FeatureConfig, state: State) -> None:
+    """Refuse integers that would lead compiled code, which checks no bounds, out of its arrays."""
+    i = state.i
+    fixed = _empty(config, state.mid_capacity, state.trade_capacity).i
+    moving = np.zeros(len(i), bool)
+    moving[_MOVING] = True
+    moving[at.HEADER_INTS :] = True
+    _require((i[~moving] == fixed[~moving]).all())
+    for block in _AGGREGATES:
+        cuts = i[[block + cut for cut in _CUTS]]
+        _require(cuts[0] >= 0 and (np.diff(cuts) >= 0).all() and cuts[-1] - cuts[0] <= i[block + at.MASK] + 1)
+    for block, limit in ((at.RETURNS, at.VOL_WINDOW), (at.RUN, at.RUN_LENGTH), (at.RUNS, at.RUN_COUNT)):
+        _require(i[block + at.END] - i[block + at.FIRST] <= i[limit])
+    first, end = int(i[at.FIRST_MID]), int(i[at.MIDS_SEEN])
+    _require(0 <= first <= end and (first == end) == (end == 0) and end - first < state.mid_capacity)
+    _require(not config.window_steps or end - first <= config.window_steps)
+    _require(i[at.PAIRS + at.END] - i[at.PAIRS + at.FIRST] == max(0, end - first - 1))
+    for block, share in _QUANTILES:
+        _check_quantile(state, block, share, first, end)
+    _check_queue(state, first, end)
+
+
+def _check_quantile(state: State, block: int, share: float, first: int, end: int) -> None:
+    i, mask, size = state.i, state.mid_capacity - 1, end - first
+    counts = (int(i[block + at.HIGH_COUNT]), int(i[block + at.LOW_COUNT]))
+    _require(min(counts) >= 0 and sum(counts) == size)
+    _require(counts[1] == (int(share * (size - 1)) + 1 if size else 0))
+    seen = []
+    for tag, count in enumerate(counts):
+        offset = i[block + at.HIGH_POSITIONS + tag]
+        positions = i[offset : offset + count]
+        places = i[i[block + at.PLACES] + (positions & mask)]
+        _require((places == 2 * np.arange(count) + tag).all())
+        seen.append(positions)
+    _require(np.array_equal(np.sort(np.concatenate(seen)), np.arange(first, end)))
+
+
+def _check_queue(state: State, first: int, end: int) -> None:
+    i, mask = state.i, state.mid_capacity - 1
+    head, tail = int(i[at.STALENESS + at.QUEUE_FIRST]), int(i[at.STALENESS + at.QUEUE_END])
+    _require(0 <= head <= tail and tail - head <= end - first and (head == tail) == (first == end))
+    positions = i[i[at.STALENESS + at.QUEUE_POSITIONS] + (np.arange(head, tail) & mask)]
+    _require((np.diff(positions) > 0).all() and (positions >= first).all() and (positions < end).all())
