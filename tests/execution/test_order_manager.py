@@ -152,6 +152,22 @@ def test_a_small_move_is_not_worth_a_place_in_the_queue(venue: Any, moved: float
     assert (do(manager, act(bid=moved), 10_000).submitted == 1) is replaced
 
 
+@pytest.mark.parametrize(("moved", "replaced"), [(0.52, False), (0.5201, True), (0.4901, False), (0.49, True)])
+def test_the_same_holds_for_an_ask(venue: Any, moved: float, replaced: bool) -> None:
+    manager = OrderManager(venue, min_requote_ticks=2.0)
+    do(manager, act(0.4, 0.51), bid=0.40)
+    assert (do(manager, act(0.4, moved), 10_000, bid=0.40).submitted == 1) is replaced
+
+
+def test_a_quote_that_the_market_came_through_moves_back_although_the_model_does_not(venue: Any) -> None:
+    manager = OrderManager(venue)
+    do(manager, act())
+    assert do(manager, act(), 10_000, bid=0.46, ask=0.48) == Actions(submitted=1, canceled=1)
+    assert prices(manager) == {"BUY": 0.47, "SELL": 0.51}
+    assert do(manager, act(), 20_000, bid=0.52, ask=0.54) == Actions(submitted=2, canceled=2)
+    assert prices(manager) == {"BUY": 0.49, "SELL": 0.53}
+
+
 def test_an_old_quote_is_replaced_where_it_stands(venue: Any) -> None:
     manager = OrderManager(venue, order_ttl_ms=2_000)
     do(manager, act(), 0)
@@ -363,6 +379,7 @@ def test_any_other_failure_leaves_the_order_in_doubt_and_the_side_blocked(venue:
         manager.poll(now_ms)
         do(manager, act(bid=0.40 + now_ms % 7 / 100), now_ms)
     assert sum(order.side is Side.BUY for order in venue.submitted()) == 1
+    assert ("cancel", venue.submitted()[0].client_order_id) not in venue.log
     assert manager.open_orders(M)[0].in_doubt
 
 
@@ -427,10 +444,23 @@ def test_a_cancel_in_doubt_blocks_the_side_until_it_is_confirmed(venue: Any) -> 
     do(manager, act(ask=None), 0)
     venue.cancel_plan, venue.lost_takes_effect = [TimeoutError()], True
     assert do(manager, act(bid=0.45, ask=None), 500).in_doubt == 1
-    assert do(manager, act(bid=0.45, ask=None), 9_000) is NOTHING_DONE
     assert manager.worst_case_exposure_usd(M) == pytest.approx(1.0)
-    manager.poll(9_001)
+    assert do(manager, act(bid=0.45, ask=None), 999) is NOTHING_DONE
+    venue.cancel_plan = [TimeoutError()]
+    assert do(manager, act(bid=0.45, ask=None), 1_000).in_doubt == 1  # asked again, and lost again
+    assert do(manager, act(bid=0.45, ask=None), 1_500) is NOTHING_DONE  # "nothing to cancel"
     assert len(venue.submitted()) == 1
+    manager.poll(6_600)
+    assert do(manager, act(bid=0.45, ask=None), 6_600).submitted == 1
+
+
+def test_a_lost_cancel_is_repeated_and_its_quote_replaced_at_once_even_where_it_stands(venue: Any) -> None:
+    manager = OrderManager(venue, refresh_ms=500)
+    do(manager, act(), 0)
+    venue.cancel_plan = [TimeoutError()]
+    do(manager, act(bid=0.45), 500)
+    assert do(manager, act(), 1_000) == Actions(submitted=1, canceled=1)
+    assert prices(manager) == {"BUY": 0.49, "SELL": 0.51}
 
 
 def test_a_cancel_refused_because_the_order_filled_waits_for_the_fill(venue: Any) -> None:
@@ -453,6 +483,17 @@ def test_an_order_that_the_venue_does_not_have_any_more_is_gone_after_some_secon
     assert manager.open_count == 1
     manager.poll(5_600)
     assert manager.open_count == 0
+
+
+def test_an_order_that_the_venue_lists_is_live_whatever_it_said_of_the_cancel(listing_venue: Any) -> None:
+    manager = OrderManager(listing_venue)
+    do(manager, act(ask=None), 0)
+    listing_venue.cancel_plan = [False]
+    do(manager, Action.CANCEL, 500)
+    for now_ms in range(1_000, 20_000, 1_000):
+        manager.poll(now_ms)
+    assert manager.open_count == 1
+    assert do(manager, Action.CANCEL, 20_000) == Actions(canceled=1)
 
 
 def test_a_late_fill_is_booked_and_reopens_nothing(venue: Any) -> None:
@@ -625,6 +666,7 @@ def test_an_order_is_not_closed_while_fills_of_it_are_still_to_come(lookup_venue
         status=OrderStatus.EXPIRED,
     )
     manager.poll(600)
+    assert manager.open_count == 1
     assert do(manager, Action.EXIT, 601, position=2.0) is NOTHING_DONE
     lookup_venue.fill(order, qty=1.5)
     assert len(manager.poll(1_200)) == 1

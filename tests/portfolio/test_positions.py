@@ -69,6 +69,13 @@ def test_tenths_add_up() -> None:
     assert (book.position("X"), book.cash) == (0.0, 0.2)
 
 
+def test_long_numbers_leave_no_dust() -> None:
+    book = Positions()
+    for signed_qty in (0.1234567890123456, 0.7654321098765432, -0.8888888988888888):
+        book.apply(fill(signed_qty, 61_234.56789012345))
+    assert (book.position("X"), book.cash, book.realized) == (0.0, 0.0, 0.0)
+
+
 def test_the_multiplier_scales_money_and_not_prices() -> None:
     book = Positions(instrument=Instrument("ES", tick_size=0.25, multiplier=50))
     book.apply(fill(2, 4_800.25))

@@ -341,8 +341,9 @@ class OrderManager:
             return False
         if working is None:
             return True
-        if working.order.request is not RequestState.NONE:
-            return False
+        if working.order.in_doubt:
+            # A cancel is safe to repeat, and its answer ends the doubt; a submit waits for a lookup or a fill.
+            return working.order.request is RequestState.CANCEL and self._table.cancel(working, tally)
         age_ms = now_ms - working.placed_ms
         has_moved = abs(ticks - working.ticks) >= self._min_requote_ticks and age_ms >= self._refresh_ms
         is_old = 0 < self._ttl_ms < age_ms
