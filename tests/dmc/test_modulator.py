@@ -293,7 +293,8 @@ def test_a_size_that_is_none_holds(size: Any, calm: Calm, calm_struct: Struct) -
 @pytest.mark.parametrize("action", ["BUY", None, 3, object()])
 def test_an_action_that_nobody_knows_holds(action: Any, calm: Calm) -> None:
     final, mismatch = modulate(SimpleNamespace(action=action), RiskPolicy(), calm())
-    assert (final.action, mismatch.flags, mismatch.reason_codes) == (HOLD, ["proposal"], ["proposal_invalid:action"])
+    assert (final.action, final.allowed, final.reasons) == (HOLD, False, ["proposal_invalid:action"])
+    assert (mismatch.flags, mismatch.reason_codes) == (["proposal"], ["proposal_invalid:action"])
 
 
 class ForeignAction(Enum):

@@ -36,6 +36,8 @@ __all__ = ["LadderRow", "guard_ladder", "modulate"]
 # A flag, what was found, and what becomes of quotes when the result is HOLD.
 _Fired = tuple[str, Findings, str]
 
+UNKNOWN_ACTION = "proposal_invalid:action"
+
 # What a 0.1 proposal carries as fields of its own.
 _QUOTE_FIELDS = ("bid_quote", "ask_quote", "size_usd", "post_only")
 
@@ -175,7 +177,7 @@ def _read_order(proposal: Any) -> _Order:
     action = _known_action(getattr(proposal, "action", None))
     if action is None:
         action = HOLD
-        faults.append("proposal_invalid:action")
+        faults.append(UNKNOWN_ACTION)
     params = getattr(proposal, "params", None)
     if type(params) is not dict and not (params is None and type(proposal) is Proposal):
         params = _foreign_params(proposal, params)
@@ -252,7 +254,8 @@ def _resolve(order: _Order, fired: list[_Fired]) -> tuple[FinalDecision, Mismatc
                 action, rank = Action(asked), SEVERITY[asked]
             throttle_ms = max(throttle_ms, finding.throttle_ms)
             cooldown_ms = max(cooldown_ms, finding.cooldown_ms)
-    if action is not proposed:
+    allowed = action is proposed and UNKNOWN_ACTION not in codes
+    if not allowed:
         params, reasons = None, [code for code, asked in codes.items() if asked == action]
     elif action is ACT:
         params, reasons = {**(params or {}), "size_usd": left}, [*reasons, *codes]
@@ -265,7 +268,7 @@ def _resolve(order: _Order, fired: list[_Fired]) -> tuple[FinalDecision, Mismatc
     )
     decision = FinalDecision(
         action=action,
-        allowed=action is proposed,
+        allowed=allowed,
         reasons=reasons,
         mismatch=mismatch,
         throttle_ms=throttle_ms or None,
