@@ -15,6 +15,7 @@ import msgspec
 
 from ami_engine.dmc.context import GuardContext
 from ami_engine.dmc.guards import LATCHING_FLAGS
+from ami_engine.dmc.markouts import Markouts
 from ami_engine.dmc.risk_policy import RiskPolicy
 from ami_engine.errors import ConfigError
 from ami_engine.events import Fill, Side
@@ -23,8 +24,6 @@ from decision_schema.types import Action, FinalDecision, MismatchInfo, Proposal
 
 __all__ = ["Latch", "RiskState"]
 
-MARKOUT_HORIZONS_NS = (15_000_000_000, 60_000_000_000)
-MAX_MARKOUT_FILLS = 256
 NS_PER_DAY = 86_400_000_000_000
 
 # What a window remembers at least. A private policy override may raise a limit while the run goes on, so the window
@@ -64,106 +63,6 @@ class _Window:
         while times and times[0] <= start_ns:
             times.popleft()
         return len(times)
-
-
-class _MarkedFill:
-    """A fill and, for each horizon, its signed markout in ticks; None while the horizon has not passed."""
-
-    __slots__ = ("markouts", "mid", "qty", "sign", "ts_ns")
-
-    def __init__(self, ts_ns: int, sign: int, qty: float, mid: float, markouts: list[float | None]) -> None:
-        self.ts_ns = ts_ns
-        self.sign = sign
-        self.qty = qty
-        self.mid = mid
-        self.markouts = markouts
-
-
-class _Markouts:
-    """Adverse selection of our fills: what the mid did against them at each horizon.
-
-    Fills wait in one queue for each horizon, oldest first, so that nothing is rescanned. The mean over the at most 256
-    fills is taken afresh when one enters or leaves it: no running sum, no drift.
-    """
-
-    __slots__ = ("_adverse", "_dirty", "_fills", "_mid", "_pending", "_tick", "_window_ns")
-
-    def __init__(self, window_ns: int, tick_size: float) -> None:
-        self._window_ns = window_ns
-        self._tick = tick_size
-        self._mid = math.nan
-        self._fills: deque[_MarkedFill] = deque()
-        self._pending: tuple[deque[_MarkedFill], ...] = tuple(deque() for _ in MARKOUT_HORIZONS_NS)
-        self._adverse = [0.0 for _ in MARKOUT_HORIZONS_NS]
-        self._dirty = False
-
-    def on_mid(self, now_ns: int, mid: float) -> None:
-        """Take a new mid: horizons that passed before it are judged by the one before it."""
-        if not 0.0 < mid < math.inf:
-            return
-        if self._fills:
-            self._settle(now_ns - 1)
-            self._mid = mid
-            self._settle(now_ns)
-        else:
-            self._mid = mid
-
-    def on_fill(self, now_ns: int, sign: int, qty: float, mid: float) -> None:
-        if not (0.0 < mid < math.inf and 0.0 < qty < math.inf):
-            return
-        if len(self._fills) == MAX_MARKOUT_FILLS:
-            self._drop_oldest()
-        fill = _MarkedFill(now_ns, sign, qty, mid, [None for _ in MARKOUT_HORIZONS_NS])
-        self._fills.append(fill)
-        for queue in self._pending:
-            queue.append(fill)
-
-    def adverse_ticks(self, now_ns: int) -> list[float]:
-        """Return adverse selection at each horizon, ticks >= 0."""
-        if self._fills:
-            self._settle(now_ns)
-            start_ns = now_ns - self._window_ns
-            while self._fills and self._fills[0].ts_ns <= start_ns:
-                self._drop_oldest()
-        if self._dirty:
-            self._adverse = [self._mean_adverse(i) for i in range(len(MARKOUT_HORIZONS_NS))]
-            self._dirty = False
-        return self._adverse
-
-    def _settle(self, until_ns: int) -> None:
-        for i, queue in enumerate(self._pending):
-            while queue and queue[0].ts_ns + MARKOUT_HORIZONS_NS[i] <= until_ns:
-                fill = queue.popleft()
-                # Before the first mid after a fill, the mid at the fill is still the market's.
-                mid = self._mid if self._mid == self._mid else fill.mid
-                fill.markouts[i] = fill.sign * (fill.mid - mid) / self._tick
-                self._dirty = True
-
-    def _drop_oldest(self) -> None:
-        oldest = self._fills.popleft()
-        for queue in self._pending:
-            if queue and queue[0] is oldest:
-                queue.popleft()
-        self._dirty = True
-
-    def _mean_adverse(self, i: int) -> float:
-        marked = [(fill.qty, markout) for fill in self._fills if (markout := fill.markouts[i]) is not None]
-        if not marked:
-            return 0.0
-        weight = math.fsum(qty for qty, _ in marked)
-        return max(0.0, math.fsum(qty * markout for qty, markout in marked) / weight)
-
-    def to_builtins(self) -> dict[str, Any]:
-        fills = [[fill.ts_ns, fill.sign, fill.qty, fill.mid, fill.markouts] for fill in self._fills]
-        return {"mid": None if math.isnan(self._mid) else self._mid, "fills": fills}
-
-    def load(self, state: dict[str, Any]) -> None:
-        self._mid = math.nan if state["mid"] is None else state["mid"]
-        self._fills = deque(_MarkedFill(*fill) for fill in state["fills"])
-        self._pending = tuple(
-            deque(fill for fill in self._fills if fill.markouts[i] is None) for i in range(len(MARKOUT_HORIZONS_NS))
-        )
-        self._dirty = True
 
 
 class _Money(msgspec.Struct):
@@ -235,7 +134,7 @@ class RiskState:
         self._rate_limits = _Window(p.ops_window_ms * NS_PER_MS, p.max_429_per_window)
         self._reconnects = _Window(p.ops_window_ms * NS_PER_MS, p.max_ws_reconnects_per_window)
         self._quotes = _Window(p.quote_window_ms * NS_PER_MS, p.quote_cap_per_window)
-        self._markouts = _Markouts(p.adverse_window_ms * NS_PER_MS, tick_size)
+        self._markouts = Markouts(p.adverse_window_ms * NS_PER_MS, tick_size)
         self._steps: deque[bool] = deque(maxlen=p.error_window_steps)
         self._errors = 0
         self._last_event_ns: int | None = None
