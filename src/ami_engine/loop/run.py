@@ -286,13 +286,13 @@ class Run:
         self._sequence += 1
         if actions is not NOTHING_DONE:
             counters.add_actions(actions)
+        if decision.mismatch.reason_codes:
+            counters.guarded(decision.mismatch.reason_codes)
         if is_timer:
             counters.timers += 1
         else:
             counters.steps += 1
-            counters.decided(
-                decision.proposal.action, decision.final.action, decision.final.reasons, decision.mismatch.reason_codes
-            )
+            counters.decided(decision.proposal.action, decision.final.action, decision.final.reasons)
             if self._progress is not None and counters.steps % _PROGRESS_EVERY == 0:
                 self._progress(counters.steps)
         counters.timed(times)

@@ -61,7 +61,7 @@ class RunCounters:
         if len(self.bad_places) < _MAX_PLACES:
             self.bad_places.append(str(error))
 
-    def decided(self, proposed: str, final: str, reasons: list[str], codes: list[str]) -> None:
+    def decided(self, proposed: str, final: str, reasons: list[str]) -> None:
         """Count one step's proposal and verdict."""
         counts = self.proposal_counts
         counts[proposed] = counts.get(proposed, 0) + 1
@@ -71,10 +71,12 @@ class RunCounters:
             holds = self.hold_reasons
             for reason in reasons:
                 holds[reason] = holds.get(reason, 0) + 1
-        if codes:
-            mismatches = self.mismatch_reasons
-            for code in codes:
-                mismatches[code] = mismatches.get(code, 0) + 1
+
+    def guarded(self, codes: list[str]) -> None:
+        """Count the reason codes of the guards that fired, at steps and at timers."""
+        mismatches = self.mismatch_reasons
+        for code in codes:
+            mismatches[code] = mismatches.get(code, 0) + 1
 
     def add_actions(self, actions: Actions) -> None:
         """Count what became of a step's orders."""
