@@ -164,7 +164,9 @@ def test_a_quote_that_the_market_came_through_moves_back_although_the_model_does
     do(manager, act())
     assert do(manager, act(), 10_000, bid=0.46, ask=0.48) == Actions(submitted=1, canceled=1)
     assert prices(manager) == {"BUY": 0.47, "SELL": 0.51}
-    assert do(manager, act(), 20_000, bid=0.52, ask=0.54) == Actions(submitted=2, canceled=2)
+    do(manager, act(), 20_000)
+    assert prices(manager) == {"BUY": 0.49, "SELL": 0.51}
+    assert do(manager, act(), 30_000, bid=0.52, ask=0.54) == Actions(submitted=1, canceled=1)
     assert prices(manager) == {"BUY": 0.49, "SELL": 0.53}
 
 
@@ -483,6 +485,16 @@ def test_an_order_that_the_venue_does_not_have_any_more_is_gone_after_some_secon
     assert manager.open_count == 1
     manager.poll(5_600)
     assert manager.open_count == 0
+
+
+def test_a_later_doubt_takes_back_what_an_earlier_answer_said(venue: Any) -> None:
+    manager = OrderManager(venue)
+    do(manager, act(ask=None), 0)
+    venue.cancel_plan = [False, TimeoutError()]
+    do(manager, Action.CANCEL, 500)
+    do(manager, Action.CANCEL, 1_000)
+    manager.poll(9_000)
+    assert manager.open_orders(M)[0].in_doubt
 
 
 def test_an_order_that_the_venue_lists_is_live_whatever_it_said_of_the_cancel(listing_venue: Any) -> None:

@@ -71,8 +71,11 @@ def test_tenths_add_up() -> None:
 
 def test_long_numbers_leave_no_dust() -> None:
     book = Positions()
-    for signed_qty in (0.1234567890123456, 0.7654321098765432, -0.8888888988888888):
-        book.apply(fill(signed_qty, 61_234.56789012345))
+    # In this order the products differ in their last digits, the 29th and on, before they cancel.
+    for part in range(1, 50):
+        book.apply(fill(part * 1e-15 + 0.125, 61_234.56789012345))
+        book.apply(fill(-0.125, 61_234.56789012345))
+    book.apply(fill(-1225e-15, 61_234.56789012345))
     assert (book.position("X"), book.cash, book.realized) == (0.0, 0.0, 0.0)
 
 

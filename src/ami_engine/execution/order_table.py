@@ -137,6 +137,7 @@ class OrderTable:
         if self.now_ms - working.asked_ms < self._retry_ms:
             return False
         working.asked_ms = self.now_ms
+        working.is_said_gone = False
         self._advance(working, Trigger.CANCEL_SENT)
         reply = broker_edge.cancel(self.broker, order_id)
         if reply.answer is Answer.DONE:
@@ -325,7 +326,6 @@ class OrderTable:
             return
         if order.request is RequestState.CANCEL:
             self._advance(working, Trigger.CANCEL_REFUSED)  # still live: to be asked again
-        working.is_said_gone = False
         if not working.place.is_closing:
             self._unsettled.pop(order.client_order_id, None)
 
