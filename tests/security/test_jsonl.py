@@ -50,6 +50,19 @@ def test_numpy_numbers_become_text_too() -> None:
     assert JsonScrubber().clean([np.float64("nan"), np.float32(1.0)])[0] == "NaN"
 
 
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_one_bad_number_among_many_is_found(number: float) -> None:
+    row = {f"feature {index}": float(index) for index in range(26)}
+    assert JsonScrubber().clean(row) is row
+    scrubbed = JsonScrubber().clean({**row, "feature 7": number})
+    assert repr(restore_floats(scrubbed["feature 7"])) == repr(number)
+    assert isinstance(scrubbed["feature 7"], str)
+    assert isinstance(JsonScrubber().clean([*row.values(), number])[-1], str)
+    # Finite numbers whose sum is not are left alone.
+    huge = [1e308] * 10
+    assert JsonScrubber().clean(huge) is huge
+
+
 class _Row(msgspec.Struct, frozen=True):
     mid: float
     spread_bps: float

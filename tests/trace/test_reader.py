@@ -68,6 +68,8 @@ def test_each_kind_of_damage_has_its_reason(tmp_path: Path) -> None:
     assert check(tmp_path, [lines[0], b"\n", lines[1]]) == (1, 2, "not_json")
     assert check(tmp_path, [lines[0], b"[1]\n"]) == (1, 2, "not_a_packet")
     assert check(tmp_path, [lines[0], b'{"run_id":"x"}\n']) == (1, 2, "not_a_packet")
+    assert check(tmp_path, [lines[0], lines[1].replace(b":9000", b":oops")]) == (1, 2, "not_json")
+    assert check(tmp_path, [lines[0], lines[1].replace(b":9000", b":true")]) == (1, 2, "not_a_packet")
     assert check(tmp_path, [lines[0], lines[2]]) == (1, 2, "missing_seq")
     assert check(tmp_path, lines[1:]) == (0, 1, "missing_seq")
     assert check(tmp_path, [lines[0], lines[1], lines[1]]) == (2, 3, "duplicate_seq")
