@@ -55,9 +55,11 @@ class Markouts:
             self._mid = mid
 
     def on_fill(self, now_ns: int, sign: int, qty: float, mid: float) -> None:
-        """Take a fill of ours, `sign` +1 for a buy and -1 for a sell; a mid or size that is no number is passed over."""
+        """Take a fill of ours, `sign` +1 for a buy and -1 for a sell, and the mid; without a mid it is passed over."""
         if not (0.0 < mid < math.inf and 0.0 < qty < math.inf):
             return
+        self._settle(now_ns - 1)
+        self._mid = mid
         if len(self._fills) == MAX_MARKOUT_FILLS:
             self._drop_oldest()
         fill = _MarkedFill(now_ns, sign, qty, mid, [None for _ in MARKOUT_HORIZONS_NS])
@@ -81,9 +83,8 @@ class Markouts:
         for i, queue in enumerate(self._pending):
             while queue and queue[0].ts_ns + MARKOUT_HORIZONS_NS[i] <= until_ns:
                 fill = queue.popleft()
-                # Before the first mid after a fill, the mid at the fill is still the market's.
-                mid = self._mid if self._mid == self._mid else fill.mid
-                fill.markouts[i] = fill.sign * (fill.mid - mid) / self._tick
+                # Invariant: there is a mid once there is a fill.
+                fill.markouts[i] = fill.sign * (fill.mid - self._mid) / self._tick
                 self._dirty = True
 
     def _drop_oldest(self) -> None:
