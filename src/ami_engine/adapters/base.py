@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from ami_engine.events import Fill, MarketEvent, OrderAck, OrderReport, SubmitOrder
 from ami_engine.units import Instrument
@@ -33,7 +33,7 @@ class DataSource(ABC):
         What names the data in a run id: a file's name and size, a generator's parameters.
     """
 
-    is_live: ClassVar[bool] | bool = False
+    is_live: bool = False
     unique_seq: frozenset[str] = frozenset()
     snapshots_only: bool = False
     identity: str = ""

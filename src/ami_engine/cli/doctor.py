@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import os
 import platform
@@ -91,10 +92,10 @@ def _cpu() -> str:
 
 def _build() -> dict[str, str]:
     try:
-        from ami_engine import _core
+        core: Any = importlib.import_module("ami_engine._core")
     except ImportError as error:
         return {"core": f"absent: {error}"}
-    return {str(key): str(value) for key, value in _core.build_info().items()}
+    return {str(key): str(value) for key, value in core.build_info().items()}
 
 
 def _clock() -> dict[str, Any]:

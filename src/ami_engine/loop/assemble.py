@@ -29,7 +29,7 @@ from ami_engine.mdm.decision_engine import DecisionEngine
 from ami_engine.mdm.position_manager import PositionManager
 from ami_engine.portfolio.pnl import Account
 from ami_engine.security.audit import AUDIT_FILE_NAME, AuditLogger
-from ami_engine.trace.trace_logger import TraceLogger
+from ami_engine.trace.trace_logger import FlushPolicy, TraceLogger
 from ami_engine.units import NS_PER_MS, Instrument
 
 __all__ = ["GUARDED", "RunOptions", "assemble"]
@@ -128,7 +128,7 @@ class RunOptions(msgspec.Struct, kw_only=True):
     exits: ExitConfig | None = None
     backend: str = "auto"
     start_cash: float = 0.0
-    flush: str = "interval"
+    flush: FlushPolicy = "interval"
     source_attempts: int = 5
     source_backoff_ms: float = 50.0
 
@@ -327,7 +327,7 @@ def _open_logs(
             run_dir=folder,
             flush=given.flush,
             resume=given.resume,
-            overwrite=given.overwrite,  # type: ignore[arg-type]
+            overwrite=given.overwrite,
         )
     return trace, AuditLogger(folder, clock or clocks.WallClock())
 

@@ -116,7 +116,7 @@ def write_feature_table(
     tick_size = next(iter(instruments.values())).tick_size if instruments else 0.01
     market = Market(
         instruments,
-        default_instrument=instruments.pop("", None) or Instrument("", tick_size=tick_size),
+        default_instrument=instruments.pop("", Instrument("", tick_size=tick_size)),
         config=FeatureConfig(tick_size=tick_size, levels=levels) if levels != 10 else None,
         backend=backend,
         unique_seq=source.unique_seq,

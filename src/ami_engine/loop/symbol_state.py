@@ -6,7 +6,7 @@ advanced in place, because copying rolling windows per event is not affordable; 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 from ami_engine.book import BookApply, OrderBook
@@ -99,7 +99,7 @@ class SymbolState:
         self._keeps_book = not snapshots_only
         self._unique_seq = frozenset(unique_seq)
         self._last_seq: dict[str, int] = {}
-        self._handlers = {
+        self._handlers: dict[type, Callable[[Any, int], None]] = {
             BookSnapshot: self._on_snapshot,
             BookDelta: self._on_delta,
             BookTicker: self._on_ticker,
