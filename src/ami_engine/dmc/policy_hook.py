@@ -24,7 +24,7 @@ PolicyOverride = Callable[[RiskPolicy, Context], RiskPolicy]
 class Audit(Protocol):
     """Where hook failures are written."""
 
-    def record(self, kind: str, **fields: Any) -> Any:
+    def record(self, kind: str, /, **fields: Any) -> Any:
         """Write one line."""
         ...
 

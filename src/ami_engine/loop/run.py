@@ -22,6 +22,7 @@ from ami_engine.security.audit import AuditLogger
 from ami_engine.trace.trace_logger import TraceLogger
 from ami_engine.units import NS_PER_MS
 from decision_schema.packet_v2 import PacketV2
+from decision_schema.types import Action
 
 __all__ = ["Run"]
 
@@ -217,6 +218,8 @@ class Run:
         """Let the risk state remember the verdict and what became of it; quiet the timer of a stale symbol."""
         risk = parts.risk
         risk.on_verdict(now_ns, decision.proposal, decision.final, decision.mismatch)
+        if decision.final.action is Action.STOP and len(self._parts) > 1:
+            self._latch_everywhere(risk.latches(), parts, now_ns)
         has_error = False
         if actions is not NOTHING_DONE:
             if actions.canceled:
@@ -233,6 +236,12 @@ class Run:
         else:
             state.timer_due_ns = now_ns
             self._timers.arm(state, now_ns)
+
+    def _latch_everywhere(self, names: tuple[str, ...], parts: MarketParts, now_ns: int) -> None:
+        """A STOP is the account's, not one market's: what latched in one market latches in all."""
+        for each in self._parts.values():
+            for name in names:
+                each.risk.latch(name, now_ns, f"latched in {parts.market_id}")
 
     def _halt(self, reason: str, parts: MarketParts, now_ns: int) -> None:
         """The broker cannot do, or did, what it must not: every market stops until an operator releases it."""

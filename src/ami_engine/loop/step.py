@@ -158,6 +158,7 @@ def _propose(parts: MarketParts, account: AccountView, now_ms: int, *, is_generi
 def _fill_market(context: GuardContext, parts: MarketParts, *, is_generic: bool) -> None:
     state = parts.state
     context.tp_ticks = parts.tp_ticks
+    context.ops_deny_actions = False
     if is_generic or not state.last_book_ts_ns:
         context.last_event_ts_ms = state.last_ts_ns // NS_PER_MS if is_generic else None
         return

@@ -26,7 +26,7 @@ Model = Callable[..., Any]
 class Audit(Protocol):
     """Where failures of a model are written."""
 
-    def record(self, kind: str, **fields: Any) -> Any:
+    def record(self, kind: str, /, **fields: Any) -> Any:
         """Write one line."""
         ...
 
