@@ -12,7 +12,7 @@ from ami_engine.errors import VenueRejected
 from ami_engine.events import Side, SubmitOrder, TimeInForce
 from ami_engine.execution.executor import Executor, execute
 from ami_engine.units import Instrument
-from decision_schema.types import Action, FinalDecision
+from decision_schema.types import Action, FinalDecision, MismatchInfo
 
 M = "m"
 NOTHING = {"submitted": 0, "canceled": 0, "rejected": 0, "in_doubt": 0, "errors": [], "halt": False}
@@ -88,6 +88,23 @@ def test_a_hold_does_nothing(listing_venue: Any) -> None:
     execute(listing_venue, act(), M)
     assert execute(listing_venue, FinalDecision(Action.HOLD), M) == NOTHING
     assert len(listing_venue.resting) == 2
+
+
+def held_by_guard(quotes: str) -> FinalDecision:
+    return FinalDecision(Action.HOLD, allowed=False, mismatch=MismatchInfo(["spread"], metadata={"quotes": quotes}))
+
+
+def test_a_hold_of_a_guard_takes_quotes_off_where_the_guard_wants_it(listing_venue: Any) -> None:
+    execute(listing_venue, act(), M)
+    assert execute(listing_venue, held_by_guard("leave"), M) == NOTHING
+    assert execute(listing_venue, held_by_guard("pull"), M) == NOTHING | {"canceled": 2}
+
+
+def test_a_broker_that_cannot_cancel_halts_on_a_pull_only_once_it_has_quotes() -> None:
+    executor = Executor(Minimal())
+    assert executor.run(held_by_guard("pull"), M) == NOTHING
+    executor.run(act(), M)
+    assert executor.run(held_by_guard("pull"), M)["halt"]
 
 
 def test_a_cancel_takes_off_the_market_and_a_stop_everything(listing_venue: Any) -> None:

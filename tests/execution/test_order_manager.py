@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from ami_engine.adapters.base import Broker
 from ami_engine.errors import ConfigError, VenueProtocolError, VenueRejected, VenueUnavailable
 from ami_engine.events import Fill, OrderReport, OrderStatus, Side, SubmitOrder, TimeInForce
+from ami_engine.execution.executor import Executor
 from ami_engine.execution.order_manager import NOTHING_DONE, Actions, OrderManager
 from ami_engine.units import Instrument
 from decision_schema.types import Action, FinalDecision
@@ -545,6 +546,15 @@ def test_a_fill_of_an_unknown_order_is_returned_once_and_halts(venue: Any) -> No
     assert "fill_of_unknown_order" in audit.kinds
     manager.clear_halt()
     assert do(manager, act(bid=0.40), 10_002).submitted == 2
+
+
+def test_fills_of_orders_that_an_executor_sent_are_only_passed_on(venue: Any) -> None:
+    manager = OrderManager(venue, halts_on_strangers=False)
+    Executor(venue, run_id="r").run(act(), M)
+    fill = venue.fill(venue.submitted()[0])
+    venue.fills.append(fill)
+    assert manager.poll(1) == [fill]
+    assert manager.halt_reason == ""
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,7 @@ def test_exposure_is_gross_over_markets() -> None:
     assert (account.unrealized_of("B"), account.unrealized_of("none")) == (-4.0, 0.0)
     account.apply(fill(4, 6.0, "B"))
     assert account.exposure_usd() == 60.0
+    assert account.held_markets() == ("A",)
 
 
 def test_an_inverse_position_is_worth_coin_and_exposed_in_usd() -> None:

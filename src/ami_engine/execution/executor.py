@@ -5,7 +5,7 @@ What rests and what is held comes from `Broker.get_state`; the loop, which remem
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from math import isfinite
 from typing import Any, NamedTuple
 
@@ -69,18 +69,20 @@ class Executor:
         self.instrument = instrument
         self.run_id = run_id or f"once-{(clock or WallClock()).now_ns()}"
         self._calls = 0
+        self._quoted: set[str] = set()  # markets where a quote of ours may rest
 
     def run(self, final_decision: Any, market_id: str, mid: float | None = None) -> dict[str, Any]:
         """Carry out `final_decision` in one market.
 
         ACT replaces the quotes of each side by the decision's, and withdraws a side that has none. EXIT cancels the
         market's orders and, once none is left, sends one marketable IOC, reduce-only, for the position less the closing
-        orders in flight. CANCEL cancels the market's orders, STOP those of every market. HOLD does nothing.
+        orders in flight. CANCEL cancels the market's orders, STOP those of every market. HOLD leaves quotes, unless the
+        guard that made it wants them off (``mismatch.metadata["quotes"]`` is "pull").
 
         Parameters
         ----------
         final_decision : FinalDecision
-            Read: `action` and `params`.
+            Read: `action`, `params`, and for a HOLD `mismatch`.
         market_id : str
             The market.
         mid : float or None
@@ -106,6 +108,8 @@ class Executor:
             shot.cancel_all(market_id)
         elif action is Action.STOP:
             shot.cancel_all(None)
+        elif _is_pulled(final_decision) and (market_id in self._quoted or shot.can_know()):
+            shot.cancel_all(market_id)
         return shot.result
 
     def _act(self, shot: _Shot, params: dict[str, Any] | None) -> None:
@@ -122,6 +126,7 @@ class Executor:
             price = self._quote_price(quote, side)
             qty = self._quote_qty(quotes.size_usd, price)
             if qty > 0.0:
+                self._quoted.add(shot.market_id)
                 self._send(shot, side, price, qty, post_only=quotes.post_only)
 
     def _quote_price(self, quote: float, side: Side) -> float:
@@ -184,6 +189,12 @@ class Executor:
                 tif=TimeInForce.IOC if reduce_only else TimeInForce.GTC,
             )
         )
+
+
+def _is_pulled(final_decision: Any) -> bool:
+    """True for a HOLD of a guard that wants resting quotes off."""
+    metadata = getattr(getattr(final_decision, "mismatch", None), "metadata", None)
+    return isinstance(metadata, Mapping) and metadata.get("quotes") == "pull"
 
 
 class _Resting(NamedTuple):
@@ -256,6 +267,10 @@ class _Shot:
             self.result["in_doubt"] += can_sweep
             self.fail(error, halt=not can_sweep)
         return not error
+
+    def can_know(self) -> bool:
+        """True when the broker itself can find out what rests; one that cannot has nothing to pull before a quote."""
+        return broker_edge.supports(self.broker, "cancel_all") or self._state().get("open_orders") is not None
 
     def read_view(self) -> _View:
         """Ask the broker what it holds of the market, and what rests there."""

@@ -92,6 +92,9 @@ class OrderManager:
         Goes into the client order ids: two runs that may meet at one venue must differ in it.
     audit : AuditSink or None
         Gets a line for every request, refusal, doubt and protocol error.
+    halts_on_strangers : bool
+        A fill of an order that was not sent from here is booked and halts the run. False only books it: for a run whose
+        orders are sent by an `Executor`.
 
     Raises
     ------
@@ -113,6 +116,7 @@ class OrderManager:
         instruments: Mapping[str, Instrument] | None = None,
         run_id: str = "",
         audit: AuditSink | None = None,
+        halts_on_strangers: bool = True,
     ) -> None:
         for name, value in (
             ("refresh_ms", refresh_ms),
@@ -133,7 +137,13 @@ class OrderManager:
         self._instruments = dict(instruments or {})
         self._run_id = run_id
         self._markets: dict[str, _Market] = {}
-        self._table = OrderTable(broker, retry_ms=refresh_ms, audit=audit, on_change=self._on_change)
+        self._table = OrderTable(
+            broker,
+            retry_ms=refresh_ms,
+            audit=audit,
+            halts_on_strangers=halts_on_strangers,
+            on_change=self._on_change,
+        )
         self._is_stopped = False
 
     # What the loop asks. ------------------------------------------------------------------------------------------

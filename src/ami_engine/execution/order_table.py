@@ -75,12 +75,20 @@ class OrderTable:
         A cancel that was not confirmed is asked again, and a doubt looked up again, at the earliest after so long.
     audit : AuditSink or None
         Gets a line for every request, refusal, doubt and protocol error.
+    halts_on_strangers : bool
+        A fill of an order that was not sent from here halts; False where others trade through the same broker.
     on_change : callable
         Called with the order after each change of it, and True when a fill made the change.
     """
 
     def __init__(
-        self, broker: Broker, *, retry_ms: float, audit: AuditSink | None, on_change: Callable[[Working, bool], None]
+        self,
+        broker: Broker,
+        *,
+        retry_ms: float,
+        audit: AuditSink | None,
+        halts_on_strangers: bool,
+        on_change: Callable[[Working, bool], None],
     ) -> None:
         self.broker = broker
         self.now_ms = 0
@@ -92,6 +100,7 @@ class OrderTable:
         self._retry_ms = retry_ms
         self._lookup_every_ms = max(retry_ms, _MIN_LOOKUP_MS)
         self._audit = audit
+        self._halts_on_strangers = halts_on_strangers
         self._on_change = on_change
         self._closed: OrderedDict[str, Working] = OrderedDict()
         self._unsettled: dict[str, Working] = {}
@@ -246,8 +255,9 @@ class OrderTable:
         self._unknown_trades[key] = None
         if len(self._unknown_trades) > _CLOSED_KEPT:
             self._unknown_trades.popitem(last=False)
-        self.record("fill_of_unknown_order", fill=fill)
-        self.halt(f"trade {fill.trade_id} belongs to order {fill.client_order_id!r}, which is not ours")
+        if self._halts_on_strangers:
+            self.record("fill_of_unknown_order", fill=fill)
+            self.halt(f"trade {fill.trade_id} belongs to order {fill.client_order_id!r}, which is not ours")
         return True
 
     # Doubts. ------------------------------------------------------------------------------------------------------
