@@ -144,6 +144,8 @@ def assemble(source: DataSource, broker: Broker, *, should_stop: Callable[[], bo
     given = _options(options)
     instruments = dict(source.instruments())
     default = _default_instrument(given, instruments)
+    if given.market_id is not None and len(instruments) > 1:
+        raise ConfigError(f"`market_id` names one market; the source has {len(instruments)}: {', '.join(instruments)}")
     policy = given.risk_policy or RiskPolicy()
     quoting = given.quoting or QuotingConfig()
     exits = given.exits or ExitConfig()
@@ -175,7 +177,9 @@ def assemble(source: DataSource, broker: Broker, *, should_stop: Callable[[], bo
     engine = given.decision_engine or DecisionEngine(confidence_threshold=config.confidence_threshold, audit=audit)
 
     def parts_for(state: SymbolState) -> MarketParts:
-        market_id = given.market_id or state.symbol or "default"
+        # One name fits one market: a second symbol keeps its own.
+        is_named = given.market_id is not None and (not market.states or next(iter(market.states)) == state.symbol)
+        market_id = given.market_id if is_named and given.market_id else state.symbol or "default"
         tick_size = state.instrument.tick_size
         positions = given.position_manager or PositionManager(
             tp_ticks=exits.tp_ticks, sl_ticks=exits.sl_ticks, tick_size=tick_size, T_max_ms=exits.T_max_ms
@@ -208,6 +212,7 @@ def assemble(source: DataSource, broker: Broker, *, should_stop: Callable[[], bo
             instruments=order_instruments,
             run_id=run_id,
             audit=audit,
+            halts_on_strangers=given.executor is None,
         ),
         executor=given.executor,
         account=Account(order_instruments, instrument=default, cash=given.start_cash),
@@ -239,6 +244,8 @@ def _options(options: Mapping[str, Any]) -> RunOptions:
     given = RunOptions(**options)
     if given.resume and given.overwrite:
         raise ConfigError("`resume` and `overwrite` exclude each other, both were True")
+    if given.market_id == "":
+        raise ConfigError("`market_id` must not be empty")
     if given.on_bad_event not in ("skip", "stop"):
         raise ConfigError(f"`on_bad_event` must be 'skip' or 'stop', was {given.on_bad_event!r}")
     return given
