@@ -5,6 +5,7 @@
 
 namespace nb = nanobind;
 
+void bind_build_info(nb::module_& m);
 void bind_errors(nb::module_& m);
 void bind_rolling(nb::module_& m);
 void bind_feature_vector(nb::module_& m);
@@ -14,6 +15,11 @@ void bind_features(nb::module_& m);
 NB_MODULE(_core, m) {
     m.doc() = "Compiled core of ami_engine: features, rolling statistics, order books.";
     m.attr("SCHEMA_HASH") = ami::kSchemaHash;
+#ifdef NDEBUG
+    // Objects that are alive when the interpreter ends are its business, not something to tell a user about.
+    nb::set_leak_warnings(false);
+#endif
+    bind_build_info(m);
     bind_errors(m);
     bind_rolling(m);
     bind_feature_vector(m);
