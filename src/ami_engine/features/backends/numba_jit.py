@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from functools import cache
+from functools import cached_property
 from operator import index
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final, NamedTuple, NoReturn
+from typing import Any, Final, NoReturn, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,15 @@ except ImportError as error:
     raise BackendError(f"the package `numba` cannot be imported: {error}") from error
 
 from ami_engine.features import schema
-from ami_engine.features.backends import event_checks, numba_kernels, numba_layout, numba_rolling
+from ami_engine.features.backends import (
+    event_checks,
+    numba_batch,
+    numba_book,
+    numba_kernels,
+    numba_layout,
+    numba_order,
+    numba_rolling,
+)
 from ami_engine.features.backends.event_checks import (
     REASONS,
     BookSide,
@@ -34,8 +42,10 @@ from ami_engine.features.backends.event_checks import (
     read_side,
     unless_taken,
 )
-from ami_engine.features.backends.numba_kernels import GROW_MIDS, push_book, push_quote, push_rows, push_trade
+from ami_engine.features.backends.numba_batch import push_rows
+from ami_engine.features.backends.numba_kernels import GROW_MIDS, push_book, push_quote, push_trade
 from ami_engine.features.backends.numba_layout import LAST_TS
+from ami_engine.features.backends.numba_rolling import COMPILE_OPTIONS
 from ami_engine.features.backends.numba_state import State, first_state, grown, pack, unpack
 from ami_engine.features.backends.state_bytes import seal, unseal
 from ami_engine.features.columns import EventColumns, RunReport
@@ -48,6 +58,8 @@ FloatArray = npt.NDArray[np.float64]
 _STATE: Final = "float64[::1], int64[::1], float64[::1]"
 _FLOATS: Final = "float64[::1]"
 _INTS: Final = "int64[::1]"
+_PAIR: Final = "float64, float64"
+_SIDE: Final = "float64[:, ::1]"
 _LEVELS: Final = "float64[:, :, ::1]"
 _COLUMNS: Final = (
     _INTS, _INTS, _FLOATS, _FLOATS, _FLOATS, _FLOATS, _LEVELS, _LEVELS, _INTS, _FLOATS, _FLOATS, _INTS, _INTS
@@ -58,81 +70,114 @@ _NO_INTS: Final = np.empty(0, np.int64)
 _NO_LEVELS: Final = np.empty((0, 0, 2))
 
 
-class _EntryPoints(NamedTuple):
-    push_quote: Callable[..., int]
-    push_book: Callable[..., int]
-    push_trade: Callable[..., int]
-    push_rows: Callable[..., tuple[int, int]]
-
-
-def _sources(modules: tuple[ModuleType, ...]) -> str:
-    """Return a digest of what is compiled: numba's cache knows only the file of the function that it caches."""
+def _digest(modules: tuple[ModuleType, ...]) -> str:
+    """Return a digest of the modules' sources; empty where they cannot be read."""
     digest = hashlib.sha256()
-    for module in modules:
-        digest.update(Path(str(module.__file__)).read_bytes())
+    try:
+        for module in modules:
+            digest.update(Path(str(module.__file__)).read_bytes())
+    except OSError:
+        return ""
     return digest.hexdigest()
 
 
 def _compile(signature: str, function: Callable[..., Any], *, nogil: bool = False) -> Callable[..., Any]:
-    """Compile with the cache where there is a place for one: beside this file, or NUMBA_CACHE_DIR."""
+    """Compile, through the cache where there is a place for one: beside this file, or NUMBA_CACHE_DIR."""
+    compiler: Any
     try:
-        return njit(signature, error_model="numpy", nogil=nogil, cache=True)(function)  # type: ignore[no-any-return]
+        compiler = njit(signature, nogil=nogil, cache=True, **COMPILE_OPTIONS)
+        return cast(Callable[..., Any], compiler(function))
     except (RuntimeError, OSError):
-        return njit(signature, error_model="numpy", nogil=nogil)(function)  # type: ignore[no-any-return]
+        compiler = njit(signature, nogil=nogil, **COMPILE_OPTIONS)
+        return cast(Callable[..., Any], compiler(function))
 
 
-@cache
-def _entry_points() -> _EntryPoints:
-    try:
-        sources = _sources((schema, event_checks, numba_layout, numba_rolling, numba_kernels))
-    except OSError:
-        sources = ""
-    return _entry_points_of(sources)
+class _EntryPoints:
+    """What Python calls, each compiled when it is first asked for.
+
+    Each function closes over `sources`, and numba keys its cache by what a function closes over. By itself it would not
+    see a change in the modules that are compiled into the function. The test itself is never true.
+    """
+
+    def __init__(self, sources: str) -> None:
+        self._sources = sources
+
+    @cached_property
+    def push_quote(self) -> Callable[..., int]:
+        sources: str | None = self._sources
+
+        def enter_quote(
+            f: Any,
+            i: Any,
+            row: Any,
+            ts_ns: int,
+            bid: float,
+            ask: float,
+            bid_depth: float,
+            ask_depth: float,
+            now_ns: int,
+        ) -> int:
+            if sources is None:
+                return 0
+            return push_quote(f, i, row, ts_ns, bid, ask, bid_depth, ask_depth, now_ns)
+
+        return _compile(f"int64({_STATE}, int64, {_PAIR}, {_PAIR}, int64)", enter_quote)
+
+    @cached_property
+    def push_book(self) -> Callable[..., int]:
+        sources: str | None = self._sources
+
+        def enter_book(
+            f: Any,
+            i: Any,
+            row: Any,
+            ts_ns: int,
+            bids: Any,
+            asks: Any,
+            now_ns: int,
+            bid: float,
+            ask: float,
+            padded: bool,
+        ) -> int:
+            if sources is None:
+                return 0
+            return push_book(f, i, row, ts_ns, bids, asks, now_ns, bid, ask, padded)
+
+        return _compile(f"int64({_STATE}, int64, {_SIDE}, {_SIDE}, int64, {_PAIR}, boolean)", enter_book)
+
+    @cached_property
+    def push_trade(self) -> Callable[..., int]:
+        sources: str | None = self._sources
+
+        def enter_trade(
+            f: Any, i: Any, row: Any, ts_ns: int, price: float, size: float, aggressor: int, now_ns: int
+        ) -> int:
+            if sources is None:
+                return 0
+            return push_trade(f, i, row, ts_ns, price, size, aggressor, now_ns)
+
+        return _compile(f"int64({_STATE}, int64, {_PAIR}, int64, int64)", enter_trade)
+
+    @cached_property
+    def push_rows(self) -> Callable[..., tuple[int, int]]:
+        sources: str | None = self._sources
+
+        def enter_rows(
+            f: Any, i: Any, row: Any, columns: Any, ns_per_ts: int, start: int, out: Any, counts: Any, firsts: Any
+        ) -> tuple[int, int]:
+            if sources is None:
+                return 0, 0
+            return push_rows(f, i, row, columns, ns_per_ts, start, out, counts, firsts)
+
+        columns = f"Tuple(({', '.join(_COLUMNS)}))"
+        signature = f"UniTuple(int64, 2)({_STATE}, {columns}, int64, int64, {_SIDE}, {_INTS}, {_INTS})"
+        return _compile(signature, enter_rows, nogil=True)
 
 
-def _entry_points_of(sources: str) -> _EntryPoints:
-    # Each function below closes over `sources`, and numba keys its cache by what a function closes over: a change of
-    # any compiled module is a change of key. The test itself is never true.
-    def enter_quote(
-        f: Any, i: Any, row: Any, ts_ns: int, bid: float, ask: float, bid_depth: float, ask_depth: float, now_ns: int
-    ) -> int:
-        if sources is None:
-            return 0
-        return push_quote(f, i, row, ts_ns, bid, ask, bid_depth, ask_depth, now_ns)
-
-    def enter_book(
-        f: Any, i: Any, row: Any, ts_ns: int, bids: Any, asks: Any, now_ns: int, bid: float, ask: float, is_padded: bool
-    ) -> int:
-        if sources is None:
-            return 0
-        return push_book(f, i, row, ts_ns, bids, asks, now_ns, bid, ask, is_padded)
-
-    def enter_trade(
-        f: Any, i: Any, row: Any, ts_ns: int, price: float, size: float, aggressor: int, now_ns: int
-    ) -> int:
-        if sources is None:
-            return 0
-        return push_trade(f, i, row, ts_ns, price, size, aggressor, now_ns)
-
-    def enter_rows(
-        f: Any, i: Any, row: Any, columns: Any, ns_per_ts: int, start: int, out: Any, counts: Any, firsts: Any
-    ) -> tuple[int, int]:
-        if sources is None:
-            return 0, 0
-        return push_rows(f, i, row, columns, ns_per_ts, start, out, counts, firsts)
-
-    floats = "float64, float64"
-    levels = "float64[:, ::1], float64[:, ::1]"
-    return _EntryPoints(
-        _compile(f"int64({_STATE}, int64, {floats}, {floats}, int64)", enter_quote),
-        _compile(f"int64({_STATE}, int64, {levels}, int64, {floats}, boolean)", enter_book),
-        _compile(f"int64({_STATE}, int64, {floats}, int64, int64)", enter_trade),
-        _compile(
-            f"UniTuple(int64, 2)({_STATE}, Tuple(({', '.join(_COLUMNS)})), int64, int64, float64[:, ::1], {_INTS}, {_INTS})",
-            enter_rows,
-            nogil=True,
-        ),
-    )
+_COMPILED_FROM: Final = (
+    schema, event_checks, numba_layout, numba_rolling, numba_order, numba_book, numba_kernels, numba_batch
+)  # fmt: skip
+_ENTRY_POINTS: Final = _EntryPoints(_digest(_COMPILED_FROM))
 
 
 class NumbaEngine:
@@ -160,7 +205,7 @@ class NumbaEngine:
         self.config = config
         self.row: FloatArray = np.full(schema.FEATURE_COUNT, np.nan)
         self._weights = config.level_weights()
-        self._compiled = _entry_points()
+        self._compiled = _ENTRY_POINTS
         self._set_state(first_state(config))
 
     def _set_state(self, state: State) -> None:

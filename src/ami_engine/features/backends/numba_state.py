@@ -27,7 +27,7 @@ _QUANTILES: Final = ((at.SPREADS, at.MEDIAN), (at.DEPTHS, at.TENTH))
 
 # What of the integers the events move; the rest is parameters and places.
 _MOVING: Final = [
-    *(at.LAST_TS, at.LAST_BOOK_TS, at.HAS_BOOK, at.FIRST_MID, at.MIDS_SEEN, at.OPEN_TRADES, at.SOURCES),
+    *(at.LAST_TS, at.LAST_BOOK_TS, at.HAS_BOOK, at.FIRST_MID, at.MIDS_SEEN, at.OPEN_TRADES),
     *(block + cut for block in _AGGREGATES for cut in _CUTS),
     *(block + count for block, _ in _QUANTILES for count in (at.HIGH_COUNT, at.LOW_COUNT)),
     *(at.STALENESS + at.QUEUE_FIRST, at.STALENESS + at.QUEUE_END),
@@ -143,8 +143,9 @@ def grown(config: FeatureConfig, old: State, *, mids: bool = False, trades: bool
 
 
 def _slots(i: IntArray, ring: _Ring, positions: IntArray) -> IntArray:
-    starts = i[ring.offset] + (positions & (ring.capacity - 1)) * ring.width
-    return starts[:, None] + np.arange(ring.width)
+    starts: IntArray = i[ring.offset] + (positions & (ring.capacity - 1)) * ring.width
+    slots: IntArray = starts[:, None] + np.arange(ring.width)
+    return slots
 
 
 def pack(state: State, row: FloatArray) -> bytes:
