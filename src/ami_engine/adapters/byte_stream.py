@@ -48,8 +48,9 @@ def file_identity(path: Path) -> str:
 class LineStream:
     """The lines of a plain or gzip file, without their line ends; gzip is told by its magic bytes, not by the name.
 
-    `next_line` returns None at the end, for ever. A gzip stream that is cut or damaged first gives every whole line
-    before the damage, then raises `EventError` once, then is at its end.
+    `next_line` returns None at the end, for ever. A gzip stream that is cut gives every whole line before the cut, then
+    raises `EventError` once, then is at its end. One that is damaged inside may give wrong lines before its error: gzip
+    tells only at the end of a member.
 
     Parameters
     ----------
@@ -89,7 +90,7 @@ class LineStream:
         self._is_done = False
 
     def next_line(self) -> bytes | None:
-        """Return the next line, None at the end; EventError (reason ``truncated``) when the stream is damaged."""
+        """Return the next line, None at the end; EventError (truncated, malformed) when the stream is damaged."""
         if self._pushed_back:
             self.position += 1
             return self._pushed_back.pop()
@@ -167,7 +168,7 @@ class LineStream:
         try:
             return self._inflate()
         except zlib.error as error:
-            self._damage(f"gzip stream is damaged: {error}")
+            self._damage(f"gzip stream is damaged: {error}", "malformed")
             return None
 
     def _inflate(self) -> bytes | None:
@@ -189,8 +190,8 @@ class LineStream:
             if data:
                 return data
             if not raw and not self._inflater.eof:
-                self._damage("gzip stream is cut: the file is not whole")
+                self._damage("gzip stream is cut: the file is not whole", "truncated")
                 return None
 
-    def _damage(self, message: str) -> None:
-        self._pending = EventError(message, reason="truncated")
+    def _damage(self, message: str, reason: str) -> None:
+        self._pending = EventError(message, reason=reason)

@@ -31,7 +31,7 @@ from ami_engine.errors import ConfigError
 __all__ = ["ColumnMap", "LevelColumns", "Positions"]
 
 Column = str | int
-Columns = list[str] | list[int] | str
+Columns = list[str | int] | str
 
 _TIME_COLUMNS = ("ts", "recv_ts", "exch_ts")
 _COMMON = {*_TIME_COLUMNS, "symbol", "seq"}
@@ -55,7 +55,7 @@ class LevelColumns(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Parameters
     ----------
-    bid_price, bid_size, ask_price, ask_size : list of str or of int, or str
+    bid_price, bid_size, ask_price, ask_size : list of (str or int), or str
         Columns of each level; a string such as ``"asks[{i}].price"`` stands for `count` of them.
     count : int
         Levels a pattern stands for.

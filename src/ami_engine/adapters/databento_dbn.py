@@ -37,15 +37,17 @@ _F_LAST = 128
 _NO_CHANGE = (b"F", b"N")
 _PRICED = (b"A", b"M")
 _AGGRESSORS = {b"B": 1, b"A": -1, b"N": 0}
-_RTYPE_TRADE, _RTYPE_MBP_1, _RTYPE_MBP_10, _RTYPE_SYMBOL, _RTYPE_MBO = 0x00, 0x01, 0x0A, 0x16, 0xA0
+_RTYPE_TRADE, _RTYPE_MBP_1, _RTYPE_MBP_10, _RTYPE_MBO = 0x00, 0x01, 0x0A, 0xA0
+_RTYPE_SYMBOL, _RTYPE_SYSTEM = 0x16, 0x17
 
+# Times are read as signed, so that an undefined one (all bits set) is -1 and not a year in the far future.
 # length, rtype, publisher, instrument, ts_event | order, price, size, flags, channel, action, side, ts_recv, delta, seq
-_MBO = struct.Struct("<BBHIQQqIBBccQiI")
+_MBO = struct.Struct("<BBHIqQqIBBccqiI")
 # ... | price, size, action, side, flags, depth, ts_recv, ts_in_delta, sequence
-_TRADE = struct.Struct("<BBHIQqIccBBQiI")
+_TRADE = struct.Struct("<BBHIqqIccBBqiI")
 _LEVEL = "qqIIII"  # bid price, ask price, bid size, ask size, bid count, ask count
-_MBP_1 = struct.Struct("<BBHIQqIccBBQiI" + _LEVEL)
-_MBP_10 = struct.Struct("<BBHIQqIccBBQiI" + _LEVEL * 10)
+_MBP_1 = struct.Struct("<BBHIqqIccBBqiI" + _LEVEL)
+_MBP_10 = struct.Struct("<BBHIqqIccBBqiI" + _LEVEL * 10)
 _FIRST_LEVEL = 14
 
 # The order book counts in units of 1e-8: exact for every tick in use, and below the book's 1e14 up to a price of 1e6.
@@ -95,10 +97,10 @@ class DbnReader(FeedReader):
         super().__init__(open_for_reading(path), symbol=symbol, instruments=instruments)
         self._chunks = _DbnChunks(Path(path))
         self.metadata = self._chunks.metadata
-        schema = str(self.metadata.schema)
-        if schema not in SCHEMAS:
+        schema = self.metadata.schema  # None in live captures, which may hold several
+        if schema is not None and str(schema) not in SCHEMAS:
             self.close()
-            raise ConfigError(f"{path}: holds schema {schema!r}; what can be read is {', '.join(SCHEMAS)}")
+            raise ConfigError(f"{path}: holds schema {str(schema)!r}; what can be read is {', '.join(SCHEMAS)}")
         self._levels = levels
         self._symbols = _SymbolTable(self.metadata)
         self._known_symbols = self._symbols.known()
@@ -155,6 +157,8 @@ class DbnReader(FeedReader):
         if data[1] == _RTYPE_SYMBOL:
             self._symbols.add_live(record)
             return None
+        if data[1] == _RTYPE_SYSTEM:  # heartbeats of a live session
+            return None
         raise EventError(
             f"record type {type(record).__name__} is neither book nor trade", reason="unknown_kind", field="rtype"
         )
@@ -167,45 +171,30 @@ class DbnReader(FeedReader):
         return _trade(event_ns, recv_ns, symbol, seq, price, size, side)
 
     def _read_mbp_1(self, data: bytes) -> MarketEvent | None:
-        (
-            _,
-            _,
-            _,
-            instrument,
-            event_ns,
-            price,
-            size,
-            action,
-            side,
-            _,
-            _,
-            recv_ns,
-            _,
-            seq,
-            bid,
-            ask,
-            bid_size,
-            ask_size,
-        ) = _MBP_1.unpack_from(data)[:18]
+        fields = _MBP_1.unpack_from(data)
+        _, _, _, instrument, event_ns, price, size, action, side, _, _, recv_ns, _, seq = fields[:_FIRST_LEVEL]
         symbol = self._symbols.name(instrument, recv_ns)
         if self.symbol and self._is_other_symbol(symbol):
             return None
-        has_bid, has_ask = bid != _UNDEFINED_PRICE and bid_size > 0, ask != _UNDEFINED_PRICE and ask_size > 0
+        bid, ask, bid_size, ask_size = fields[_FIRST_LEVEL : _FIRST_LEVEL + 4]
+        if bid == _UNDEFINED_PRICE or bid_size == 0:
+            bid = bid_size = 0
+        if ask == _UNDEFINED_PRICE or ask_size == 0:
+            ask = ask_size = 0
         snapshot = BookSnapshot(
-            event_ns,
+            max(event_ns, 0),
             recv_ns,
             symbol,
             seq,
-            bid / _PRICE_SCALE if has_bid else 0.0,
-            ask / _PRICE_SCALE if has_ask else 0.0,
-            float(bid_size) if has_bid else 0.0,
-            float(ask_size) if has_ask else 0.0,
+            bid / _PRICE_SCALE,
+            ask / _PRICE_SCALE,
+            float(bid_size),
+            float(ask_size),
         )
         if action != b"T":
             return snapshot
-        trade = _trade(event_ns, recv_ns, symbol, seq, price, size, side)
         self._ready.append(snapshot)
-        return trade
+        return _trade(event_ns, recv_ns, symbol, seq, price, size, side)
 
     def _read_mbp_10(self, data: bytes) -> MarketEvent | None:
         fields = _MBP_10.unpack_from(data)
@@ -217,12 +206,11 @@ class DbnReader(FeedReader):
         asks = _levels(fields[_FIRST_LEVEL + 1 :: 6], fields[_FIRST_LEVEL + 3 :: 6])
         bid, bid_depth = bids[0] if bids else (0.0, 0.0)
         ask, ask_depth = asks[0] if asks else (0.0, 0.0)
-        snapshot = BookSnapshot(event_ns, recv_ns, symbol, seq, bid, ask, bid_depth, ask_depth, bids, asks)
+        snapshot = BookSnapshot(max(event_ns, 0), recv_ns, symbol, seq, bid, ask, bid_depth, ask_depth, bids, asks)
         if action != b"T":
             return snapshot
-        trade = _trade(event_ns, recv_ns, symbol, seq, price, size, side)
         self._ready.append(snapshot)
-        return trade
+        return _trade(event_ns, recv_ns, symbol, seq, price, size, side)
 
     def _read_mbo(self, data: bytes) -> MarketEvent | None:
         _, _, _, instrument, event_ns, order, price, size, flags, _, action, side, recv_ns, _, seq = _MBO.unpack_from(
@@ -273,7 +261,7 @@ class DbnReader(FeedReader):
         asks[:, 0] /= _BOOK_SCALE
         bid, bid_depth = bids[0].tolist() if len(bids) else (0.0, 0.0)
         ask, ask_depth = asks[0].tolist() if len(asks) else (0.0, 0.0)
-        return BookSnapshot(event_ns, recv_ns, symbol, seq, bid, ask, bid_depth, ask_depth, bids, asks)
+        return BookSnapshot(max(event_ns, 0), recv_ns, symbol, seq, bid, ask, bid_depth, ask_depth, bids, asks)
 
 
 class _DbnChunks:
@@ -402,7 +390,7 @@ def _day_ns(day: Date) -> int:
 def _trade(event_ns: int, recv_ns: int, symbol: str, seq: int, price: int, size: int, side: bytes) -> Trade:
     if price == _UNDEFINED_PRICE:
         raise EventError("`price` of a trade is undefined", reason="missing_field", field="price")
-    return Trade(event_ns, recv_ns, symbol, seq, price / _PRICE_SCALE, float(size), _AGGRESSORS.get(side, 0))
+    return Trade(max(event_ns, 0), recv_ns, symbol, seq, price / _PRICE_SCALE, float(size), _AGGRESSORS.get(side, 0))
 
 
 def _levels(prices: tuple[int, ...], sizes: tuple[int, ...]) -> list[tuple[float, float]]:

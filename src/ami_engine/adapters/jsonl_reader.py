@@ -80,7 +80,9 @@ class JsonlReader(FeedReader):
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = pathlib.Path(folder, "quotes.jsonl")
     ...     _ = path.write_text('{"bid": 0.49, "ask": 0.51, "ts_ms": 7}\\n')
-    ...     JsonlReader(path, symbol="X").next_event().recv_ts_ns
+    ...     reader = JsonlReader(path, symbol="X")
+    ...     reader.next_event().recv_ts_ns
+    ...     reader.close()
     7000000
     """
 

@@ -104,6 +104,7 @@ def open_source(
     ...     _ = path.write_text('{"bid": 0.49, "ask": 0.51, "ts_ms": 7}\\n')
     ...     source = open_source(path, symbol="X", tick_size=0.01)
     ...     source.next_event().symbol, source.instruments()["X"].tick_size
+    ...     source.close()
     ('X', 0.01)
     """
     paths = _split_pair(path_or_pair)
