@@ -500,3 +500,23 @@ def test_off_the_main_thread_it_runs_without_signals() -> None:
     thread.start()
     thread.join()
     assert result[0]["steps"] == 50
+
+
+def test_a_brokers_error_text_is_redacted_everywhere(tmp_path: Path) -> None:
+    class Leaky(RecordingBroker):
+        def submit_order(self, order: Any) -> None:
+            raise ConnectionError("POST /order?api_secret=canary-9d21 failed")
+
+    summary = run_loop(source=ListSource([book(0), book(10)]), broker=Leaky(), run_dir=tmp_path)
+    assert summary["error_count"] > 0
+    assert "canary" not in str(summary)
+    for file in tmp_path.iterdir():
+        assert "canary" not in file.read_text()
+
+
+def test_a_resumed_run_repeats_no_client_order_id(tmp_path: Path) -> None:
+    first, second = RecordingBroker(), RecordingBroker()
+    run_loop(source=ListSource([book(0), book(10)]), broker=first, run_dir=tmp_path)
+    run_loop(source=ListSource([book(0), book(10)]), broker=second, run_dir=tmp_path, resume=True)
+    ids = [order.client_order_id for broker in (first, second) for order in broker.submitted]
+    assert len(ids) == len(set(ids)) == 4

@@ -19,6 +19,7 @@ from ami_engine.loop.summary import RunCounters
 from ami_engine.loop.symbol_state import SymbolState
 from ami_engine.portfolio.pnl import Account
 from ami_engine.security.audit import AuditLogger
+from ami_engine.security.redaction import redact_text
 from ami_engine.trace.trace_logger import TraceLogger
 from ami_engine.units import NS_PER_MS
 from decision_schema.packet_v2 import PacketV2
@@ -78,7 +79,8 @@ class Run:
         self._staleness_ns = staleness_ns
         self._progress = progress
         self._facts = facts
-        self._sequence = 0
+        # A resumed trace goes on counting: client order ids are made of the number, and must not repeat.
+        self._sequence = trace.packets if trace is not None else 0
         self._now_ns = 0
 
     # One step. ----------------------------------------------------------------------------------------------------
@@ -168,7 +170,9 @@ class Run:
         if parts is None:
             return
         rate = fill.price if parts.state.instrument.is_inverse else 1.0
-        parts.risk.on_fill(now_ns, fill, parts.state.mid or fill.price, (result.realized - fill.fee) * rate)
+        is_settled_fee = fill.fee_currency in ("", parts.state.instrument.currency)
+        realized = result.realized - (fill.fee if is_settled_fee else 0.0)
+        parts.risk.on_fill(now_ns, fill, parts.state.mid or fill.price, realized * rate)
         position = self._account.positions.position(market_id)
         if result.closed:
             parts.positions.on_position_closed(market_id)
@@ -245,7 +249,7 @@ class Run:
 
     def _halt(self, reason: str, parts: MarketParts, now_ns: int) -> None:
         """The broker cannot do, or did, what it must not: every market stops until an operator releases it."""
-        self.counters.last_error = reason
+        self.counters.last_error = redact_text(reason)
         self._record("halt", reason=reason, market_id=parts.market_id)
         for each in self._parts.values():
             each.risk.latch("kill_switch", now_ns, reason)

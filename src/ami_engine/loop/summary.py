@@ -8,6 +8,7 @@ from ami_engine.clock import perf_ns
 from ami_engine.errors import EventError
 from ami_engine.execution.order_manager import Actions
 from ami_engine.ops.latency import LatencyHistogram
+from ami_engine.security.redaction import redact_text
 
 __all__ = ["STAGES", "RunCounters"]
 
@@ -86,7 +87,8 @@ class RunCounters:
         self.orders_in_doubt += actions.in_doubt
         if actions.errors:
             self.error_count += len(actions.errors)
-            self.last_error = actions.errors[-1]
+            # What a broker says of an error may quote the request, credentials and all.
+            self.last_error = redact_text(actions.errors[-1])
 
     def timed(self, times: tuple[int, ...]) -> None:
         """Count a step's latencies: when it began, and when each of `STAGES` ended, ns."""
