@@ -160,9 +160,20 @@ class Instrument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return lots * self.lot_size
 
     def qty_from_usd(self, size_usd: float, price: float) -> float:
-        """Return the size, rounded down to the lot, that is worth `size_usd` at `price`."""
+        """Return the size, rounded down to the lot, that is worth `size_usd` at `price`.
+
+        Without a lot it has at most 12 digits, so that sums of sizes are exact decimals and a position can be closed to
+        zero, not to a crumb of 1e-19.
+
+        >>> Instrument("X").qty_from_usd(1.0, price=0.3)
+        3.33333333333
+        """
         per_unit = self.multiplier if self.is_inverse else price * self.multiplier
-        return self.round_qty(size_usd / per_unit)
+        qty = size_usd / per_unit
+        if self.lot_size:
+            return self.round_qty(qty)
+        rounded = float(f"{qty:.12g}")
+        return rounded if rounded <= qty else float(f"{qty * (1.0 - 1e-11):.12g}")
 
     def is_below_minimum(self, price: float, qty: float) -> bool:
         """Return True when the venue takes no order this small: nothing, under `min_qty`, or under `min_notional`.

@@ -60,7 +60,7 @@ def run(
     on_bad_event: Annotated[str, typer.Option("--on-bad-event", help="skip or stop.")] = "skip",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Decide and trace, send nothing.")] = False,
     no_trace: Annotated[bool, typer.Option("--no-trace", help="Write no trace.")] = False,
-    queue: Annotated[QueueName, typer.Option("--queue", help="Paper venue's queue assumption: back, front, prob.")] = "back",
+    queue: Annotated[QueueName, typer.Option("--queue", help="Paper venue's queue assumption.")] = "back",
     latency_ms: Annotated[float, typer.Option("--latency-ms", help="Paper venue's order latency.", min=0)] = 0.0,
     timer_ms: Annotated[float | None, typer.Option("--timer-ms", help="Timer of a silent symbol; 0 is off.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON and nothing else.")] = False,
