@@ -1,9 +1,9 @@
 """Content moderation on the engine: its own events, features, model, policy and executor, no price anywhere.
 
-An event is a post with a classifier's scores and the reports of readers. The model proposes to remove a post (ACT) or to
-leave it (HOLD). The policy lets a removal through only when there is more than the classifier's word for it and when
-removals do not come too fast; a classifier that no longer looks like itself stops the automation (STOP). The executor
-removes posts. Every decision, with its reasons, is in the trace.
+An event is a post with a classifier's scores and the reports of readers. The model proposes to remove a post (ACT) or
+to leave it (HOLD). The policy lets a removal through only when there is more than the classifier's word for it and
+when removals do not come too fast; a classifier that no longer looks like itself stops the automation (STOP). The
+executor removes posts. Every decision, with its reasons, is in the trace.
 
 Run it: `python docs/examples/content_moderation.py`
 """

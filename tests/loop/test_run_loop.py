@@ -130,9 +130,9 @@ def test_equity_is_cash_plus_position_at_mark_on_every_step(tmp_path: Path) -> N
 
 def test_one_seed_gives_one_chain_head_and_another_seed_another(tmp_path: Path) -> None:
     heads = [
-        run_loop(
-            source=synthetic(800, seed), broker=PaperBroker(seed=seed), seed=seed, run_dir=tmp_path / str(i)
-        )["chain_head"]
+        run_loop(source=synthetic(800, seed), broker=PaperBroker(seed=seed), seed=seed, run_dir=tmp_path / str(i))[
+            "chain_head"
+        ]
         for i, seed in enumerate((7, 7, 8))
     ]
     assert heads[0] == heads[1] != heads[2]
@@ -307,9 +307,7 @@ def test_a_model_that_raises_holds_and_its_text_stays_out_of_the_trace(tmp_path:
         raise RuntimeError("api_key=canary-51c9")
 
     engine = DecisionEngine(model=model)
-    summary = run_loop(
-        source=ListSource([book(0)]), broker=RecordingBroker(), decision_engine=engine, run_dir=tmp_path
-    )
+    summary = run_loop(source=ListSource([book(0)]), broker=RecordingBroker(), decision_engine=engine, run_dir=tmp_path)
     assert summary["hold_reason_counts"] == {"private_hook_error": 1}
     for file in tmp_path.iterdir():
         assert "canary" not in file.read_text()

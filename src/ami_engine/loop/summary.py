@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from ami_engine.clock import perf_ns
 from ami_engine.errors import EventError
 from ami_engine.execution.order_manager import Actions
@@ -14,6 +16,8 @@ __all__ = ["STAGES", "RunCounters"]
 
 STAGES = ("observe", "fills", "decide", "orders", "trace")
 _MAX_PLACES = 20
+# Steps whose times wait to be counted together.
+_TIMES_KEPT = 4_096
 
 
 class RunCounters:
@@ -38,7 +42,7 @@ class RunCounters:
         "steps",
         "timers",
         "total",
-        "_histograms",
+        "_pending_times",
     )
 
     def __init__(self) -> None:
@@ -53,7 +57,7 @@ class RunCounters:
         self.last_error = ""
         self.total = LatencyHistogram()
         self.stages = {name: LatencyHistogram() for name in STAGES}
-        self._histograms = tuple(self.stages.values())
+        self._pending_times: list[tuple[int, ...]] = []
         self.started_ns = perf_ns()
 
     def reject(self, error: EventError) -> None:
@@ -92,12 +96,23 @@ class RunCounters:
 
     def timed(self, times: tuple[int, ...]) -> None:
         """Count a step's latencies: when it began, and when each of `STAGES` ended, ns."""
-        for histogram, began, ended in zip(self._histograms, times, times[1:], strict=False):
-            histogram.add(ended - began)
-        self.total.add(times[-1] - times[0])
+        pending = self._pending_times
+        pending.append(times)
+        if len(pending) == _TIMES_KEPT:
+            self._count_times()
+
+    def _count_times(self) -> None:
+        if not self._pending_times:
+            return
+        times = np.array(self._pending_times, dtype=np.int64)
+        self._pending_times.clear()
+        for histogram, durations in zip(self.stages.values(), np.diff(times).T, strict=True):
+            histogram.add_many(durations)
+        self.total.add_many(times[:, -1] - times[:, 0])
 
     def to_dict(self) -> dict[str, Any]:
         """Return the counted part of the summary."""
+        self._count_times()
         elapsed_s = max(perf_ns() - self.started_ns, 1) / 1e9
         latency: dict[str, Any] = dict(self.total.summary_us())
         latency["stages"] = {name: histogram.summary_us() for name, histogram in self.stages.items()}
