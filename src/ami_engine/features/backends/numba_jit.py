@@ -269,6 +269,7 @@ class NumbaEngine:
 
     def run(self, columns: EventColumns, out: FloatArray) -> RunReport:
         """Push every row of a batch and write its features to `out`, NaN where the row was refused."""
+        _check_shapes(columns, out)
         counts = np.zeros(len(REASONS), np.int64)
         firsts = np.zeros(len(REASONS), np.int64)
         arrays = _arrays(columns)
@@ -305,6 +306,18 @@ class NumbaEngine:
 
     def _disagree(self, code: int) -> NoReturn:
         raise BackendError(f"the compiled check found {REASONS[code]!r}, which the Python check did not")
+
+
+def _check_shapes(columns: EventColumns, out: FloatArray) -> None:
+    """Refuse what compiled code, which checks no bounds, would read or write past its end."""
+    arrays = [column for column in columns if isinstance(column, np.ndarray)]
+    if out.shape != (columns.rows, schema.FEATURE_COUNT) or any(len(column) != columns.rows for column in arrays):
+        raise ValueError(f"every column and `out` must have {columns.rows} rows")
+    has_prices = columns.price is not None and columns.size is not None
+    if columns.kind is not None and not has_prices and bool((columns.kind == 1).any()):
+        raise ValueError("trades need `price` and `size`")
+    if columns.ns_per_ts < 1:
+        raise ValueError(f"`ns_per_ts` must be at least 1, was {columns.ns_per_ts}")
 
 
 def _arrays(columns: EventColumns) -> tuple[npt.NDArray[Any], ...]:

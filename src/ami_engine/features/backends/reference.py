@@ -31,7 +31,7 @@ from ami_engine.features.backends.event_checks import (
 from ami_engine.features.backends.state_bytes import seal, unseal
 from ami_engine.features.columns import EventColumns, RunReport
 from ami_engine.features.feature_config import FeatureConfig
-from ami_engine.features.schema import BOOK_FEATURE_COUNT, EPS, FEATURE_COUNT, FEATURE_NAMES
+from ami_engine.features.schema import BOOK_FEATURE_COUNT, EPS, FEATURE_COUNT, FEATURE_NAMES, MAX_MAGNITUDE
 
 __all__ = ["ReferenceEngine"]
 
@@ -90,8 +90,8 @@ def ratio(numerator: float, denominator: float, otherwise: float) -> float:
 def log_return(previous: float, mid: float) -> float:
     """Return log(mid / previous), right to the last digits for small moves."""
     x = (mid - previous) / previous
-    # Beyond half or double nothing cancels, and x itself may have left the range of doubles.
-    return math.log1p(x) if -0.5 < x < 1.0 else math.log(mid) - math.log(previous)
+    # So far apart that x is no number between -1 and infinity any more.
+    return math.log1p(x) if -1.0 < x <= MAX_MAGNITUDE else math.log(mid) - math.log(previous)
 
 
 def order_flow(last_bid: BookSide, last_ask: BookSide, bid: BookSide, ask: BookSide) -> float:
