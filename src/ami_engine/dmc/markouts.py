@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from fractions import Fraction
 from typing import Any
 
 __all__ = ["MARKOUT_HORIZONS_NS", "MAX_MARKOUT_FILLS", "Markouts"]
 
 MARKOUT_HORIZONS_NS = (15_000_000_000, 60_000_000_000)
 MAX_MARKOUT_FILLS = 256
+_ZERO = Fraction(0)
 
 
 class _MarkedFill:
@@ -28,11 +30,12 @@ class _MarkedFill:
 class Markouts:
     """Adverse selection of our fills: what the mid did against them at each horizon.
 
-    Fills wait in one queue for each horizon, oldest first, so that nothing is rescanned. The mean over the at most 256
-    fills is taken afresh when one enters or leaves it: no running sum, no drift.
+    Fills wait in one queue for each horizon, oldest first, and the sums under the mean are exact fractions, to which a
+    fill is added when its horizon passes and from which it is taken when it leaves: nothing is rescanned, nothing drifts,
+    and a restored state goes on bit for bit.
     """
 
-    __slots__ = ("_adverse", "_dirty", "_fills", "_mid", "_pending", "_tick", "_window_ns")
+    __slots__ = ("_adverse", "_dirty", "_fills", "_mid", "_pending", "_tick", "_values", "_weights", "_window_ns")
 
     def __init__(self, window_ns: int, tick_size: float) -> None:
         self._window_ns = window_ns
@@ -41,6 +44,8 @@ class Markouts:
         self._fills: deque[_MarkedFill] = deque()
         self._pending: tuple[deque[_MarkedFill], ...] = tuple(deque() for _ in MARKOUT_HORIZONS_NS)
         self._adverse = [0.0 for _ in MARKOUT_HORIZONS_NS]
+        self._weights = [_ZERO for _ in MARKOUT_HORIZONS_NS]  # Σ qty, and Σ qty × markout, over the marked fills
+        self._values = [_ZERO for _ in MARKOUT_HORIZONS_NS]
         self._dirty = False
 
     def on_mid(self, now_ns: int, mid: float) -> None:
@@ -84,22 +89,26 @@ class Markouts:
             while queue and queue[0].ts_ns + MARKOUT_HORIZONS_NS[i] <= until_ns:
                 fill = queue.popleft()
                 # Invariant: there is a mid once there is a fill.
-                fill.markouts[i] = fill.sign * (fill.mid - self._mid) / self._tick
-                self._dirty = True
+                markout = fill.markouts[i] = fill.sign * (fill.mid - self._mid) / self._tick
+                self._count(i, Fraction(fill.qty), markout)
 
     def _drop_oldest(self) -> None:
         oldest = self._fills.popleft()
         for queue in self._pending:
             if queue and queue[0] is oldest:
                 queue.popleft()
+        for i, markout in enumerate(oldest.markouts):
+            if markout is not None:
+                self._count(i, -Fraction(oldest.qty), markout)
+
+    def _count(self, i: int, qty: Fraction, markout: float) -> None:
+        self._weights[i] += qty
+        self._values[i] += qty * Fraction(markout)
         self._dirty = True
 
     def _mean_adverse(self, i: int) -> float:
-        marked = [(fill.qty, markout) for fill in self._fills if (markout := fill.markouts[i]) is not None]
-        if not marked:
-            return 0.0
-        weight = math.fsum(qty for qty, _ in marked)
-        return max(0.0, math.fsum(qty * markout for qty, markout in marked) / weight)
+        weight = self._weights[i]
+        return max(0.0, float(self._values[i] / weight)) if weight else 0.0
 
     def to_builtins(self) -> dict[str, Any]:
         """Return the state as plain values, for `load`."""
@@ -113,4 +122,10 @@ class Markouts:
         self._pending = tuple(
             deque(fill for fill in self._fills if fill.markouts[i] is None) for i in range(len(MARKOUT_HORIZONS_NS))
         )
+        self._weights = [_ZERO for _ in MARKOUT_HORIZONS_NS]
+        self._values = [_ZERO for _ in MARKOUT_HORIZONS_NS]
+        for fill in self._fills:
+            for i, markout in enumerate(fill.markouts):
+                if markout is not None:
+                    self._count(i, Fraction(fill.qty), markout)
         self._dirty = True
