@@ -11,6 +11,7 @@ void bind_rolling(nb::module_& m);
 void bind_feature_vector(nb::module_& m);
 void bind_order_book(nb::module_& m);
 void bind_features(nb::module_& m);
+void bind_compiled_loop(nb::module_& m);
 
 NB_MODULE(_core, m) {
     m.doc() = "Compiled core of ami_engine: features, rolling statistics, order books.";
@@ -25,4 +26,5 @@ NB_MODULE(_core, m) {
     bind_feature_vector(m);
     bind_order_book(m);
     bind_features(m);
+    bind_compiled_loop(m);
 }

@@ -32,13 +32,13 @@ from ami_engine.security.audit import AUDIT_FILE_NAME, AuditLogger
 from ami_engine.trace.trace_logger import FlushPolicy, TraceLogger
 from ami_engine.units import NS_PER_MS, Instrument
 
-__all__ = ["GUARDED", "RunOptions", "assemble"]
+__all__ = ["GUARDED", "PROVIDED_CONTEXT", "RunOptions", "assemble"]
 
 _RUNS = Path("runs")
 _DEFAULT_TICK_SIZE = 0.01
 _DEFAULT_TIMER_MS = 100.0
 # What the loop provides of a market's context: a key that should be there and is not must hold, not pass.
-_PROVIDED = (
+PROVIDED_CONTEXT = (
     "now_ms",
     "last_event_ts_ms",
     "mid",
@@ -173,7 +173,7 @@ def assemble(source: DataSource, broker: Broker, *, should_stop: Callable[[], bo
     else:
         feed = RecordedFeed(reader, market, timers)
     modulate = _modulator(given, audit)
-    required = msgspec.structs.replace(policy, required_context=(*policy.required_context, *_PROVIDED))
+    required = msgspec.structs.replace(policy, required_context=(*policy.required_context, *PROVIDED_CONTEXT))
     engine = given.decision_engine or DecisionEngine(confidence_threshold=config.confidence_threshold, audit=audit)
 
     def parts_for(state: SymbolState) -> MarketParts:
