@@ -19,6 +19,10 @@ namespace nb = nanobind;
 
 namespace {
 
+// Python reads these records by offset.
+static_assert(sizeof(ami::DecisionRecord) == 40 && offsetof(ami::DecisionRecord, is_timer) == 34);
+static_assert(sizeof(ami::VenueFill) == 48 && offsetof(ami::VenueFill, is_buy) == 4 && offsetof(ami::VenueFill, step) == 40);
+
 // The arrays of a table, kept alive while their memory is read.
 class Table {
 public:
@@ -164,11 +168,8 @@ nb::dict told(const ami::CompiledLoop& loop) {
     d["close_count"] = account.close_count;
     const ami::Quotes& q = fault.quotes;
     d["quote_fault"] = nb::make_tuple(q.bid_quote, q.ask_quote, q.size_usd, q.post_only, fault.bid, fault.ask);
-    nb::list fills;
-    for (const ami::VenueFill& fill : loop.fills) {
-        fills.append(nb::make_tuple(fill.ts_ns, fill.is_buy, fill.is_maker, fill.price, fill.qty, fill.fee, fill.step));
-    }
-    d["fills"] = fills;
+    d["fill_count"] = loop.fills.size();
+    d["fills"] = nb::bytes(reinterpret_cast<const char*>(loop.fills.data()), loop.fills.size() * sizeof(ami::VenueFill));
     d["decisions"] =
         nb::bytes(reinterpret_cast<const char*>(loop.decisions.data()), loop.decisions.size() * sizeof(ami::DecisionRecord));
     return d;
@@ -256,7 +257,6 @@ void bind_compiled_loop(nb::module_& m) {
     m.attr("GUARD_FLAGS") = names(ami::kGuardFlags);
     m.attr("REASON_CODES") = names(ami::kCodeNames);
     m.attr("MODEL_REASONS") = names(ami::kReasonBitNames);
-    m.attr("DECISION_BYTES") = sizeof(ami::DecisionRecord);
     m.def("run_compiled", &run, nb::arg("columns"), nb::arg("rows"), nb::arg("features"), nb::arg("settings"),
           nb::arg("draws"), nb::arg("model_params"), nb::arg("steps"), nb::arg("records"),
           "Run the loop over a table; return what it counted, its fills, and its decisions as records.");

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -84,6 +85,46 @@ _DECISION = np.dtype(
 )
 
 
+class _Fills(NamedTuple):
+    """Fills as the core told them, and what turns them into `Fill` structs."""
+
+    told: npt.NDArray[Any]
+    run_id: str
+    market_id: str
+    currency: str
+
+    def made(self) -> tuple[Fill, ...]:
+        return tuple(self._fill(number, *told) for number, told in enumerate(self.told.tolist(), start=1))
+
+    def _fill(
+        self, number: int, is_buy: bool, is_maker: bool, price: float, qty: float, fee: float, ts_ns: int, step: int
+    ) -> Fill:
+        side = Side.BUY if is_buy else Side.SELL
+        return Fill(
+            trade_id=f"{ts_ns}-{number}",
+            client_order_id=client_order_id(self.run_id, self.market_id, step, side),
+            market_id=self.market_id,
+            side=side,
+            price=price,
+            qty=qty,
+            fee=fee,
+            fee_currency=self.currency,
+            liquidity=Liquidity.MAKER if is_maker else Liquidity.TAKER,
+            ts_ns=ts_ns,
+        )
+
+
+# `VenueFill` as it lies in memory.
+_FILL = np.dtype(
+    {
+        "names": ["is_buy", "is_maker", "price", "qty", "fee", "ts_ns", "step"],
+        "formats": [np.bool_, np.bool_, np.float64, np.float64, np.float64, np.int64, np.int64],
+        "offsets": [4, 5, 8, 16, 24, 32, 40],
+        "itemsize": 48,
+    }
+)
+
+
 class CompiledResult:
     """What came of a compiled run.
 
@@ -91,34 +132,35 @@ class CompiledResult:
     ----------
     summary : dict
         As `run_loop` returns it: the same keys, and the same numbers but for latencies.
-    fills : tuple of Fill
-        Every fill, oldest first.
     decisions : numpy.ndarray or None
         Where it was asked for, one record a decision, timers included: `ts_ns`; `codes`, a bit for each reason code
         (see `reason_codes`); `position` and `equity` before it; `proposed` and `action`, places in HOLD, ACT, EXIT,
         CANCEL, STOP; `is_timer`.
     """
 
-    __slots__ = ("decisions", "fills", "summary", "_codes")
-
     def __init__(
         self,
         summary: dict[str, Any],
-        fills: tuple[Fill, ...],
+        fills: _Fills,
         decisions: npt.NDArray[Any] | None,
         codes: tuple[tuple[str, ...], ...],
     ) -> None:
         self.summary = summary
-        self.fills = fills
         self.decisions = decisions
+        self._fills = fills
         self._codes = codes
+
+    @cached_property
+    def fills(self) -> tuple[Fill, ...]:
+        """The fills as `run_loop` would have booked them; made when they are first asked for."""
+        return self._fills.made()
 
     def reason_codes(self, codes: int) -> tuple[str, ...]:
         """Return the reason codes whose bits are set in a decision's `codes`."""
         return tuple(name for place, names in enumerate(self._codes) if int(codes) >> place & 1 for name in names)
 
     def __repr__(self) -> str:
-        return f"CompiledResult(steps={self.summary['steps']}, fills={len(self.fills)})"
+        return f"CompiledResult(steps={self.summary['steps']}, fills={self.summary['fills_count']})"
 
 
 class _Input(NamedTuple):
@@ -255,23 +297,11 @@ def run_compiled(
     codes = _code_names(core)
     _count(counters, told, core, codes, given, instrument)
     summary = _summary(counters, told, given, run_id=run_id, market_id=market_id, steps=steps, policy=policy)
-    fills = tuple(
-        Fill(
-            trade_id=f"{ts_ns}-{number}",
-            client_order_id=client_order_id(run_id, market_id, step, Side.BUY if is_buy else Side.SELL),
-            market_id=market_id,
-            side=Side.BUY if is_buy else Side.SELL,
-            price=price,
-            qty=qty,
-            fee=fee,
-            fee_currency=instrument.currency if venue_grid else "USD",
-            liquidity=Liquidity.MAKER if is_maker else Liquidity.TAKER,
-            ts_ns=ts_ns,
-        )
-        for number, (ts_ns, is_buy, is_maker, price, qty, fee, step) in enumerate(told["fills"], start=1)
-    )
     records = np.frombuffer(told["decisions"], dtype=_DECISION) if decisions else None
-    return CompiledResult(summary, fills, records, codes)
+    currency = instrument.currency if venue_grid else "USD"
+    return CompiledResult(
+        summary, _Fills(np.frombuffer(told["fills"], dtype=_FILL), run_id, market_id, currency), records, codes
+    )
 
 
 # What goes in. --------------------------------------------------------------------------------------------------------
@@ -454,7 +484,7 @@ def _count(
     given: _Input,
     instrument: Instrument,
 ) -> None:
-    counters.steps, counters.timers, counters.fills = told["steps"], told["timers"], len(told["fills"])
+    counters.steps, counters.timers, counters.fills = told["steps"], told["timers"], told["fill_count"]
     counters.orders_submitted, counters.orders_canceled = told["submitted"], told["canceled"]
     counters.orders_rejected = told["rejected"]
     actions = [(str(action),) for action in _ACTIONS]
@@ -504,7 +534,7 @@ def _summary(
         "fees": told["fees"],
         "final_equity": told["equity"],
         "max_drawdown": told["max_drawdown"],
-        "positions": {market_id: told["position"]} if told["fills"] else {},
+        "positions": {market_id: told["position"]} if told["fill_count"] else {},
         "trace_path": None,
         "chain_head": None,
         "audit_path": None,

@@ -23,6 +23,7 @@ _SIGNATURE = ctypes.CFUNCTYPE(
     ctypes.POINTER(ctypes.c_double),
     ctypes.POINTER(ctypes.c_double),
 )
+_ANY_FUNCTION: Any = _SIGNATURE.__mro__[1]  # what every function of ctypes is
 _Outputs = ctypes.c_double * 5
 
 
@@ -93,15 +94,13 @@ class CompiledModel:
 
 
 def _address(function: Any) -> int:
+    address: int | None = None
     if isinstance(function, int) and not isinstance(function, bool):
-        address: int | None = function
+        address = function
+    elif isinstance(function, _ANY_FUNCTION):
+        address = ctypes.cast(function, ctypes.c_void_p).value
     elif hasattr(function, "address"):
         address = int(function.address)
-    else:
-        try:
-            address = ctypes.cast(function, ctypes.c_void_p).value
-        except (TypeError, ctypes.ArgumentError):
-            address = None
     if not address or address < 0:
         raise ConfigError(
             f"`function` must be a numba cfunc, a ctypes function or an address, was {type(function).__name__}"
