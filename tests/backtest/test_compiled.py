@@ -92,7 +92,7 @@ def test_the_options_of_a_run_mean_the_same(options: dict[str, Any]) -> None:
     assert_same(run_compiled(table, start_cash=7.0, decisions=True, **options), python)
 
 
-@settings(max_examples=80, deadline=None, derandomize=True)
+@settings(max_examples=50, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 10**9))
 def test_rough_markets_under_any_limits_give_the_same(seed: int) -> None:
     draw = random.Random(seed)

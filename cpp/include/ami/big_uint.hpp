@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <stdexcept>
@@ -152,6 +153,24 @@ public:
         rest = u.shifted_right(shift);
     }
 
+    // numerator / denominator × 2^exponent, rounded once, half to even; the denominator is not 0.
+    static double nearest_quotient(const BigUint& numerator, const BigUint& denominator, int exponent) {
+        if (numerator.is_zero()) return 0.0;
+        const auto wanted = static_cast<long>(denominator.bit_length()) + 62;
+        const long shift = std::max(0L, wanted - static_cast<long>(numerator.bit_length()));
+        BigUint quotient;
+        BigUint rest;
+        divide(numerator.shifted_left(static_cast<std::size_t>(shift)), denominator, quotient, rest);
+        // Keep 62 bits, the last of which stands for all that is below.
+        const std::size_t bits = quotient.bit_length();
+        const std::size_t dropped = bits > 62 ? bits - 62 : 0;
+        const BigUint kept = quotient.shifted_right(dropped);
+        const bool is_inexact = !rest.is_zero() || compare(kept.shifted_left(dropped), quotient) != 0;
+        const std::uint64_t digits = kept.low_bits() | (is_inexact ? 1u : 0u);
+        const int scale = exponent - static_cast<int>(shift) + static_cast<int>(dropped);
+        return std::ldexp(static_cast<double>(static_cast<std::int64_t>(digits)), scale);
+    }
+
     static const BigUint& power_of_ten(std::size_t exponent) {
         static const std::array<BigUint, kPowers> powers = [] {
             std::array<BigUint, kPowers> made;
@@ -177,7 +196,11 @@ private:
 
     static int leading_zeros(std::uint32_t limb) {
         int zeros = 0;
-        for (std::uint32_t bit = 0x80000000u; (limb & bit) == 0; bit >>= 1) ++zeros;
+        for (int half = 16; half > 0; half /= 2) {
+            if ((limb >> (32 - half)) != 0) continue;
+            zeros += half;
+            limb <<= half;
+        }
         return zeros;
     }
 

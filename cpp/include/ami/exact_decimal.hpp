@@ -6,7 +6,6 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
-#include <string>
 
 #include "ami/big_uint.hpp"
 
@@ -43,14 +42,10 @@ public:
             value = exponent_ < 0 ? value / scale : value * scale;
             return is_negative_ ? -value : value;
         }
-        std::string text;
-        for (BigUint rest = digits_; !rest.is_zero();) {
-            std::uint32_t chunk = rest.divide_small(1'000'000'000u);
-            for (int i = 0; i < 9; ++i, chunk /= 10) text.push_back(static_cast<char>('0' + chunk % 10));
-        }
-        std::reverse(text.begin(), text.end());
-        text = (is_negative_ ? "-" : "") + text + "e" + std::to_string(exponent_);
-        return std::strtod(text.c_str(), nullptr);
+        const BigUint& power = BigUint::power_of_ten(static_cast<std::size_t>(std::abs(exponent_)));
+        const double value = exponent_ < 0 ? BigUint::nearest_quotient(digits_, power, 0)
+                                           : BigUint::nearest_quotient(digits_ * power, BigUint(1), 0);
+        return is_negative_ ? -value : value;
     }
 
     bool is_zero() const { return digits_.is_zero(); }
@@ -108,6 +103,7 @@ public:
 
     // Half to even, at `precision` digits.
     Decimal rounded(std::size_t precision) const {
+        if (digits_.bit_length() <= 3 * precision) return *this;  // a digit has more than three bits
         const std::size_t digits = digits_.digit_count();
         return digits <= precision ? *this : without(digits - precision);
     }
@@ -178,21 +174,7 @@ public:
 
     // a / b, rounded once, half to even; b is not 0.
     static double divide(const ExactSum& a, const ExactSum& b) {
-        if (a.is_zero()) return 0.0;
-        const auto wanted = static_cast<long>(b.digits_.bit_length()) + 60;
-        const long shift = std::max(0L, wanted - static_cast<long>(a.digits_.bit_length()));
-        BigUint quotient;
-        BigUint rest;
-        BigUint::divide(a.digits_.shifted_left(static_cast<std::size_t>(shift)), b.digits_, quotient, rest);
-        int exponent = a.exponent_ - b.exponent_ - static_cast<int>(shift);
-        // Keep 62 bits, the last of which stands for all that is below.
-        const std::size_t bits = quotient.bit_length();
-        const std::size_t dropped = bits > 62 ? bits - 62 : 0;
-        const BigUint kept = quotient.shifted_right(dropped);
-        const bool is_inexact = !rest.is_zero() || BigUint::compare(kept.shifted_left(dropped), quotient) != 0;
-        const std::uint64_t digits = kept.low_bits() | (is_inexact ? 1u : 0u);
-        exponent += static_cast<int>(dropped);
-        const double value = std::ldexp(static_cast<double>(static_cast<std::int64_t>(digits)), exponent);
+        const double value = BigUint::nearest_quotient(a.digits_, b.digits_, a.exponent_ - b.exponent_);
         return a.is_negative_ != b.is_negative_ ? -value : value;
     }
 

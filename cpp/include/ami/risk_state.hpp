@@ -91,15 +91,13 @@ public:
         fills_.push({now_ns, sign, qty, mid, {0.0, 0.0}});
     }
 
-    void write_adverse_ticks(std::int64_t now_ns, double* ticks) {
+    // Adverse selection at each horizon, or a number on the same side of its limit: only that is ever looked at.
+    void write_adverse_ticks(std::int64_t now_ns, const double* limits, double* ticks) {
         if (fills_.size() > 0) {
             settle(now_ns);
             while (fills_.size() > 0 && fills_.front().ts_ns <= now_ns - window_ns_) drop_oldest();
         }
-        for (int i = 0; is_dirty_ && i < 2; ++i) {
-            const double mean = weights_[i].is_zero() ? 0.0 : ExactSum::divide(values_[i], weights_[i]);
-            adverse_[i] = mean > 0.0 ? mean : 0.0;
-        }
+        for (int i = 0; is_dirty_ && i < 2; ++i) adverse_[i] = settled_[i] == 0 ? 0.0 : judge(i, limits[i]);
         is_dirty_ = false;
         ticks[0] = adverse_[0];
         ticks[1] = adverse_[1];
@@ -135,10 +133,43 @@ private:
     }
 
     void count(int i, double qty, double markout, bool is_taken) {
-        weights_[i].add_product(qty, 1.0, is_taken);
-        values_[i].add_product(qty, markout, is_taken);
+        Sums& sums = sums_[i];
+        const double value = is_taken ? -qty * markout : qty * markout;
+        sums.value += value;
+        sums.weight += is_taken ? -qty : qty;
+        sums.error += kUnit * (std::fabs(value) + std::fabs(sums.value));
+        sums.weight_error += kUnit * std::fabs(sums.weight);
+        if (settled_[i] == 0) sums = Sums{};
         is_dirty_ = true;
     }
+
+    // The sums in doubles tell on which side of its limit the mean is, unless it is as near as their rounding.
+    double judge(int i, double limit) {
+        const Sums& sums = sums_[i];
+        const double scale = std::fabs(sums.value) + limit * sums.weight;
+        const double above = sums.value - limit * sums.weight;
+        if (std::fabs(above) > sums.error + limit * sums.weight_error + 4.0 * kUnit * scale) {
+            const double mean = std::max(0.0, sums.value / sums.weight);
+            return above > 0.0 ? std::max(mean, std::nextafter(limit, kFar)) : std::min(mean, limit);
+        }
+        ExactSum value;
+        ExactSum weight;
+        for (std::size_t at = 0; at < settled_[i]; ++at) {
+            value.add_product(fills_[at].qty, fills_[at].markouts[i], false);
+            weight.add_product(fills_[at].qty, 1.0, false);
+        }
+        return std::max(0.0, ExactSum::divide(value, weight));
+    }
+
+    // Σ qty × markout and Σ qty over the fills with a markout, and how far rounding may have taken them.
+    struct Sums {
+        double value = 0.0;
+        double weight = 0.0;
+        double error = 0.0;
+        double weight_error = 0.0;
+    };
+    static constexpr double kUnit = std::numeric_limits<double>::epsilon();
+    static constexpr double kFar = std::numeric_limits<double>::infinity();
 
     std::int64_t window_ns_;
     double tick_size_;
@@ -146,8 +177,7 @@ private:
     BoundedQueue<MarkedFill> fills_;
     std::size_t settled_[2] = {0, 0};  // of the oldest fills, how many have a markout
     double adverse_[2] = {0.0, 0.0};
-    ExactSum weights_[2];
-    ExactSum values_[2];
+    Sums sums_[2];
     bool is_dirty_ = false;
 };
 
@@ -202,7 +232,8 @@ public:
         c.quotes_in_window = quotes_.count(now_ns);
         c.steps_in_window = static_cast<std::int64_t>(steps_.size());
         c.errors_in_window = errors_;
-        markouts_.write_adverse_ticks(now_ns, c.adverse_ticks);
+        const double most[2] = {p.adv15_max_ticks, p.adv60_max_ticks};
+        markouts_.write_adverse_ticks(now_ns, most, c.adverse_ticks);
         c.daily_pnl = total_ - day_start_total_;
         c.consecutive_losses = losses_;
         c.throttle_refresh_until_ms = throttle_until_ms_;
