@@ -28,6 +28,7 @@ _ROWS = (
     ("orders sent", "orders_submitted"),
     ("orders cancelled", "orders_canceled"),
     ("orders rejected", "orders_rejected"),
+    ("quotes too small", "orders_skipped"),
     ("fills", "fills_count"),
     ("positions opened / closed", ("position_open_count", "position_close_count")),
     ("realized profit", "realized_pnl"),

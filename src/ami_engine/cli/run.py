@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -26,6 +27,7 @@ from ami_engine.cli.sources import (
 from ami_engine.dmc.risk_policy import RiskPolicy
 from ami_engine.errors import ConfigError
 from ami_engine.features.feature_config import FeatureConfig
+from ami_engine.loop.latches import Release
 from ami_engine.loop.run_loop import run_loop
 from ami_engine.mdm.decision_engine import DecisionEngine
 from ami_engine.sim.paper_broker import PaperBroker
@@ -63,6 +65,10 @@ def run(
     queue: Annotated[QueueName, typer.Option("--queue", help="Paper venue's queue assumption.")] = "back",
     latency_ms: Annotated[float, typer.Option("--latency-ms", help="Paper venue's order latency.", min=0)] = 0.0,
     timer_ms: Annotated[float | None, typer.Option("--timer-ms", help="Timer of a silent symbol; 0 is off.")] = None,
+    cash: Annotated[float, typer.Option("--cash", help="Equity at the start, settlement currency.")] = 0.0,
+    release: Annotated[str | None, typer.Option("--release", help="Latch of a resumed run to release.")] = None,
+    operator: Annotated[str, typer.Option("--operator", help="Who releases it.")] = "",
+    reason: Annotated[str, typer.Option("--reason", help="Why it is released.")] = "",
     json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON and nothing else.")] = False,
 ) -> None:
     """Run the engine over a source: events, features, proposals, guards, paper orders, trace.
@@ -86,7 +92,7 @@ def run(
     with closing(feed):
         instruments = dict(feed.instruments())
         tick = next(iter(instruments.values())).tick_size if len(instruments) == 1 else tick_size
-        broker = PaperBroker(instruments=instruments, queue=queue, latency_ms=latency_ms, seed=seed)
+        broker = PaperBroker(instruments=instruments, cash=cash, queue=queue, latency_ms=latency_ms, seed=seed)
         with progress_bar(steps, shown=not json) as progress:
             summary = run_loop(
                 source=feed,
@@ -104,6 +110,12 @@ def run(
                 seed=seed,
                 timer_ms=timer_ms,
                 on_bad_event=on_bad_event,
+                start_cash=cash,
+                release=() if release is None else (Release(release, operator, reason),),
+                labels={
+                    "model": " ".join([model, *sorted(model_arg or [])]),
+                    "paper": f"queue={queue} latency_ms={latency_ms!r}",
+                },
             )
     if json:
         print_json(summary)
@@ -135,6 +147,9 @@ def _import_attribute(name: str) -> Any:
     module_name, colon, attribute = name.partition(":")
     if not colon or not module_name or not attribute:
         raise ConfigError(f"`--model` must be `reference` or `module:attribute`, was {name!r}")
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        # A model lies where it is run from, as it does for `python -m`.
+        sys.path.insert(0, str(Path.cwd()))
     try:
         return getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError) as error:

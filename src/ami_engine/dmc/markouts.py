@@ -31,8 +31,8 @@ class Markouts:
     """Adverse selection of our fills: what the mid did against them at each horizon.
 
     Fills wait in one queue for each horizon, oldest first, and the sums under the mean are exact fractions, to which a
-    fill is added when its horizon passes and from which it is taken when it leaves: nothing is rescanned, nothing drifts,
-    and a restored state goes on bit for bit.
+    fill is added when its horizon passes and from which it is taken when it leaves: nothing is rescanned, nothing
+    drifts, and a restored state goes on bit for bit.
     """
 
     __slots__ = ("_adverse", "_dirty", "_fills", "_mid", "_pending", "_tick", "_values", "_weights", "_window_ns")

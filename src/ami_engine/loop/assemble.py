@@ -16,10 +16,11 @@ from ami_engine.config import ExitConfig, QuotingConfig, RunConfig, run_id_of
 from ami_engine.dmc.policy_hook import assemble_modulator
 from ami_engine.dmc.risk_policy import RiskPolicy
 from ami_engine.dmc.risk_state import RiskState
-from ami_engine.errors import ConfigError
+from ami_engine.errors import ConfigError, TraceError
 from ami_engine.execution.order_manager import OrderManager
 from ami_engine.features.feature_config import FeatureConfig
 from ami_engine.loop.feed import LiveFeed, RecordedFeed, RetryPolicy, SourceReader, Timers
+from ami_engine.loop.latches import Latches, Release
 from ami_engine.loop.market import Market
 from ami_engine.loop.run import Run
 from ami_engine.loop.step import MarketParts, Modulate
@@ -29,12 +30,14 @@ from ami_engine.mdm.decision_engine import DecisionEngine
 from ami_engine.mdm.position_manager import PositionManager
 from ami_engine.portfolio.pnl import Account
 from ami_engine.security.audit import AUDIT_FILE_NAME, AuditLogger
+from ami_engine.security.redaction import redact_secrets
 from ami_engine.trace.trace_logger import FlushPolicy, TraceLogger
 from ami_engine.units import NS_PER_MS, Instrument
 
 __all__ = ["GUARDED", "RunOptions", "assemble"]
 
 _RUNS = Path("runs")
+CONFIG_FILE_NAME = "run.json"
 _DEFAULT_TICK_SIZE = 0.01
 _DEFAULT_TIMER_MS = 100.0
 # What the loop provides of a market's context: a key that should be there and is not must hold, not pass.
@@ -97,6 +100,10 @@ class RunOptions(msgspec.Struct, kw_only=True):
         How quotes are kept.
     start_cash : float
         Equity at the start.
+    release : tuple of Release
+        Latches of a resumed run that an operator releases before it begins.
+    labels : dict
+        What else decides, and goes into the run id: arguments of a model, the paper venue's assumptions.
     flush : {"none", "interval", "every"}
         When the trace goes to the disk.
     source_attempts : int
@@ -128,6 +135,8 @@ class RunOptions(msgspec.Struct, kw_only=True):
     exits: ExitConfig | None = None
     backend: str = "auto"
     start_cash: float = 0.0
+    release: tuple[Release, ...] = ()
+    labels: dict[str, str] = msgspec.field(default_factory=dict)
     flush: FlushPolicy = "interval"
     source_attempts: int = 5
     source_backoff_ms: float = 50.0
@@ -154,7 +163,11 @@ def assemble(source: DataSource, broker: Broker, *, should_stop: Callable[[], bo
     clock = given.clock if given.clock is not None else (clocks.WallClock() if is_live else None)
     started_ns = clocks.WallClock().now_ns() if is_live else 0
     run_id = given.run_id or run_id_of(config, source.identity or type(source).__name__, started_ns=started_ns)
-    trace, audit = _open_logs(given, run_id, clock)
+    folder = _run_dir(given, run_id)
+    trace, audit = _open_logs(given, run_id, folder, clock)
+    _keep_config(folder, run_id, config, source, audit)
+    latches = Latches(folder, audit, is_resumed=given.resume)
+    latches.release(given.release)
     market = Market(
         instruments,
         default_instrument=default,
@@ -175,6 +188,8 @@ def assemble(source: DataSource, broker: Broker, *, should_stop: Callable[[], bo
     modulate = _modulator(given, audit)
     required = msgspec.structs.replace(policy, required_context=(*policy.required_context, *_PROVIDED))
     engine = given.decision_engine or DecisionEngine(confidence_threshold=config.confidence_threshold, audit=audit)
+    if getattr(engine, "audit", audit) is None:
+        engine.audit = audit  # an engine that was made without a log gets the run's
 
     def parts_for(state: SymbolState) -> MarketParts:
         # One name fits one market: a second symbol keeps its own.
@@ -210,7 +225,8 @@ def assemble(source: DataSource, broker: Broker, *, should_stop: Callable[[], bo
             max_replacements_per_min=quoting.max_replacements_per_min,
             instrument=default,
             instruments=order_instruments,
-            run_id=run_id,
+            # A live run's orders must not bear the ids of an earlier run that was given the same name.
+            run_id=f"{run_id}@{started_ns}" if is_live else run_id,
             audit=audit,
             halts_on_strangers=given.executor is None,
         ),
@@ -218,6 +234,7 @@ def assemble(source: DataSource, broker: Broker, *, should_stop: Callable[[], bo
         account=Account(order_instruments, instrument=default, cash=given.start_cash),
         timers=timers,
         clock=clock,
+        latches=latches,
         trace=trace,
         audit=audit,
         counters=RunCounters(),
@@ -282,12 +299,14 @@ def _config(
     }
     if given.modulator is not GUARDED:
         parts["modulator"] = _name_of(given.modulator)
+    parts.update(given.labels)
     engine = given.decision_engine
     timer_ms = given.timer_ms
     if timer_ms is None:
         timer_ms = float(getattr(source, "default_timer_ms", _DEFAULT_TIMER_MS))
     return RunConfig(
-        model=str(getattr(engine, "model_name", "reference")),
+        model=str(getattr(engine, "model_name", "default")),
+        confidence_threshold=float(getattr(engine, "confidence_threshold", 0.5)),
         policy=policy,
         features=given.feature_config,
         quoting=quoting,
@@ -317,13 +336,12 @@ def _modulator(given: RunOptions, audit: AuditLogger | None) -> Modulate | None:
 
 
 def _open_logs(
-    given: RunOptions, run_id: str, clock: clocks.Clock | None
+    given: RunOptions, run_id: str, folder: Path | None, clock: clocks.Clock | None
 ) -> tuple[TraceLogger | None, AuditLogger | None]:
-    if given.trace is False and given.run_dir is None:
+    if folder is None:
         return None, None
     if isinstance(given.trace, TraceLogger):
-        return given.trace, AuditLogger(given.trace.path.parent, clock or clocks.WallClock())
-    folder = _run_dir(given, run_id)
+        return given.trace, AuditLogger(folder, clock or clocks.WallClock())
     folder.mkdir(parents=True, exist_ok=True)
     if given.overwrite:
         (folder / AUDIT_FILE_NAME).unlink(missing_ok=True)
@@ -339,7 +357,29 @@ def _open_logs(
     return trace, AuditLogger(folder, clock or clocks.WallClock())
 
 
-def _run_dir(given: RunOptions, run_id: str) -> Path:
+def _keep_config(
+    folder: Path | None, run_id: str, config: RunConfig, source: DataSource, audit: AuditLogger | None
+) -> None:
+    """Write what the run was made of beside its trace: an explanation needs the policy as it was."""
+    if folder is None:
+        return
+    record = redact_secrets({"run_id": run_id, "source": source.identity, "config": msgspec.to_builtins(config)})
+    path = folder / CONFIG_FILE_NAME
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n")
+    except OSError as error:
+        raise TraceError(f"{path}: cannot be written: {error.strerror}") from error
+    if audit is not None:
+        audit.record("run_start", run_id=run_id, source=source.identity)
+
+
+def _run_dir(given: RunOptions, run_id: str) -> Path | None:
+    """Return the folder of the run's files, None for a run that is to leave none."""
+    if isinstance(given.trace, TraceLogger):
+        return given.trace.path.parent
+    if given.trace is False and given.run_dir is None:
+        return None
     if given.run_dir is None:
         return _free_dir(_RUNS / re.sub(r"[^\w.-]", "_", run_id))
     folder = Path(given.run_dir)
@@ -347,7 +387,7 @@ def _run_dir(given: RunOptions, run_id: str) -> Path:
         raise ConfigError(f"`run_dir` must be a directory, was the file {str(folder)!r}")
     if folder.is_dir() and any(folder.iterdir()) and not (given.resume or given.overwrite):
         raise ConfigError(
-            f"`run_dir` {str(folder)!r} is not empty: choose another, or say --resume (append) or --overwrite (replace)"
+            f"`run_dir` {str(folder)!r} is not empty: choose another, or resume (append) or overwrite (replace) it"
         )
     return folder
 

@@ -12,18 +12,20 @@ from ami_engine.events import Fill, TimerEvent
 from ami_engine.execution.executor import Executor
 from ami_engine.execution.order_manager import NOTHING_DONE, Actions, OrderManager
 from ami_engine.loop.feed import LiveFeed, RecordedFeed, Timers
+from ami_engine.loop.latches import Latches
 from ami_engine.loop.market import Market
 from ami_engine.loop.packets import PacketInput, feature_row
 from ami_engine.loop.step import AccountView, Decision, MarketParts, decide
 from ami_engine.loop.summary import RunCounters
 from ami_engine.loop.symbol_state import SymbolState
+from ami_engine.mdm.decision_engine import REASON as HOOK_ERROR
 from ami_engine.portfolio.pnl import Account
 from ami_engine.security.audit import AuditLogger
 from ami_engine.security.redaction import redact_text
 from ami_engine.trace.trace_logger import TraceLogger
 from ami_engine.units import NS_PER_MS
 from decision_schema.packet_v2 import PacketV2
-from decision_schema.types import Action
+from decision_schema.types import Action, FinalDecision
 
 __all__ = ["Run"]
 
@@ -54,6 +56,7 @@ class Run:
         is_dry: bool,
         staleness_ns: int,
         progress: Callable[[int], None] | None,
+        latches: Latches,
         facts: dict[str, Any],
     ) -> None:
         self.run_id = run_id
@@ -78,6 +81,7 @@ class Run:
         self._is_dry = is_dry
         self._staleness_ns = staleness_ns
         self._progress = progress
+        self._latches = latches
         self._facts = facts
         # A resumed trace goes on counting: client order ids are made of the number, and must not repeat.
         self._sequence = trace.packets if trace is not None else 0
@@ -129,6 +133,7 @@ class Run:
     def _add_parts(self, state: SymbolState) -> MarketParts:
         parts = self._parts[state.symbol] = self._parts_for(state)
         self._parts_by_market[parts.market_id] = parts
+        self._latches.join(parts.risk)
         return parts
 
     def _book_fills(self, event: Any, state: SymbolState, parts: MarketParts, now_ns: int, *, is_timer: bool) -> None:
@@ -185,7 +190,7 @@ class Run:
     def _act(self, decision: Decision, state: SymbolState, parts: MarketParts, now_ns: int) -> Actions:
         final, mismatch = decision.final, decision.mismatch
         if self._executor is not None:
-            return self._execute_once(decision, state, parts)
+            return self._run_executor(final, state, parts)
         metadata = mismatch.metadata
         pull = metadata is not None and metadata.get("quotes") == _PULL
         return self._orders.apply(
@@ -199,10 +204,10 @@ class Run:
             step=self._sequence,
         )
 
-    def _execute_once(self, decision: Decision, state: SymbolState, parts: MarketParts) -> Actions:
+    def _run_executor(self, final: FinalDecision, state: SymbolState, parts: MarketParts) -> Actions:
         assert self._executor is not None
         try:
-            result = self._executor.run(decision.final, parts.market_id, mid=state.mid or None) or {}
+            result = self._executor.run(final, parts.market_id, mid=state.mid or None) or {}
         except AmiError:
             raise
         except Exception as error:  # an executor of the user's own is foreign code
@@ -222,15 +227,26 @@ class Run:
         """Let the risk state remember the verdict and what became of it; quiet the timer of a stale symbol."""
         risk = parts.risk
         risk.on_verdict(now_ns, decision.proposal, decision.final, decision.mismatch)
-        if decision.final.action is Action.STOP and len(self._parts) > 1:
-            self._latch_everywhere(risk.latches(), parts, now_ns)
+        if decision.final.action is Action.STOP:
+            self._latches.learn(risk, now_ns, f"{parts.market_id}: {', '.join(decision.final.reasons)}")
+        is_throttled = decision.mismatch.throttle_refresh_ms is not None
+        if is_throttled != parts.is_throttled:
+            parts.is_throttled = is_throttled
+            if is_throttled:
+                self._record(
+                    "throttle", market_id=parts.market_id, throttle_refresh_ms=decision.mismatch.throttle_refresh_ms
+                )
         has_error = False
+        if decision.proposal.reasons == _HOOK_ERROR:
+            has_error = True
+            self.counters.error_count += 1
+            self.counters.last_error = "the model failed: see private_hook_error in the audit log"
         if actions is not NOTHING_DONE:
             if actions.canceled:
                 risk.on_cancels(now_ns, actions.canceled)
             for _ in range(actions.failures):
                 risk.on_failure(now_ns)
-            has_error = bool(actions.errors)
+            has_error = has_error or bool(actions.errors)
             if actions.halt:
                 self._halt(actions.halt, parts, now_ns)
         if not is_timer:
@@ -241,18 +257,11 @@ class Run:
             state.timer_due_ns = now_ns
             self._timers.arm(state, now_ns)
 
-    def _latch_everywhere(self, names: tuple[str, ...], parts: MarketParts, now_ns: int) -> None:
-        """A STOP is the account's, not one market's: what latched in one market latches in all."""
-        for each in self._parts.values():
-            for name in names:
-                each.risk.latch(name, now_ns, f"latched in {parts.market_id}")
-
     def _halt(self, reason: str, parts: MarketParts, now_ns: int) -> None:
         """The broker cannot do, or did, what it must not: every market stops until an operator releases it."""
         self.counters.last_error = redact_text(reason)
         self._record("halt", reason=reason, market_id=parts.market_id)
-        for each in self._parts.values():
-            each.risk.latch("kill_switch", now_ns, reason)
+        self._latches.latch("kill_switch", now_ns, redact_text(reason))
         self.counters.add_actions(self._orders.cancel_all(f"halt: {reason}", now_ns // NS_PER_MS))
 
     def _log(
@@ -320,6 +329,8 @@ class Run:
             self.counters.add_actions(self._orders.cancel_all(f"end of run: {reason}", now_ms))
             for fill in self._orders.poll(now_ms):
                 self._book(fill, self._now_ns)
+        elif not self._is_dry:
+            self._withdraw(reason)
         summary = {"run_id": self.run_id, "stopped_reason": reason, **self.counters.to_dict()}
         account = self._account
         summary["position_open_count"] = account.open_count
@@ -336,10 +347,22 @@ class Run:
         if self._facts["reader"].has_assumed_time:
             notes.append("events without a time were dated 1 ms apart, from 1 ms on")
         summary["error_count"] += self._facts["reader"].failures
+        if self.counters.orders_skipped:
+            notes.append(
+                f"{self.counters.orders_skipped} quotes were below the instrument's smallest order: raise size_usd"
+            )
+        if self._latches.names:
+            notes.append(f"latched until an operator releases it: {', '.join(self._latches.names)}")
         summary["notes"] = notes
         summary["backend"] = next((state.builder.backend for state in self._market.states.values()), None)
         summary["policy_hash"] = self._facts["policy_hash"]
         return summary
+
+    def _withdraw(self, reason: str) -> None:
+        """The end of a run with an executor: it is told to cancel in every market."""
+        decision = FinalDecision(Action.CANCEL, True, [f"end of run: {reason}"])
+        for parts in self._parts.values():
+            self.counters.add_actions(self._run_executor(decision, parts.state, parts))
 
     def _close_logs(self) -> dict[str, Any]:
         paths: dict[str, Any] = {"trace_path": None, "chain_head": None, "audit_path": None}
@@ -360,6 +383,7 @@ class Run:
             self._audit.record(kind, **fields)
 
 
+_HOOK_ERROR = [HOOK_ERROR]
 _NO_EXTERNAL: dict[str, Any] = {}
 
 

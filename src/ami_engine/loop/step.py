@@ -69,6 +69,7 @@ class MarketParts:
     __slots__ = (
         "context",
         "engine",
+        "is_throttled",
         "market_id",
         "modulate",
         "policy",
@@ -99,6 +100,7 @@ class MarketParts:
         self.risk = risk
         self.positions = positions
         self.context = GuardContext()
+        self.is_throttled = False
         self.tp_ticks = float(policy.tp_ticks)
 
 
