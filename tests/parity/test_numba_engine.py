@@ -115,6 +115,19 @@ def test_columns_that_would_be_read_past_their_end_are_refused(lab: Any, change:
         lab.engine("numba", ONE_HOUR).run(columns, np.empty((10, 26)))
 
 
+def test_columns_may_be_read_only_and_unaligned(lab: Any) -> None:
+    columns = busy_columns(500)
+    raw = bytearray(8 * 500 + 1)
+    bid = np.frombuffer(raw, np.float64, 500, offset=1)
+    bid[:] = columns.bid
+    bid.flags.writeable = columns.ts.flags.writeable = False
+    assert not bid.flags.aligned
+    case = lab.case("walk-default")
+    plain = lab.run("numba", case._replace(columns=busy_columns(500)))
+    odd = lab.run("numba", case._replace(columns=columns._replace(bid=bid)))
+    assert np.array_equal(plain.rows, odd.rows, equal_nan=True)
+
+
 def test_times_that_are_no_integers_are_refused(lab: Any) -> None:
     engine = lab.engine("numba", ONE_HOUR)
     with pytest.raises(TypeError):
