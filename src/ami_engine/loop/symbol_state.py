@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ami_engine.book import BookApply, OrderBook
 from ami_engine.errors import EventError
 from ami_engine.events import Bar, BookDelta, BookSnapshot, BookTicker, FeedGap, GenericEvent, Trade
-from ami_engine.features import FeatureBuilder, FeatureConfig, FeatureVector
+from ami_engine.features import FeatureBuilder, FeatureConfig
 from ami_engine.features.generic import GenericFeatureBuilder
 from ami_engine.features.schema import FEATURE_INDEX
 from ami_engine.units import Instrument
@@ -111,7 +111,7 @@ class SymbolState:
 
     def features(self) -> Any:
         """Return the features as they stand, detached: a `FeatureVector`, or a dict for an event without a price."""
-        return FeatureVector(self.row)
+        return self.builder.vector()
 
     def observe(self, event: MarketEvent) -> None:
         """Fold one event; on `EventError` nothing has changed.
