@@ -85,7 +85,6 @@ def test_levels_are_those_asked_for(ami: Ami, tmp_path: Path) -> None:
         np.testing.assert_array_equal(rows, built(path, levels=int(levels)))
 
 
-@pytest.mark.xfail(reason="with --levels the first instrument's tick is every symbol's")
 def test_every_symbol_keeps_its_tick_whatever_the_levels(ami: Ami, tmp_path: Path) -> None:
     (tmp_path / "two.toml").write_text(
         '[[instrument]]\nsymbol = "A"\ntick_size = 0.01\n[[instrument]]\nsymbol = "B"\ntick_size = 0.5\n'

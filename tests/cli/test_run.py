@@ -219,7 +219,6 @@ def test_the_reference_model_takes_its_arguments(ami: Ami, quotes: Path) -> None
     assert act_sizes("3.5") == {3.5}
 
 
-@pytest.mark.xfail(reason="--levels reaches the features only when one instrument is declared")
 def test_levels_reach_the_features_without_a_declared_instrument(ami: Ami, tmp_path: Path) -> None:
     book = {"ts_ms": 1, "symbol": "X", "bids": [[0.49, 2.0], [0.48, 3.0]], "asks": [[0.51, 4.0], [0.52, 5.0]]}
     (tmp_path / "books.jsonl").write_text(json.dumps(book))

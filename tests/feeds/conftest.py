@@ -75,7 +75,7 @@ FEEDS = {
             ("binance-coinm-btcusd_perp-20240808.feed.gz",),
             "binance",
             "binance-coinm",
-            "binance",
+            "binance-coinm",
             500.0,
             {"book_delta": 26_824, "book_ticker": 19_136, "trade": 2_286, "book_snapshot": 1},
             {},

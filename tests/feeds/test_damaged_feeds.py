@@ -473,7 +473,6 @@ def test_a_record_whose_trade_cannot_be_read_still_gives_its_book(
 # Bad times and the timers of a silent symbol. -------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(reason="timers are made up to the time of an event before it is known to be good")
 def test_a_refused_record_of_the_far_future_makes_no_timers(
     good_records: Callable[[str], list[Record]], clean_runs: Callable[[str], Clean], tmp_path: Path
 ) -> None:

@@ -92,7 +92,6 @@ def run(
     )
     with closing(feed):
         instruments = dict(feed.instruments())
-        tick = next(iter(instruments.values())).tick_size if len(instruments) == 1 else tick_size
         broker = PaperBroker(instruments=instruments, cash=cash, queue=queue, latency_ms=latency_ms, seed=seed)
         with progress_bar(steps, shown=not json) as progress:
             summary = run_loop(
@@ -105,7 +104,7 @@ def run(
                 overwrite=overwrite,
                 decision_engine=engine,
                 risk_policy=risk_policy,
-                feature_config=FeatureConfig(tick_size=tick, levels=levels) if tick and levels != 10 else None,
+                feature_config=FeatureConfig(levels=levels, tick_size=tick_size or 0.01) if levels != 10 else None,
                 trace=not no_trace,
                 progress=progress,
                 seed=seed,

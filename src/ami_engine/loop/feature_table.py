@@ -119,7 +119,7 @@ def write_feature_table(
     market = Market(
         instruments,
         default_instrument=instruments.pop("", Instrument("", tick_size=tick_size)),
-        config=FeatureConfig(tick_size=tick_size, levels=levels) if levels != 10 else None,
+        config=FeatureConfig(levels=levels),
         backend=backend,
         unique_seq=source.unique_seq,
         snapshots_only=source.snapshots_only,
