@@ -166,8 +166,14 @@ public:
     void push(std::uint64_t position, double value) {
         std::uint64_t low = deque_.first();
         std::uint64_t high = deque_.end();
-        // The usual case first: nothing, or only the newest, gives way.
-        if (low != high && Better{}(deque_.back().value, value)) low = high;
+        // The usual cases first: nothing gives way, or everything does.
+        if (low != high) {
+            if (Better{}(deque_.back().value, value)) {
+                low = high;
+            } else if (!Better{}(deque_.front().value, value)) {
+                high = low;
+            }
+        }
         while (low != high) {
             const std::uint64_t middle = low + (high - low) / 2;
             if (Better{}(deque_.at(middle).value, value)) {
@@ -248,8 +254,14 @@ public:
         const Place place = places_.front();
         places_.pop_front();
         const std::uint64_t position = places_.end();
-        places_.push_back({});
+        places_.push_back(place);
         const Sample sample{value, position};
+        // Spreads live on few values: most often the newcomer takes the very place of the one that leaves.
+        Sample& leaving = (place.is_low ? low_ : high_)[place.index];
+        if (leaving.value == value) {
+            leaving = sample;
+            return;
+        }
         if (place.is_low) {
             if (!high_.empty() && value > high_[0].value) {
                 put<true>(place.index, high_[0]);
