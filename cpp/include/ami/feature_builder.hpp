@@ -334,6 +334,9 @@ private:
         ar.require(mid_times_.size() == (params_.window_ns > 0 ? mids : 0));
         ar.require((mids_seen_ == 0) == (mids == 0) && staleness_.empty() == (mids == 0));
         ar.require(mids == 0 || has_book_);
+        ar.require(last_ts_ >= 0 && last_book_ts_ >= 0 && last_book_ts_ <= last_ts_);
+        // The logarithm takes nothing else.
+        ar.require(mids_seen_ == 0 || (last_mid_ > 0.0 && last_mid_ <= kMaxMagnitude));
     }
 
     FeatureParams params_;

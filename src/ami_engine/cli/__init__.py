@@ -72,6 +72,7 @@ def main() -> None:
         message = getattr(error, "format_message", None)
         if message is None:
             raise
-        print_error(message())
+        if text := message():  # none when no command was given: the help that was printed says it all
+            print_error(text)
         sys.exit(2)
     sys.exit(code if isinstance(code, int) else 0)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -91,7 +92,6 @@ def run(
     )
     with closing(feed):
         instruments = dict(feed.instruments())
-        tick = next(iter(instruments.values())).tick_size if len(instruments) == 1 else tick_size
         broker = PaperBroker(instruments=instruments, cash=cash, queue=queue, latency_ms=latency_ms, seed=seed)
         with progress_bar(steps, shown=not json) as progress:
             summary = run_loop(
@@ -104,7 +104,7 @@ def run(
                 overwrite=overwrite,
                 decision_engine=engine,
                 risk_policy=risk_policy,
-                feature_config=FeatureConfig(tick_size=tick, levels=levels) if tick and levels != 10 else None,
+                feature_config=FeatureConfig(levels=levels, tick_size=tick_size or 0.01) if levels != 10 else None,
                 trace=not no_trace,
                 progress=progress,
                 seed=seed,
@@ -131,7 +131,7 @@ def load_model(name: str, arguments: list[str]) -> Callable[..., Any] | None:
     Raises
     ------
     ConfigError
-        When the name is not ``reference`` or ``module:attribute``, or an argument is not ``k=v``.
+        When the name is not ``reference`` or ``module:attribute``, or an argument is not ``k=v`` or not the model's.
     """
     keywords = dict(_parse_argument(argument) for argument in arguments)
     if name == "reference":
@@ -140,7 +140,22 @@ def load_model(name: str, arguments: list[str]) -> Callable[..., Any] | None:
         from ami_engine.mdm.reference_model import compute_proposal_reference as function
     else:
         function = _import_attribute(name)
+    _check_keywords(name, function, keywords)
     return (lambda features, **extra: function(features, **{**keywords, **extra})) if keywords else function
+
+
+def _check_keywords(name: str, function: Any, keywords: Mapping[str, Any]) -> None:
+    """Refuse an argument that the model does not take: it would fail, and hold, at every step."""
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):  # some compiled callables do not say
+        return
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    known = [*parameters][1:]  # the first one takes the features
+    for key in keywords:
+        if key not in known:
+            raise ConfigError(f"`--model-arg` {key!r} is no argument of {name}; known: {', '.join(known) or 'none'}")
 
 
 def _import_attribute(name: str) -> Any:

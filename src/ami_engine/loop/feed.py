@@ -191,10 +191,13 @@ class RecordedFeed:
             if event is None:
                 raise FeedEnd("source_exhausted")
             ts_ns = event.recv_ts_ns or event.exch_ts_ns
-            while (timer := timers.next_due(ts_ns)) is not None:
-                due_ns, silent = timer
-                yield TimerEvent(due_ns, silent.symbol), silent
-            yield event, state_of(event.symbol)
+            state = state_of(event.symbol)
+            # An event that will be refused says nothing of the time: it must not make timers up to its own.
+            if timers.earliest_ns() and timers.earliest_ns() < ts_ns and state.would_accept(event):
+                while (timer := timers.next_due(ts_ns)) is not None:
+                    due_ns, silent = timer
+                    yield TimerEvent(due_ns, silent.symbol), silent
+            yield event, state
 
     def close(self) -> None:
         """Close the source."""
