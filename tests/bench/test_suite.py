@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +15,8 @@ from ami_engine.bench.results import RatioResult, Results, add_group
 from ami_engine.bench.suite import GROUPS, chosen, why_skipped
 from ami_engine.bench.worker import CaseReport, measure
 from ami_engine.errors import ConfigError
+
+KINDS = ("std", "mean", "median", "max")
 
 
 def case_of(name: str, figure: float, calls: list[str], **options: object) -> Case:
@@ -111,9 +115,9 @@ def test_only_takes_groups_cases_and_ratios() -> None:
         chosen("nonsense")
 
 
-def ami_bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+def ami_bench(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "ami_engine", "bench", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment})
 
 
 def test_the_command_prints_json_and_nothing_else() -> None:
@@ -140,3 +144,13 @@ def test_a_wrong_use_is_one_line_and_exit_code_2() -> None:
     done = ami_bench("--only", "tail", "--write-docs", ".")
     assert done.returncode == 2
     assert "takes a whole run" in done.stderr
+
+
+def test_a_wrong_answer_is_exit_code_1(tmp_path: Path) -> None:
+    functions = "".join(f"def move_{name}(x, window, min_count): return 0.0 * x\n" for name in KINDS)
+    (tmp_path / "bottleneck.py").write_text(functions, encoding="utf-8")
+    paths = [str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]
+    done = ami_bench("--quick", "--peers", "--only", "batch / bottleneck", PYTHONPATH=os.pathsep.join(paths))
+    assert done.returncode == 1
+    assert "ami: row.bottleneck: column sigma differs from the engine's" in done.stderr
+    assert "not measured" in done.stdout

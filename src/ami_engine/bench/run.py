@@ -34,6 +34,7 @@ def run_suite(
     peers: bool = False,
     only: str | None = None,
     is_long: bool = False,
+    with_instructions: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Results:
     """Measure and return the results; `progress` is told each group's name, its number and how many there are.
@@ -43,8 +44,10 @@ def run_suite(
     ConfigError
         When `only` matches nothing.
     """
-    wanted = chosen(only)
-    results = Results(_command(scale, peers, only, is_long), scale, machine_facts())
+    wanted = chosen(only, with_opt_in=with_instructions)
+    flags = {"--peers": peers, "--quick": scale == "quick", "--long": is_long, "--instructions": with_instructions}
+    words = ["ami bench", *(flag for flag, is_set in flags.items() if is_set), *([f"--only '{only}'"] if only else [])]
+    results = Results(" ".join(words), scale, machine_facts())
     for number, (group, cases) in enumerate(wanted):
         if progress is not None:
             progress(group.name, number, len(wanted))
@@ -71,8 +74,3 @@ def _run_group(group: Group, cases: list[Case], scale: str, is_long: bool) -> Re
         reason = f"the process of group {group.name} ended with {done.returncode}: {last}"
         return Report({case.name: CaseReport(failed=reason) for case in cases})
     return msgspec.json.decode(done.stdout, type=Report)
-
-
-def _command(scale: str, peers: bool, only: str | None, is_long: bool) -> str:
-    words = ["ami bench", "--peers" * peers, "--quick" * (scale == "quick"), "--long" * is_long]
-    return " ".join(word for word in [*words, f"--only '{only}'" if only else ""] if word)

@@ -30,11 +30,11 @@ GROUPS: tuple[Group, ...] = (
 )
 
 
-def chosen(only: str | None = None) -> list[tuple[Group, Sequence[Case]]]:
+def chosen(only: str | None = None, *, with_opt_in: bool = False) -> list[tuple[Group, Sequence[Case]]]:
     """Return the groups and their cases that `only` asks for.
 
-    `only` is a pattern for names of groups, cases and ratios: a ratio brings its cases. None asks for everything but
-    the groups that have to be asked for by name.
+    `only` is a pattern for names of groups, cases and ratios: a ratio brings its cases. None asks for everything, but
+    for the groups that have to be asked for, by name or `with_opt_in`.
 
     Raises
     ------
@@ -47,7 +47,7 @@ def chosen(only: str | None = None) -> list[tuple[Group, Sequence[Case]]]:
     [('ingest', 3)]
     """
     if only is None:
-        return [(group, group.cases) for group in GROUPS if not group.is_opt_in]
+        return [(group, group.cases) for group in GROUPS if with_opt_in or not group.is_opt_in]
     found: list[tuple[Group, Sequence[Case]]] = []
     for group in GROUPS:
         if fnmatchcase(group.name, only):

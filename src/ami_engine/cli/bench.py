@@ -34,6 +34,9 @@ def bench(
     ] = False,
     quick: Annotated[bool, typer.Option("--quick", help="Less input and fewer rounds: about a minute.")] = False,
     long: Annotated[bool, typer.Option("--long", help="Ten million events in the memory run.")] = False,
+    instructions: Annotated[
+        bool, typer.Option("--instructions", help="Count instructions too, where valgrind is installed.")
+    ] = False,
     only: Annotated[
         str | None, typer.Option("--only", help="Pattern for names of groups, cases or ratios, such as 'updates.*'.")
     ] = None,
@@ -52,7 +55,14 @@ def bench(
     if write_docs is not None:
         _check_checkout(write_docs, only)
     with _progress(shown=not json) as progress:
-        results = run_suite(scale="quick" if quick else "full", peers=peers, only=only, is_long=long, progress=progress)
+        results = run_suite(
+            scale="quick" if quick else "full",
+            peers=peers,
+            only=only,
+            is_long=long,
+            with_instructions=instructions,
+            progress=progress,
+        )
     if write_docs is not None:
         write_results(results, write_docs / _RESULTS)
         (write_docs / _PAGE).write_text(render_page(results), encoding="utf-8")
