@@ -123,16 +123,21 @@ public:
         builder_.load(state.c_str(), state.size());
     }
 
-    FeatureVector vector() const {
-        FeatureVector vector;
-        std::copy_n(builder_.row(), ami::kFeatureCount, vector.values.begin());
-        return vector;
+    FeatureVector current_vector() {
+        const Owner owner(is_busy_);
+        return vector();
     }
 
     double* row() { return builder_.row(); }
     std::int64_t last_ts_ns() const { return builder_.last_ts_ns(); }
 
 private:
+    FeatureVector vector() const {
+        FeatureVector vector;
+        std::copy_n(builder_.row(), ami::kFeatureCount, vector.values.begin());
+        return vector;
+    }
+
     void push_view(const EventView& view, std::int64_t now_ns) {
         const std::int64_t ts = view.has_time ? view.ts_ns : builder_.implicit_ts_ns();
         ami::Fault fault;
@@ -251,7 +256,7 @@ void bind_features(nb::module_& m) {
         .def("update", &FeatureEngine::update_quote, nb::arg("ts_ns"), nb::arg("bid"), nb::arg("ask"),
              nb::arg("bid_depth"), nb::arg("ask_depth"), now)
         .def("update", &FeatureEngine::update_event, nb::arg("event"), now, "push(), and return the row as a vector of its own.")
-        .def("vector", &FeatureEngine::vector, "The row as it stands, as a vector of its own.")
+        .def("vector", &FeatureEngine::current_vector, "The row as it stands, as a vector of its own.")
         .def("run", &run, nb::arg("rows"), nb::arg("ts") = nb::none(), nb::arg("ts_fallback") = nb::none(),
              nb::arg("ns_per_ts") = 1, nb::arg("bid") = nb::none(), nb::arg("ask") = nb::none(),
              nb::arg("bid_depth") = nb::none(), nb::arg("ask_depth") = nb::none(), nb::arg("bids") = nb::none(),

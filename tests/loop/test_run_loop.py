@@ -19,7 +19,7 @@ import pytest
 from ami_engine.adapters import Broker, DataSource, MarketDataSource
 from ami_engine.dmc import RiskPolicy, modulate
 from ami_engine.errors import ConfigError, EventError, TraceError
-from ami_engine.events import BookDelta, BookSnapshot, FeedGap
+from ami_engine.events import Bar, BookDelta, BookSnapshot, FeedGap
 from ami_engine.loop.latches import Release
 from ami_engine.loop.run_loop import run_loop
 from ami_engine.mdm.decision_engine import DecisionEngine
@@ -369,6 +369,13 @@ def test_a_silent_feed_pulls_quotes_within_staleness_plus_timer(tmp_path: Path) 
     assert pulled_at[0] - (START_NS // MS + 10) <= 1_000 + 100
     assert summary["timer_count"] == 11
     assert summary["mismatch_reason_counts"]["staleness_exceeded"] >= 1
+
+
+def test_bars_make_no_timers_unless_they_are_asked_for() -> None:
+    bars = [Bar(0, START_NS + 60_000 * MS * i, "X", 0, 1.0, 1.2, 0.9, 1.1, 5.0) for i in range(3)]
+    assert run_loop(source=ListSource(bars), broker=RecordingBroker(), trace=False)["timer_count"] == 0
+    timed = run_loop(source=ListSource(bars), broker=RecordingBroker(), trace=False, timer_ms=500)
+    assert timed["timer_count"] == 2 * 3
 
 
 def test_a_silent_live_feed_pulls_quotes(tmp_path: Path) -> None:

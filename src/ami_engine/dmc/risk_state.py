@@ -59,6 +59,8 @@ class _Window:
 
     def count(self, now_ns: int) -> int:
         times = self.times
+        if not times:
+            return 0
         start_ns = now_ns - self.length_ns
         while times and times[0] <= start_ns:
             times.popleft()

@@ -93,7 +93,7 @@ class RunOptions(msgspec.Struct, kw_only=True):
     seed : int
         Goes into the run id.
     timer_ms : float or None
-        Period of the timers of a silent symbol; default 100.
+        Period of the timers of a silent symbol, 0 for none; default 100, and none after a bar.
     on_bad_event : {"skip", "stop"}
         Count a bad event and go on, or end the run.
     quoting : QuotingConfig
@@ -245,6 +245,7 @@ def assemble(source: DataSource, broker: Broker, *, should_stop: Callable[[], bo
         facts={
             "source": source,
             "reader": reader,
+            "times_bars": given.timer_ms is not None,
             "notes": ["no modulator: proposals ran unguarded"] if given.modulator is None else [],
             "policy_hash": required.policy_hash if given.modulator is not None else None,
         },
@@ -303,7 +304,7 @@ def _config(
     engine = given.decision_engine
     timer_ms = given.timer_ms
     if timer_ms is None:
-        timer_ms = float(getattr(source, "default_timer_ms", _DEFAULT_TIMER_MS))
+        timer_ms = _DEFAULT_TIMER_MS
     return RunConfig(
         model=str(getattr(engine, "model_name", "default")),
         confidence_threshold=float(getattr(engine, "confidence_threshold", 0.5)),

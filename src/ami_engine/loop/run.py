@@ -8,7 +8,7 @@ from typing import Any
 from ami_engine.adapters.base import Broker
 from ami_engine.clock import Clock, perf_ns
 from ami_engine.errors import AmiError, EventError, TraceError
-from ami_engine.events import Fill, TimerEvent
+from ami_engine.events import Bar, Fill, TimerEvent
 from ami_engine.execution.executor import Executor
 from ami_engine.execution.order_manager import NOTHING_DONE, Actions, OrderManager
 from ami_engine.loop.feed import LiveFeed, RecordedFeed, Timers
@@ -83,6 +83,7 @@ class Run:
         self._progress = progress
         self._latches = latches
         self._facts = facts
+        self._times_bars = facts["times_bars"]
         # A resumed trace goes on counting: client order ids are made of the number, and must not repeat.
         self._sequence = trace.packets if trace is not None else 0
         self._now_ns = 0
@@ -99,7 +100,9 @@ class Run:
             except EventError as error:
                 self.reject(error)
                 return
-            self._timers.arm(state, state.last_ts_ns)
+            # Bars are far apart by nature: silence after one says nothing, unless timers were asked for.
+            if self._times_bars or type(event) is not Bar:
+                self._timers.arm(state, state.last_ts_ns)
         now_ns = self._now_ns = (
             self._clock.now_ns() if self._clock is not None else event.recv_ts_ns or event.exch_ts_ns
         )
