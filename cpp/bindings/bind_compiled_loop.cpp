@@ -125,6 +125,8 @@ ami::LoopSettings read_settings(const nb::dict& s, const arrays::Floats& draws, 
             model_params.data(),
             number("start_cash"),
             whole("timer_ns"),
+            nb::cast<bool>(s["times_bars"]),
+            nb::cast<bool>(s["is_table_checked"]),
             nb::cast<bool>(s["is_dry"])};
 }
 
@@ -146,7 +148,12 @@ nb::dict told(const ami::CompiledLoop& loop) {
     d["submitted"] = counts.submitted;
     d["canceled"] = counts.canceled;
     d["rejected"] = counts.rejected;
+    d["skipped"] = counts.skipped;
     d["errors"] = counts.errors;
+    d["is_last_error_the_models"] = counts.is_last_error_the_models;
+    nb::list latches;
+    for (const ami::Guard guard : loop.latches()) latches.append(ami::kGuardFlags[static_cast<int>(guard) - 1]);
+    d["latches"] = latches;
     d["actions"] = listed(counts.actions);
     d["proposals"] = listed(counts.proposals);
     d["codes"] = listed(counts.codes);

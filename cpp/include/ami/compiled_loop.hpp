@@ -66,6 +66,8 @@ struct LoopSettings {
     const double* model_params;
     double start_cash;
     std::int64_t timer_ns;
+    bool times_bars;        // silence after a bar counts as well
+    bool is_table_checked;  // every row that is to be refused is marked so
     bool is_dry;
 };
 
@@ -76,7 +78,9 @@ struct LoopCounts {
     std::int64_t submitted = 0;
     std::int64_t canceled = 0;
     std::int64_t rejected = 0;
+    std::int64_t skipped = 0;
     std::int64_t errors = 0;
+    bool is_last_error_the_models = false;
     std::array<std::int64_t, kActionCount> actions{};
     std::array<std::int64_t, kActionCount> proposals{};
     std::array<std::int64_t, 64> codes{};
@@ -119,7 +123,10 @@ public:
         if (records_ && most_steps != 0) decisions.reserve(columns.rows + columns.rows / 8);
         for (std::size_t i = 0; i < columns.rows && counts.steps != most_steps; ++i) {
             const std::int64_t ts = columns.ts[i];
-            while (timer_due_ns_ != 0 && timer_due_ns_ < ts) step_timer();
+            // An event that will be refused says nothing of the time: it must not make timers up to its own.
+            if (timer_due_ns_ != 0 && timer_due_ns_ < ts && would_accept(columns, i, ts)) {
+                while (timer_due_ns_ != 0 && timer_due_ns_ < ts) step_timer();
+            }
             ++counts.rows_read;
             step_row(columns, i, ts);
         }
@@ -131,6 +138,7 @@ public:
     std::vector<VenueFill> fills;
     std::vector<DecisionRecord> decisions;
     const Account& account() const { return account_; }
+    const std::vector<Guard>& latches() const { return risk_.latches(); }
     const QuoteFault& last_fault() const { return keeper_.last_fault(); }
 
 private:
@@ -140,7 +148,7 @@ private:
     // Events. --------------------------------------------------------------------------------------------------
 
     void step_row(const LoopColumns& c, std::size_t i, std::int64_t ts) {
-        const auto kind = c.kind == nullptr ? RowKind::book : static_cast<RowKind>(c.kind[i]);
+        const RowKind kind = kind_of(c, i);
         if (c.has_gap != nullptr) has_gap_ = c.has_gap[i] != 0;
         if (kind == RowKind::refused) return;
         const Fault fault = observe(c, i, ts, kind);
@@ -149,7 +157,7 @@ private:
             return;
         }
         last_ts_ns_ = ts;
-        arm_timer(ts);
+        if (kind != RowKind::bar || s_.times_bars) arm_timer(ts);
         if (kind == RowKind::book) {
             venue_.on_book(ts, view_, levels_of(c, i));
         } else if (kind == RowKind::trade) {
@@ -162,43 +170,62 @@ private:
         ++counts.steps;
     }
 
+    static RowKind kind_of(const LoopColumns& c, std::size_t i) {
+        return c.kind == nullptr ? RowKind::book : static_cast<RowKind>(c.kind[i]);
+    }
+
+    bool would_accept(const LoopColumns& c, std::size_t i, std::int64_t ts) const {
+        if (kind_of(c, i) == RowKind::refused) return false;
+        if (s_.is_table_checked) return true;
+        FeatureBuilder trial = builder_;
+        return !push(trial, c, i, ts);
+    }
+
     Fault observe(const LoopColumns& c, std::size_t i, std::int64_t ts, RowKind kind) {
+        if (const Fault fault = push(builder_, c, i, ts)) return fault;
+        if (kind == RowKind::bar) take_book(ts, 0.0, 0.0);
+        if (kind != RowKind::book) return {};
+        const double* bids = bids_of(c, i);
+        const double* asks = asks_of(c, i);
+        const bool has_bids = has_level(bids, c.bid_levels);
+        const bool has_asks = has_level(asks, c.ask_levels);
+        if (has_bids || has_asks) {
+            take_book(ts, has_bids ? bids[1] : 0.0, has_asks ? asks[1] : 0.0);
+        } else {
+            take_book(ts, read(c.bid_depth, i), read(c.ask_depth, i));
+        }
+        return {};
+    }
+
+    // Bring a row to the features, or say what is wrong with it.
+    Fault push(FeatureBuilder& builder, const LoopColumns& c, std::size_t i, std::int64_t ts) const {
         if (ts <= 0) return {Reason::non_positive_time, "recv_ts_ns", static_cast<double>(ts)};
         if (ts < last_ts_ns_) return {Reason::time_backwards, "recv_ts_ns", static_cast<double>(last_ts_ns_ - ts)};
-        switch (kind) {
+        switch (kind_of(c, i)) {
             case RowKind::book:
-                return observe_book(c, i, ts);
+                if (has_level(bids_of(c, i), c.bid_levels) || has_level(asks_of(c, i), c.ask_levels)) {
+                    return builder.push_book(ts, bids_of(c, i), c.bid_levels, asks_of(c, i), c.ask_levels, 0,
+                                             read(c.bid, i), read(c.ask, i), true);
+                }
+                return builder.push_quote(ts, read(c.bid, i), read(c.ask, i), read(c.bid_depth, i),
+                                          read(c.ask_depth, i), 0);
             case RowKind::trade:
-                return builder_.push_trade(ts, c.price[i], c.size[i], c.aggressor == nullptr ? 0 : c.aggressor[i], 0);
+                return builder.push_trade(ts, c.price[i], c.size[i], c.aggressor == nullptr ? 0 : c.aggressor[i], 0);
             case RowKind::bar:
-                if (const Fault fault = builder_.push_quote(ts, c.bid[i], c.bid[i], 0.0, 0.0, 0)) return fault;
-                take_book(ts, 0.0, 0.0);
-                return {};
+                return builder.push_quote(ts, c.bid[i], c.bid[i], 0.0, 0.0, 0);
             case RowKind::quiet:
             case RowKind::refused:
                 return {};
         }
-        return {Reason::unknown_kind, "kind", static_cast<double>(static_cast<std::int64_t>(kind))};
+        return {Reason::unknown_kind, "kind", static_cast<double>(c.kind[i])};
     }
 
-    Fault observe_book(const LoopColumns& c, std::size_t i, std::int64_t ts) {
-        const auto read = [i](const double* column) { return column == nullptr ? 0.0 : column[i]; };
-        const double* bids = c.bids == nullptr ? nullptr : c.bids + i * c.bid_levels * 2;
-        const double* asks = c.asks == nullptr ? nullptr : c.asks + i * c.ask_levels * 2;
-        const bool has_bids = has_level(bids, c.bid_levels);
-        const bool has_asks = has_level(asks, c.ask_levels);
-        if (has_bids || has_asks) {
-            const Fault fault = builder_.push_book(ts, bids, c.bid_levels, asks, c.ask_levels, 0, read(c.bid),
-                                                   read(c.ask), true);
-            if (fault) return fault;
-            take_book(ts, has_bids ? bids[1] : 0.0, has_asks ? asks[1] : 0.0);
-            return {};
-        }
-        const double bid_size = read(c.bid_depth);
-        const double ask_size = read(c.ask_depth);
-        if (const Fault fault = builder_.push_quote(ts, read(c.bid), read(c.ask), bid_size, ask_size, 0)) return fault;
-        take_book(ts, bid_size, ask_size);
-        return {};
+    static double read(const double* column, std::size_t i) { return column == nullptr ? 0.0 : column[i]; }
+    static const double* bids_of(const LoopColumns& c, std::size_t i) {
+        return c.bids == nullptr ? nullptr : c.bids + i * c.bid_levels * 2;
+    }
+    static const double* asks_of(const LoopColumns& c, std::size_t i) {
+        return c.asks == nullptr ? nullptr : c.asks + i * c.ask_levels * 2;
     }
 
     static bool has_level(const double* levels, std::size_t count) {
@@ -214,8 +241,8 @@ private:
 
     static BookLevels levels_of(const LoopColumns& c, std::size_t i) {
         BookLevels levels;
-        levels.bids = c.bids == nullptr ? nullptr : c.bids + i * c.bid_levels * 2;
-        levels.asks = c.asks == nullptr ? nullptr : c.asks + i * c.ask_levels * 2;
+        levels.bids = bids_of(c, i);
+        levels.asks = asks_of(c, i);
         levels.bid_count = c.bid_levels;
         levels.ask_count = c.ask_levels;
         levels.image = c.image == nullptr ? BookImage::whole : static_cast<BookImage>(c.image[i]);
@@ -233,7 +260,8 @@ private:
         decide(now_ns, true);
         ++counts.timers;
         timer_due_ns_ = 0;
-        if (now_ns - last_book_ts_ns_ <= s_.policy.staleness_ms * kNsPerMs) arm_timer(now_ns);
+        // The guard's own arithmetic, to the millisecond: a timer that has found the symbol stale is the last.
+        if (now_ns / kNsPerMs - last_book_ms_ <= s_.policy.staleness_ms) arm_timer(now_ns);
     }
 
     // One decision. ------------------------------------------------------------------------------------------------
@@ -244,9 +272,9 @@ private:
         book_fills(now_ns, now_ms);
         const double position = account_.position.qty();
         const double rate = s_.instrument.is_inverse && mid_ > 0.0 ? mid_ : 1.0;
-        const double realized = (account_.position.realized() - account_.position.fees()) * rate;
+        const double realized = account_.position.realized() - account_.position.fees();
         const std::int64_t open_orders = keeper_.open_count();
-        risk_.on_account(now_ns, realized, account_.unrealized * rate);
+        risk_.on_account(now_ns, realized, account_.unrealized, rate);
 
         const Proposal proposal = propose(position, now_ms);
         risk_.fill_context(context_, now_ns, now_ms);
@@ -265,6 +293,8 @@ private:
             done = keeper_.apply(verdict.action, quotes, now_ms, view_, position, verdict.pulls, decisions_made_);
         }
         ++decisions_made_;
+        if (done.has_error) counts.is_last_error_the_models = false;
+        if ((proposal.reasons & kModelInvalid) != 0) done.has_error = counts.is_last_error_the_models = true;
         risk_.on_verdict(now_ns, proposal.action, verdict);
         if (done.canceled != 0) risk_.on_cancels(now_ns, done.canceled);
         count(proposal, verdict, done, is_timer);
@@ -291,7 +321,7 @@ private:
         risk_.on_fill(now_ns, fill.is_buy, fill.qty, mid_ != 0.0 ? mid_ : fill.price);
         if (result.is_closed) {
             positions_.on_position_closed();
-            risk_.on_position_closed(now_ms, result.trip_pnl * (s_.instrument.is_inverse ? fill.price : 1.0));
+            risk_.on_position_closed(now_ms, result.trip_pnl);
         }
         const double position = account_.position.qty();
         if (position != 0.0) {
@@ -336,6 +366,7 @@ private:
         counts.submitted += done.submitted;
         counts.canceled += done.canceled;
         counts.rejected += done.rejected;
+        counts.skipped += done.skipped;
         counts.errors += done.has_error ? 1 : 0;
         std::uint64_t held = 0;
         std::uint32_t reasons = 0;

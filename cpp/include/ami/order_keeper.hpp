@@ -42,6 +42,7 @@ struct Actions {
     std::int64_t submitted = 0;
     std::int64_t canceled = 0;
     std::int64_t rejected = 0;
+    std::int64_t skipped = 0;
     bool has_error = false;
 };
 
@@ -221,7 +222,10 @@ private:
     void quote(Working& working, bool is_buy, std::int64_t ticks, const Quotes& q, std::int64_t step, Actions& done) {
         const double price = instrument_.price_from_ticks(ticks);
         const double qty = instrument_.qty_from_usd(q.size_usd, price);
-        if (instrument_.is_below_minimum(price, qty)) return;
+        if (instrument_.is_below_minimum(price, qty)) {
+            ++done.skipped;
+            return;
+        }
         note_sent(working, ticks, price, qty, done);
         const Place place = is_buy ? Place::bid : Place::ask;
         if (!venue_.submit({place, is_buy, price, qty, q.post_only, step})) refuse(working, done);

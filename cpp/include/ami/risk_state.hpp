@@ -191,6 +191,8 @@ public:
           markouts_(policy.adverse_window_ms * kNsPerMs, tick_size),
           steps_(static_cast<std::size_t>(policy.error_window_steps)) {}
 
+    const std::vector<Guard>& latches() const { return latches_; }
+
     void on_book(std::int64_t now_ns, double mid) { markouts_.on_mid(now_ns, mid); }
 
     void on_step(bool had_error) {
@@ -213,8 +215,10 @@ public:
         for (std::int64_t i = 0; i < n; ++i) cancels_.add(now_ns);
     }
 
-    void on_account(std::int64_t now_ns, double realized_after_fees, double unrealized) {
+    // Money of the settlement currency; `usd_rate` is what one unit of it is worth, USD.
+    void on_account(std::int64_t now_ns, double realized_after_fees, double unrealized, double usd_rate) {
         roll_day(now_ns);
+        usd_rate_ = usd_rate;
         total_ = realized_after_fees + unrealized;
     }
 
@@ -234,7 +238,7 @@ public:
         c.errors_in_window = errors_;
         const double most[2] = {p.adv15_max_ticks, p.adv60_max_ticks};
         markouts_.write_adverse_ticks(now_ns, most, c.adverse_ticks);
-        c.daily_pnl = total_ - day_start_total_;
+        c.daily_pnl = (total_ - day_start_total_) * usd_rate_;
         c.consecutive_losses = losses_;
         c.throttle_refresh_until_ms = throttle_until_ms_;
         c.cooldown_until_ms = post_fill_until_ms_;
@@ -271,10 +275,16 @@ private:
     }
 
     void latch_stop(Action proposed, std::uint64_t codes) {
-        std::uint64_t found = codes & (bit(Code::kill_switch) | bit(Code::daily_loss_stop) | bit(Code::circuit_breaker));
-        if ((codes & (bit(Code::drawdown_stop) | bit(Code::equity_floor))) != 0) found |= bit(Code::drawdown_stop);
-        latched_ |= found;
-        if (proposed == Action::STOP) latched_ |= bit(Code::kill_switch);
+        if ((codes & (bit(Code::drawdown_stop) | bit(Code::equity_floor))) != 0) codes |= bit(Code::drawdown_stop);
+        for (const Code code : {Code::kill_switch, Code::daily_loss_stop, Code::circuit_breaker, Code::drawdown_stop}) {
+            if ((codes & bit(code)) != 0) latch(code);
+        }
+        if (proposed == Action::STOP) latch(Code::kill_switch);
+    }
+
+    void latch(Code code) {
+        if ((latched_ & bit(code)) == 0) latches_.push_back(kCodeGuard[static_cast<int>(code)]);
+        latched_ |= bit(code);
     }
 
     void roll_day(std::int64_t now_ns) {
@@ -300,6 +310,8 @@ private:
     std::int64_t streak_until_ms_ = 0;
     std::int64_t quote_budget_until_ms_ = 0;
     std::uint64_t latched_ = 0;
+    std::vector<Guard> latches_;  // oldest first
+    double usd_rate_ = 1.0;
 };
 
 }  // namespace ami

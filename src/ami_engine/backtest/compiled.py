@@ -44,6 +44,7 @@ _QUEUES = {"back": 0, "front": 1, "prob": 2}
 # Times beyond these would not fit into 64 bits of nanoseconds.
 _MAX_WHOLE = 10**12
 _MISSING_BIT = 63
+_DEFAULT_TIMER_MS = 100.0
 _MODEL_PARAMS = {"confidence_threshold": 0.5, "imbalance_threshold": 0.1, "max_size_usd": 1.0}
 
 # What the guards cannot be told before the first book.
@@ -203,11 +204,11 @@ def run_compiled(
         `low`, `close`, `volume`). A row without a time column is dated a millisecond after the one before it. Rows that
         a feature builder refuses are refused here and counted.
     config : FeatureConfig, optional
-        Default: the instrument's tick, else as it comes.
+        Its tick is the instrument's in any case.
     policy, quoting, exits
         As in `run_loop`.
     instrument : Instrument, optional
-        What is traded; default: the table's, else a tick of 0.01.
+        What is traded; default: the table's, else no more than the tick of `config` (0.01).
     model : "reference" or CompiledModel
         The reference model, or a function of your own.
     model_params : mapping, optional
@@ -217,7 +218,7 @@ def run_compiled(
     steps : int, optional
         Bound on the number of events.
     timer_ms : float, optional
-        Period of the timers of silence, ms; 0 is off. Default: the source's, else 100.
+        Period of the timers of silence, ms; 0 is off. Default: 100, and none after bars.
     dry_run : bool
         Decide, send nothing.
     venue_grid : bool
@@ -257,10 +258,9 @@ def run_compiled(
     _refuse_hooks(policy, model)
     given = _read_input(table)
     if instrument is None:
-        instrument = given.source.instrument if given.source is not None else Instrument("")
-    if timer_ms is None:
-        timer_ms = given.source.timer_ms if given.source is not None else 100.0
-    config = config or FeatureConfig(tick_size=instrument.tick_size)
+        tick_size = config.tick_size if config is not None else Instrument("").tick_size
+        instrument = given.source.instrument if given.source is not None else Instrument("", tick_size=tick_size)
+    config = msgspec.structs.replace(config or FeatureConfig(), tick_size=instrument.tick_size)
     if queue not in _QUEUES:
         raise ConfigError(f"`queue` must be 'back', 'front' or 'prob', was {queue!r}")
     if steps is not None and steps < 0:
@@ -275,7 +275,9 @@ def run_compiled(
         "queue": _QUEUES[queue],
         "model": model.address if isinstance(model, CompiledModel) else 0,
         "start_cash": float(start_cash),
-        "timer_ns": ns_from_ms(timer_ms),
+        "timer_ns": ns_from_ms(_DEFAULT_TIMER_MS if timer_ms is None else timer_ms),
+        "times_bars": timer_ms is not None,
+        "is_table_checked": given.source is not None,
         "is_dry": dry_run,
     }
     draws = _draws(seed, 2 * given.rows if queue == "prob" else 0)
@@ -486,7 +488,7 @@ def _count(
 ) -> None:
     counters.steps, counters.timers, counters.fills = told["steps"], told["timers"], told["fill_count"]
     counters.orders_submitted, counters.orders_canceled = told["submitted"], told["canceled"]
-    counters.orders_rejected = told["rejected"]
+    counters.orders_rejected, counters.orders_skipped = told["rejected"], told["skipped"]
     actions = [(str(action),) for action in _ACTIONS]
     counters.action_counts = _named(told["actions"], actions)
     counters.proposal_counts = _named(told["proposals"], actions)
@@ -500,7 +502,9 @@ def _count(
             counters.rejected_events[reason] = counters.rejected_events.get(reason, 0) + 1
         counters.bad_places = list(given.source.places[: len(refused)])
     counters.error_count = told["errors"]
-    if told["errors"]:
+    if told["is_last_error_the_models"]:
+        counters.last_error = "the model failed: see private_hook_error in the audit log"
+    elif told["errors"]:
         counters.last_error = redact_text(_quote_error(told["quote_fault"], instrument))
 
 
@@ -540,7 +544,16 @@ def _summary(
         "audit_path": None,
     }
     summary["error_count"] += given.source.failures if given.source is not None else 0
-    summary["notes"] = ["events without a time were dated 1 ms apart, from 1 ms on"] if given.has_assumed_time else []
+    summary["notes"] = _notes(told, given)
     summary["backend"] = "compiled" if told["rows_read"] else None
     summary["policy_hash"] = required.policy_hash
     return summary
+
+
+def _notes(told: Mapping[str, Any], given: _Input) -> list[str]:
+    notes = ["events without a time were dated 1 ms apart, from 1 ms on"] if given.has_assumed_time else []
+    if told["skipped"]:
+        notes.append(f"{told['skipped']} quotes were below the instrument's smallest order: raise size_usd")
+    if told["latches"]:
+        notes.append(f"latched until an operator releases it: {', '.join(told['latches'])}")
+    return notes

@@ -12,6 +12,7 @@ from ami_engine import clock
 from ami_engine.adapters.base import DataSource
 from ami_engine.errors import ConfigError, EventError
 from ami_engine.events import Bar, BookSnapshot, GenericEvent, Trade
+from ami_engine.features.feature_config import FeatureConfig
 from ami_engine.loop.feed import FeedEnd, RetryPolicy, SourceReader
 from ami_engine.loop.market import Market
 from ami_engine.loop.symbol_state import SymbolState
@@ -42,7 +43,6 @@ class EventTable(NamedTuple):
     symbol: str
     instrument: Instrument
     identity: str
-    timer_ms: float
     refusals: tuple[tuple[int, str], ...]
     places: tuple[str, ...]
     failures: int
@@ -148,6 +148,7 @@ def table_from_source(
     market = Market(
         instruments,
         default_instrument=instrument or unnamed or Instrument(""),
+        config=FeatureConfig(levels=levels),
         unique_seq=source.unique_seq,
         snapshots_only=source.snapshots_only,
     )
@@ -166,8 +167,13 @@ def table_from_source(
                 if event is None:
                     break
                 ts_ns = event.recv_ts_ns or event.exch_ts_ns
-                state = _the_state(market, event)
-                state.observe(event)
+                state = market.state(event.symbol)
+                try:
+                    state.observe(event)
+                finally:
+                    if not state.last_ts_ns:
+                        market.forget(state.symbol)  # nothing good was heard of it
+                _check_symbol(market, event)
                 _add_row(rows, event, ts_ns, state)
                 accepted += 1
             except EventError as error:
@@ -189,7 +195,6 @@ def table_from_source(
         symbol,
         market.instrument(symbol),
         source.identity or type(source).__name__,
-        float(getattr(source, "default_timer_ms", 100.0)),
         tuple(refusals),
         tuple(places),
         reader.failures,
@@ -198,13 +203,11 @@ def table_from_source(
     )
 
 
-def _the_state(market: Market, event: Any) -> SymbolState:
-    state = market.state(event.symbol)
+def _check_symbol(market: Market, event: Any) -> None:
     if len(market.states) > 1:
         raise ConfigError(f"a table is of one symbol, the source has {', '.join(map(repr, market.states))}")
     if isinstance(event, GenericEvent):
         raise ConfigError("a table is of market events, the source has events without a price")
-    return state
 
 
 def _add_row(rows: _Rows, event: Any, ts_ns: int, state: SymbolState) -> None:

@@ -27,7 +27,10 @@ def verify(
     """
     try:
         report = verify_trace(run_dir)
-    except (OSError, TraceError) as error:
+    except OSError as error:
+        print_error(f"{error.filename or run_dir}: {error.strerror or error}")
+        raise typer.Exit(2) from None
+    except TraceError as error:
         print_error(str(error))
         raise typer.Exit(2) from None
     result = {
