@@ -392,14 +392,17 @@ private:
     }
 
     void count_codes() {
-        for (std::size_t i = 0; i < 64; ++i) {
-            if ((same_codes_ >> i & 1u) != 0) counts.codes[i] += same_count_;
-            if ((same_held_ >> i & 1u) != 0) counts.held_codes[i] += same_count_;
-        }
-        for (std::size_t i = 0; i < kReasonBits; ++i) {
-            if ((same_reasons_ >> i & 1u) != 0) counts.held_reasons[i] += same_count_;
-        }
+        add_bits(same_codes_, counts.codes.data());
+        add_bits(same_held_, counts.held_codes.data());
+        add_bits(same_reasons_, counts.held_reasons.data());
         same_count_ = 0;
+    }
+
+    void add_bits(std::uint64_t bits, std::int64_t* counters) const {
+        for (; bits != 0; bits >>= 8, counters += 8) {
+            if ((bits & 0xffu) == 0) continue;
+            for (unsigned i = 0; i < 8; ++i) counters[i] += (bits >> i & 1u) != 0 ? same_count_ : 0;
+        }
     }
 
     // Cancel every order and book the last fills.

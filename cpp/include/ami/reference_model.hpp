@@ -39,9 +39,22 @@ struct Proposal {
 };
 
 struct ReferenceParams {
+    ReferenceParams(double confidence, double imbalance, double size_usd)
+        : confidence_threshold(confidence),
+          imbalance_threshold(imbalance),
+          max_size_usd(size_usd),
+          raw_threshold(0.5 - std::log(1.0 / confidence - 1.0) / 5.0) {}
+
+    // Whether 1 / (1 + exp(−5 (raw − 0.5))) reaches its threshold. Away from where it does, no exponential is needed.
+    bool is_confident(double raw) const {
+        if (std::fabs(raw - raw_threshold) > 1e-9) return raw > raw_threshold;
+        return 1.0 / (1.0 + std::exp(-5.0 * (raw - 0.5))) >= confidence_threshold;
+    }
+
     double confidence_threshold;
     double imbalance_threshold;
     double max_size_usd;
+    double raw_threshold;
 };
 
 inline Proposal propose_reference(const double* row, const ReferenceParams& params) {
@@ -64,7 +77,7 @@ inline Proposal propose_reference(const double* row, const ReferenceParams& para
     if (proposal.reasons == 0) proposal.reasons = kLowConfidence;
     if (s < params.imbalance_threshold) return proposal;
     const double raw = 0.4 * d + 0.4 * s + 0.2 * w;
-    if (1.0 / (1.0 + std::exp(-5.0 * (raw - 0.5))) < params.confidence_threshold) return proposal;
+    if (!params.is_confident(raw)) return proposal;
     proposal.action = Action::ACT;
     proposal.has_size = true;
     proposal.size_usd = std::min(params.max_size_usd, 2.0 * d * params.max_size_usd);

@@ -89,6 +89,7 @@ public:
         mid_ = mid;
         if (fills_.is_full()) drop_oldest();
         fills_.push({now_ns, sign, qty, mid, {0.0, 0.0}});
+        plan();
     }
 
     // Adverse selection at each horizon, or a number on the same side of its limit: only that is ever looked at.
@@ -113,12 +114,23 @@ private:
     };
 
     void settle(std::int64_t until_ns) {
+        if (until_ns < next_ns_) return;
         for (int i = 0; i < 2; ++i) {
             while (settled_[i] < fills_.size() && fills_[settled_[i]].ts_ns + kMarkoutHorizonsNs[i] <= until_ns) {
                 MarkedFill& fill = fills_[settled_[i]++];
                 fill.markouts[i] = fill.sign * (fill.mid - mid_) / tick_size_;
                 count(i, fill.qty, fill.markouts[i], false);
             }
+        }
+        plan();
+    }
+
+    // When the next horizon of a fill passes. A fill that leaves may make it later, never earlier.
+    void plan() {
+        next_ns_ = std::numeric_limits<std::int64_t>::max();
+        for (int i = 0; i < 2; ++i) {
+            if (settled_[i] == fills_.size()) continue;
+            next_ns_ = std::min(next_ns_, fills_[settled_[i]].ts_ns + kMarkoutHorizonsNs[i]);
         }
     }
 
@@ -175,6 +187,7 @@ private:
     double tick_size_;
     double mid_ = std::numeric_limits<double>::quiet_NaN();
     BoundedQueue<MarkedFill> fills_;
+    std::int64_t next_ns_ = std::numeric_limits<std::int64_t>::max();
     std::size_t settled_[2] = {0, 0};  // of the oldest fills, how many have a markout
     double adverse_[2] = {0.0, 0.0};
     Sums sums_[2];
