@@ -225,7 +225,7 @@ def _deciding(scale: Scale) -> Prepared:
         state.observe(event)
         parts.risk.on_event(event.recv_ts_ns)
         parts.risk.on_book(event.recv_ts_ns, state.mid)
-    account = AccountView(equity_usd=1e6)
+    account = AccountView(equity=1e6)
     event, now_ns = events[-1], events[-1].recv_ts_ns
 
     def run() -> None:

@@ -73,6 +73,7 @@ class Run:
         self._executor = executor
         self._account = account
         self._view = AccountView()
+        self._account_version = 0  # moves with every mark and every fill
         self._timers = timers
         self._clock = clock
         self._trace = trace
@@ -151,22 +152,31 @@ class Run:
             self._show_market(event, state, parts, now_ns)
         for fill in self._orders.poll(now_ns // NS_PER_MS):
             self._book(fill, now_ns)
-        account, view, mid = self._account, self._view, state.mid
-        if mid > 0.0:
-            account.mark(parts.market_id, mid)
+            self._account_version += 1
+        mid = state.mid
+        if mid > 0.0 and mid != parts.marked_mid:
+            parts.marked_mid = mid
+            self._account.mark(parts.market_id, mid)
             parts.risk.on_book(now_ns, mid)
-        if state.last_book_ts_ns == state.last_ts_ns:
-            parts.risk.on_event(state.last_book_ts_ns)
-        # Limits are in USD; an inverse market's money is in coin.
-        rate = mid if state.instrument.is_inverse and mid > 0.0 else 1.0
-        view.position = account.positions.position(parts.market_id)
-        view.exposure_usd = account.exposure_usd()
-        view.equity_usd = account.equity * rate
-        view.drawdown_usd = account.drawdown * rate
+            self._account_version += 1
+        view = self._view
+        view.position = self._account.positions.position(parts.market_id)
         view.open_orders = self._orders.open_count
         view.active_markets = self._active_markets()
+        if parts.account_version != self._account_version:
+            parts.account_version = self._account_version
+            self._tell_account(state, parts, now_ns)
+
+    def _tell_account(self, state: SymbolState, parts: MarketParts, now_ns: int) -> None:
+        """Bring the account's money to the view and to the market's risk state: it moves with marks and fills only."""
+        account, view, mid = self._account, self._view, state.mid
+        # Limits are in USD; an inverse market's money is in coin.
+        parts.usd_rate = mid if state.instrument.is_inverse and mid > 0.0 else 1.0
+        view.exposure_usd = account.exposure_usd()
+        view.equity = account.equity
+        view.drawdown = account.drawdown
         realized = account.realized - account.fees
-        parts.risk.on_account(now_ns, realized, account.unrealized, account.equity, rate)
+        parts.risk.on_account(now_ns, realized, account.unrealized, account.equity, parts.usd_rate)
 
     def _show_market(self, event: Any, state: SymbolState, parts: MarketParts, now_ns: int) -> None:
         try:

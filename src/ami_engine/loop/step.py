@@ -42,13 +42,14 @@ _SIGMA_SPIKE_Z = FEATURE_INDEX["sigma_spike_z"]
 class AccountView(msgspec.Struct):
     """What a decision may know of the account: plain numbers, refreshed by the shell before each decision.
 
-    `position` is this market's signed quantity; `exposure_usd` is the gross notional over all markets.
+    `position` is this market's signed quantity; `exposure_usd` is the gross notional over all markets; `equity` and
+    `drawdown` are in the settlement currency.
     """
 
     position: float = 0.0
     exposure_usd: float = 0.0
-    equity_usd: float = 0.0
-    drawdown_usd: float = 0.0
+    equity: float = 0.0
+    drawdown: float = 0.0
     open_orders: int = 0
     active_markets: int = 0
 
@@ -67,10 +68,12 @@ class MarketParts:
     """What decides for one market: its state, risk state, model, policy and guards. Made once, by `assemble`."""
 
     __slots__ = (
+        "account_version",
         "context",
         "engine",
         "is_throttled",
         "market_id",
+        "marked_mid",
         "modulate",
         "policy",
         "policy_hash",
@@ -78,6 +81,7 @@ class MarketParts:
         "risk",
         "state",
         "tp_ticks",
+        "usd_rate",
     )
 
     def __init__(
@@ -101,6 +105,9 @@ class MarketParts:
         self.positions = positions
         self.context = GuardContext()
         self.is_throttled = False
+        self.marked_mid = 0.0  # what the account was last marked to
+        self.usd_rate = 1.0  # what one unit of the settlement currency is worth
+        self.account_version = -1  # of the account that the risk state was last told
         self.tp_ticks = float(policy.tp_ticks)
 
 
@@ -134,8 +141,8 @@ def decide(parts: MarketParts, event: Any, account: AccountView, now_ns: int) ->
     context.abs_inventory = abs(account.position)
     context.open_orders = account.open_orders
     context.active_markets = account.active_markets
-    context.equity_usd = account.equity_usd
-    context.drawdown_usd = account.drawdown_usd
+    context.equity_usd = account.equity * parts.usd_rate
+    context.drawdown_usd = account.drawdown * parts.usd_rate
     try:
         final, mismatch = _read_verdict(*parts.modulate(proposal, parts.policy, context))
     except Exception as error:  # a modulator of the user's own is foreign code, and guards fail closed
