@@ -352,7 +352,7 @@ def _read_input(table: Any) -> _Input:
     columns["ts"] = _times(events)
     if events.kind is not None and bool((events.kind == BAR).any()):
         columns |= _bar_columns(table, events)
-    elif _column(table, "symbol") is not None and len(set(np.asarray(_column(table, "symbol")).tolist())) > 1:
+    if _column(table, "symbol") is not None and len(set(np.asarray(_column(table, "symbol")).tolist())) > 1:
         raise ConfigError("compiled decisions do not cover several symbols: a table is of one")
     return _Input(columns, events.rows, None, events.ts is None)
 

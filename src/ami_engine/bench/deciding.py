@@ -32,12 +32,22 @@ from ami_engine.trace.trace_logger import TraceLogger
 from ami_engine.units import Instrument
 from decision_schema.types import Action, Proposal
 
-__all__ = ["DECIDE_GROUP", "INSTRUMENT", "LOOP_GROUP", "TRACE_GROUP", "ReplaySource", "drive", "replay"]
+__all__ = [
+    "DECIDE_GROUP",
+    "INSTRUMENT",
+    "LOOP_GROUP",
+    "SYMBOL",
+    "TRACE_GROUP",
+    "WIDE_POLICY",
+    "ReplaySource",
+    "drive",
+    "replay",
+]
 
-_SYMBOL = "BTCUSDT"
-INSTRUMENT = Instrument(_SYMBOL, tick_size=CONFIG.tick_size, lot_size=0.000001, maker_fee_bps=1.0, taker_fee_bps=4.0)
+SYMBOL = "BTCUSDT"
+INSTRUMENT = Instrument(SYMBOL, tick_size=CONFIG.tick_size, lot_size=0.000001, maker_fee_bps=1.0, taker_fee_bps=4.0)
 # Wide enough that a steady stream of fills does not stop the run: it is the step that is timed, not a latched STOP.
-_POLICY = RiskPolicy(
+WIDE_POLICY = RiskPolicy(
     max_total_exposure_usd=1e6, max_per_market_usd=1e6, daily_loss_stop_usd=1e9, cancel_rate_limit=10**6, min_depth=0.0
 )
 
@@ -60,12 +70,12 @@ class ReplaySource(MarketDataSource):
 
     def instruments(self) -> Mapping[str, Instrument]:
         """Return the one instrument."""
-        return {_SYMBOL: INSTRUMENT}
+        return {SYMBOL: INSTRUMENT}
 
 
 def _events(count: int) -> list[BookSnapshot]:
     """One-level books whose price mostly stands still, as a real one does: else every step trades."""
-    return quote_events(market(count, moving=MOVING), _SYMBOL)
+    return quote_events(market(count, moving=MOVING), SYMBOL)
 
 
 def drive(source: MarketDataSource, **options: Any) -> dict[str, Any]:
@@ -75,7 +85,7 @@ def drive(source: MarketDataSource, **options: Any) -> dict[str, Any]:
         source=source,
         broker=broker,
         feature_config=CONFIG,
-        risk_policy=_POLICY,
+        risk_policy=WIDE_POLICY,
         start_cash=1e6,
         timer_ms=0.0,
         **options,
@@ -83,13 +93,13 @@ def drive(source: MarketDataSource, **options: Any) -> dict[str, Any]:
 
 
 def replay(events: list[BookSnapshot], **options: Any) -> dict[str, Any]:
-    broker = PaperBroker(instruments={_SYMBOL: INSTRUMENT}, cash=1e6)
+    broker = PaperBroker(instruments={SYMBOL: INSTRUMENT}, cash=1e6)
     source = ReplaySource(events)
     return run_loop(
         source=source,
         broker=broker,
         feature_config=CONFIG,
-        risk_policy=_POLICY,
+        risk_policy=WIDE_POLICY,
         start_cash=1e6,
         timer_ms=0.0,
         **options,
@@ -211,14 +221,14 @@ def _encoding(scale: Scale) -> Prepared:
 def _deciding(scale: Scale) -> Prepared:
     """Decide again and again on one market that stands still: the model, the context and the guards are timed."""
     events = _events(1_000)
-    state = SymbolState(_SYMBOL, INSTRUMENT, CONFIG, snapshots_only=True)
+    state = SymbolState(SYMBOL, INSTRUMENT, CONFIG, snapshots_only=True)
     parts = MarketParts(
         state,
-        _SYMBOL,
+        SYMBOL,
         engine=DecisionEngine(),
         modulate=modulate,
-        policy=_POLICY,
-        risk=RiskState(_POLICY, CONFIG.tick_size),
+        policy=WIDE_POLICY,
+        risk=RiskState(WIDE_POLICY, CONFIG.tick_size),
         positions=PositionManager(tick_size=CONFIG.tick_size),
     )
     for event in events:
@@ -248,10 +258,10 @@ def _modulating(scale: Scale) -> Prepared:
 
     def run() -> None:
         for _ in range(scale.calls):
-            modulate(proposal, _POLICY, context)
+            modulate(proposal, WIDE_POLICY, context)
 
     def check() -> None:
-        final, mismatch = modulate(proposal, _POLICY, context)
+        final, mismatch = modulate(proposal, WIDE_POLICY, context)
         require(final.action is Action.ACT and not mismatch.flags, "a proposal within every limit was refused")
 
     return Prepared(run, check, scale.calls)

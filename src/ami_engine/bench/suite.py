@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from importlib.util import find_spec
 
-from ami_engine.bench import batch, deciding, footprint, ingest, instructions, kernels, start_up, updates
+from ami_engine.bench import batch, compiled, deciding, footprint, ingest, instructions, kernels, start_up, updates
 from ami_engine.bench.case import Case, Group
 from ami_engine.errors import ConfigError
 
@@ -23,6 +23,7 @@ GROUPS: tuple[Group, ...] = (
     deciding.DECIDE_GROUP,
     deciding.LOOP_GROUP,
     deciding.TRACE_GROUP,
+    compiled.GROUP,
     start_up.GROUP,
     footprint.MEMORY_GROUP,
     footprint.GROWTH_GROUP,
