@@ -5,12 +5,14 @@
 
 namespace nb = nanobind;
 
+void bind_bench(nb::module_& m);
 void bind_build_info(nb::module_& m);
 void bind_errors(nb::module_& m);
 void bind_rolling(nb::module_& m);
 void bind_feature_vector(nb::module_& m);
 void bind_order_book(nb::module_& m);
 void bind_features(nb::module_& m);
+void bind_compiled_loop(nb::module_& m);
 
 NB_MODULE(_core, m) {
     m.doc() = "Compiled core of ami_engine: features, rolling statistics, order books.";
@@ -25,4 +27,6 @@ NB_MODULE(_core, m) {
     bind_feature_vector(m);
     bind_order_book(m);
     bind_features(m);
+    bind_compiled_loop(m);
+    bind_bench(m);
 }

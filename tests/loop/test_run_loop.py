@@ -632,3 +632,7 @@ def test_the_run_directory_holds_what_the_run_was_made_of(tmp_path: Path) -> Non
     run_loop(source=ListSource([book(0)]), broker=RecordingBroker(), risk_policy=policy, run_dir=tmp_path)
     record = msgspec.json.decode((tmp_path / "run.json").read_bytes())
     assert RiskPolicy.from_dict(record["config"]["policy"]) == policy
+    for packet in read_packets(tmp_path):
+        stored = RiskPolicy.from_dict(record["policies"][packet.input["policy_hash"]])
+        assert stored.policy_hash == packet.input["policy_hash"]
+        assert stored.min_depth == 2.0

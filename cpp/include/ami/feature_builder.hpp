@@ -91,8 +91,9 @@ public:
 
     // (price, size) pairs, best first. A stated best price of 0 is not stated; another one must be the best level's.
     Fault push_book(std::int64_t ts_ns, const double* bids, std::size_t bid_count, const double* asks,
-                    std::size_t ask_count, std::int64_t now_ns, double stated_bid = 0.0, double stated_ask = 0.0) {
-        const Levels levels{bids, bid_count, asks, ask_count, false};
+                    std::size_t ask_count, std::int64_t now_ns, double stated_bid = 0.0, double stated_ask = 0.0,
+                    bool is_padded = false) {
+        const Levels levels{bids, bid_count, asks, ask_count, is_padded};
         return take_levels(ts_ns, levels, now_ns, stated_bid, stated_ask, own_row());
     }
 

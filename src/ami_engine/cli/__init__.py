@@ -12,6 +12,7 @@ import typer
 from typer import Abort
 
 import ami_engine
+from ami_engine.cli.bench import bench
 from ami_engine.cli.doctor import doctor
 from ami_engine.cli.features import features
 from ami_engine.cli.output import print_error
@@ -50,6 +51,7 @@ app.command()(run)
 app.command()(features)
 app.command()(verify)
 app.command()(doctor)
+app.command()(bench)
 
 
 def main() -> None:

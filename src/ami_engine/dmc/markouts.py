@@ -36,7 +36,10 @@ class Markouts:
     drifts, and a restored state goes on bit for bit.
     """
 
-    __slots__ = ("_adverse", "_dirty", "_fills", "_mid", "_next_ns", "_pending", "_tick", "_values", "_weights", "_window_ns")
+    __slots__ = (
+        *("_adverse", "_dirty", "_fills", "_mid", "_next_ns"),
+        *("_pending", "_tick", "_values", "_weights", "_window_ns"),
+    )
 
     def __init__(self, window_ns: int, tick_size: float) -> None:
         self._window_ns = window_ns

@@ -19,6 +19,7 @@ from ami_engine.dmc.risk_state import RiskState
 from ami_engine.errors import ConfigError, TraceError
 from ami_engine.execution.order_manager import OrderManager
 from ami_engine.features.feature_config import FeatureConfig
+from ami_engine.loop.audit_edge import AuditEdge
 from ami_engine.loop.feed import LiveFeed, RecordedFeed, RetryPolicy, SourceReader, Timers
 from ami_engine.loop.latches import Latches, Release
 from ami_engine.loop.market import Market
@@ -32,16 +33,16 @@ from ami_engine.portfolio.pnl import Account
 from ami_engine.security.audit import AUDIT_FILE_NAME, AuditLogger
 from ami_engine.security.redaction import redact_secrets
 from ami_engine.trace.trace_logger import FlushPolicy, TraceLogger
-from ami_engine.units import NS_PER_MS, Instrument
+from ami_engine.units import Instrument
 
-__all__ = ["GUARDED", "RunOptions", "assemble"]
+__all__ = ["GUARDED", "PROVIDED_CONTEXT", "RunOptions", "assemble"]
 
 _RUNS = Path("runs")
 CONFIG_FILE_NAME = "run.json"
 _DEFAULT_TICK_SIZE = 0.01
 _DEFAULT_TIMER_MS = 100.0
 # What the loop provides of a market's context: a key that should be there and is not must hold, not pass.
-_PROVIDED = (
+PROVIDED_CONTEXT = (
     "now_ms",
     "last_event_ts_ms",
     "mid",
@@ -64,6 +65,25 @@ _PROVIDED = (
 def GUARDED(*_: Any) -> Any:
     """Stand for "the engine's own modulator": None already means unguarded."""
     raise TypeError("GUARDED is a mark, not a modulator")
+
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "dry_run": (bool,),
+    "resume": (bool,),
+    "overwrite": (bool,),
+    "run_id": (str, type(None)),
+    "run_dir": (str, Path, type(None)),
+    "market_id": (str, type(None)),
+    "risk_policy": (RiskPolicy, type(None)),
+    "instrument": (Instrument, type(None)),
+    "feature_config": (FeatureConfig, type(None)),
+    "trace": (bool, TraceLogger),
+    "seed": (int,),
+    "timer_ms": (int, float, type(None)),
+    "source_attempts": (int,),
+    "source_backoff_ms": (int, float),
+    "start_cash": (int, float),
+}
 
 
 class RunOptions(msgspec.Struct, kw_only=True):
@@ -159,13 +179,14 @@ def assemble(source: DataSource, broker: Broker, *, should_stop: Callable[[], bo
     quoting = given.quoting or QuotingConfig()
     exits = given.exits or ExitConfig()
     config = _config(given, source, policy, quoting, exits, instruments, default)
+    required = msgspec.structs.replace(policy, required_context=(*policy.required_context, *PROVIDED_CONTEXT))
     is_live = bool(source.is_live)
     clock = given.clock if given.clock is not None else (clocks.WallClock() if is_live else None)
     started_ns = clocks.WallClock().now_ns() if is_live else 0
     run_id = given.run_id or run_id_of(config, source.identity or type(source).__name__, started_ns=started_ns)
     folder = _run_dir(given, run_id)
     trace, audit = _open_logs(given, run_id, folder, clock)
-    _keep_config(folder, run_id, config, source, audit)
+    _keep_config(folder, run_id, config, (required, policy), source, audit)
     latches = Latches(folder, audit, is_resumed=given.resume)
     latches.release(given.release)
     market = Market(
@@ -177,7 +198,9 @@ def assemble(source: DataSource, broker: Broker, *, should_stop: Callable[[], bo
         snapshots_only=source.snapshots_only,
     )
     reader = SourceReader(
-        source, RetryPolicy(clocks.sleep, attempts=given.source_attempts, backoff_ms=given.source_backoff_ms)
+        source,
+        RetryPolicy(clocks.sleep, attempts=given.source_attempts, backoff_ms=given.source_backoff_ms),
+        clock if is_live else None,
     )
     timers = Timers(config.timer_ms)
     feed: RecordedFeed | LiveFeed
@@ -186,7 +209,6 @@ def assemble(source: DataSource, broker: Broker, *, should_stop: Callable[[], bo
     else:
         feed = RecordedFeed(reader, market, timers)
     modulate = _modulator(given, audit)
-    required = msgspec.structs.replace(policy, required_context=(*policy.required_context, *_PROVIDED))
     engine = given.decision_engine or DecisionEngine(confidence_threshold=config.confidence_threshold, audit=audit)
     if getattr(engine, "audit", audit) is None:
         engine.audit = audit  # an engine that was made without a log gets the run's
@@ -225,8 +247,7 @@ def assemble(source: DataSource, broker: Broker, *, should_stop: Callable[[], bo
             max_replacements_per_min=quoting.max_replacements_per_min,
             instrument=default,
             instruments=order_instruments,
-            # A live run's orders must not bear the ids of an earlier run that was given the same name.
-            run_id=f"{run_id}@{started_ns}" if is_live else run_id,
+            run_id=_order_run_id(run_id, started_ns, audit if given.resume else None),
             audit=audit,
             halts_on_strangers=given.executor is None,
         ),
@@ -240,7 +261,7 @@ def assemble(source: DataSource, broker: Broker, *, should_stop: Callable[[], bo
         counters=RunCounters(),
         stop_on_bad_event=given.on_bad_event == "stop",
         is_dry=given.dry_run,
-        staleness_ns=policy.staleness_ms * NS_PER_MS,
+        staleness_ms=policy.staleness_ms,
         progress=given.progress,
         facts={
             "source": source,
@@ -252,6 +273,15 @@ def assemble(source: DataSource, broker: Broker, *, should_stop: Callable[[], bo
     )
 
 
+def _order_run_id(run_id: str, started_ns: int, resumed: AuditEdge | None) -> str:
+    """Return what client order ids are made of: never what an earlier run of the same name made its own of.
+
+    A live run adds when it started. A resumed one adds how many audit records there are: every order has one, on disk
+    before it is sent, so that the number has grown even where the trace's last packets were lost.
+    """
+    return run_id + (f"@{started_ns}" if started_ns else "") + (f"+{resumed.records}" if resumed is not None else "")
+
+
 def _options(options: Mapping[str, Any]) -> RunOptions:
     known = RunOptions.__struct_fields__
     for name in options:
@@ -260,6 +290,7 @@ def _options(options: Mapping[str, Any]) -> RunOptions:
             hint = f"; did you mean `{close[0]}`?" if close else f"; known: {', '.join(known)}"
             raise ConfigError(f"`{name}` is no option of run_loop{hint}")
     given = RunOptions(**options)
+    _check_types(given)
     if given.resume and given.overwrite:
         raise ConfigError("`resume` and `overwrite` exclude each other, both were True")
     if given.market_id == "":
@@ -267,6 +298,22 @@ def _options(options: Mapping[str, Any]) -> RunOptions:
     if given.on_bad_event not in ("skip", "stop"):
         raise ConfigError(f"`on_bad_event` must be 'skip' or 'stop', was {given.on_bad_event!r}")
     return given
+
+
+def _check_types(given: RunOptions) -> None:
+    for name, kind in _TYPES.items():
+        value = getattr(given, name)
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind in ((int,), (int, float))):
+            wanted = " or ".join("None" if each is type(None) else each.__name__ for each in kind)
+            raise ConfigError(f"`{name}` must be {wanted}, was {value!r}")
+    for name, method in (("clock", "now_ns"), ("executor", "run"), ("position_manager", "should_flatten")):
+        part = getattr(given, name)
+        if part is not None and not callable(getattr(part, method, None)):
+            raise ConfigError(f"`{name}` must have a method `{method}`, was {part!r}")
+    if given.decision_engine is not None and not callable(getattr(given.decision_engine, "propose", None)):
+        raise ConfigError(f"`decision_engine` must have a method `propose`, was {given.decision_engine!r}")
+    if given.source_attempts < 1:
+        raise ConfigError(f"`source_attempts` must be at least 1, was {given.source_attempts!r}")
 
 
 def _default_instrument(given: RunOptions, instruments: dict[str, Instrument]) -> Instrument:
@@ -328,7 +375,7 @@ def _name_of(part: Any) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
-def _modulator(given: RunOptions, audit: AuditLogger | None) -> Modulate | None:
+def _modulator(given: RunOptions, audit: AuditEdge | None) -> Modulate | None:
     if given.modulator is GUARDED:
         return assemble_modulator(audit)
     if given.modulator is None or callable(given.modulator):
@@ -338,11 +385,11 @@ def _modulator(given: RunOptions, audit: AuditLogger | None) -> Modulate | None:
 
 def _open_logs(
     given: RunOptions, run_id: str, folder: Path | None, clock: clocks.Clock | None
-) -> tuple[TraceLogger | None, AuditLogger | None]:
+) -> tuple[TraceLogger | None, AuditEdge | None]:
     if folder is None:
         return None, None
     if isinstance(given.trace, TraceLogger):
-        return given.trace, AuditLogger(folder, clock or clocks.WallClock())
+        return given.trace, AuditEdge(AuditLogger(folder, clock or clocks.WallClock()))
     folder.mkdir(parents=True, exist_ok=True)
     if given.overwrite:
         (folder / AUDIT_FILE_NAME).unlink(missing_ok=True)
@@ -355,16 +402,28 @@ def _open_logs(
             resume=given.resume,
             overwrite=given.overwrite,
         )
-    return trace, AuditLogger(folder, clock or clocks.WallClock())
+    return trace, AuditEdge(AuditLogger(folder, clock or clocks.WallClock()))
 
 
 def _keep_config(
-    folder: Path | None, run_id: str, config: RunConfig, source: DataSource, audit: AuditLogger | None
+    folder: Path | None,
+    run_id: str,
+    config: RunConfig,
+    policies: tuple[RiskPolicy, ...],
+    source: DataSource,
+    audit: AuditEdge | None,
 ) -> None:
-    """Write what the run was made of beside its trace: an explanation needs the policy as it was."""
+    """Write what the run was made of beside its trace: an explanation needs the policy that a packet's hash names."""
     if folder is None:
         return
-    record = redact_secrets({"run_id": run_id, "source": source.identity, "config": msgspec.to_builtins(config)})
+    record = redact_secrets(
+        {
+            "run_id": run_id,
+            "source": source.identity,
+            "config": msgspec.to_builtins(config),
+            "policies": {policy.policy_hash: msgspec.to_builtins(policy) for policy in policies},
+        }
+    )
     path = folder / CONFIG_FILE_NAME
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -47,6 +47,10 @@ class Market:
         state = self.states.get(symbol)
         return state if state is not None else self._add(symbol)
 
+    def forget(self, symbol: str) -> None:
+        """Drop a symbol's state."""
+        self.states.pop(symbol, None)
+
     def instrument(self, symbol: str) -> Instrument:
         """Return the symbol's instrument."""
         known = self._instruments.get(symbol)

@@ -11,6 +11,7 @@ from ami_engine.errors import AmiError, EventError, TraceError
 from ami_engine.events import Bar, Fill, TimerEvent
 from ami_engine.execution.executor import Executor
 from ami_engine.execution.order_manager import NOTHING_DONE, Actions, OrderManager
+from ami_engine.loop.audit_edge import AuditEdge
 from ami_engine.loop.feed import LiveFeed, RecordedFeed, Timers
 from ami_engine.loop.latches import Latches
 from ami_engine.loop.market import Market
@@ -20,7 +21,6 @@ from ami_engine.loop.summary import RunCounters
 from ami_engine.loop.symbol_state import SymbolState
 from ami_engine.mdm.decision_engine import REASON as HOOK_ERROR
 from ami_engine.portfolio.pnl import Account
-from ami_engine.security.audit import AuditLogger
 from ami_engine.security.redaction import redact_text
 from ami_engine.trace.trace_logger import TraceLogger
 from ami_engine.units import NS_PER_MS
@@ -50,11 +50,11 @@ class Run:
         timers: Timers,
         clock: Clock | None,
         trace: TraceLogger | None,
-        audit: AuditLogger | None,
+        audit: AuditEdge | None,
         counters: RunCounters,
         stop_on_bad_event: bool,
         is_dry: bool,
-        staleness_ns: int,
+        staleness_ms: int,
         progress: Callable[[int], None] | None,
         latches: Latches,
         facts: dict[str, Any],
@@ -73,13 +73,14 @@ class Run:
         self._executor = executor
         self._account = account
         self._view = AccountView()
+        self._account_version = 0  # moves with every mark and every fill
         self._timers = timers
         self._clock = clock
         self._trace = trace
         self._audit = audit
         self._stop_on_bad_event = stop_on_bad_event
         self._is_dry = is_dry
-        self._staleness_ns = staleness_ns
+        self._staleness_ms = staleness_ms
         self._progress = progress
         self._latches = latches
         self._facts = facts
@@ -98,14 +99,19 @@ class Run:
             try:
                 state.observe(event)
             except EventError as error:
+                if not state.last_ts_ns:
+                    self._market.forget(state.symbol)  # a symbol of which nothing good was ever heard
                 self.reject(error)
                 return
-            # Bars are far apart by nature: silence after one says nothing, unless timers were asked for.
-            if self._times_bars or type(event) is not Bar:
-                self._timers.arm(state, state.last_ts_ns)
         now_ns = self._now_ns = (
             self._clock.now_ns() if self._clock is not None else event.recv_ts_ns or event.exch_ts_ns
         )
+        if not is_timer:
+            # A venue's clock may run ahead of ours: what we have just heard is as old as now, not younger.
+            state.last_book_ts_ns = min(state.last_book_ts_ns, now_ns)
+            # Bars are far apart by nature: silence after one says nothing, unless timers were asked for.
+            if self._times_bars or type(event) is not Bar:
+                self._timers.arm(state, min(state.last_ts_ns, now_ns))
         parts = self._parts.get(state.symbol) or self._add_parts(state)
         observed = perf_ns()
         self._book_fills(event, state, parts, now_ns, is_timer=is_timer)
@@ -125,6 +131,8 @@ class Run:
             self._log(event, state, decision, actions, now_ns, stages, acted - started, is_timer=is_timer)
         ended = perf_ns()
         self._count(decision, actions, (started, observed, booked, decided, acted, ended), is_timer=is_timer)
+        if self._audit is not None and self._audit.failure:
+            raise TraceError(self._audit.failure)
 
     def reject(self, error: EventError) -> None:
         """Count a bad event, and end the run when that was asked for."""
@@ -141,25 +149,42 @@ class Run:
 
     def _book_fills(self, event: Any, state: SymbolState, parts: MarketParts, now_ns: int, *, is_timer: bool) -> None:
         if self._sees_market and state.changed and not is_timer:
-            self._broker.on_market_data(event, state.bid, state.ask, state.bid_size, state.ask_size)
+            self._show_market(event, state, parts, now_ns)
         for fill in self._orders.poll(now_ns // NS_PER_MS):
             self._book(fill, now_ns)
-        account, view, mid = self._account, self._view, state.mid
-        if mid > 0.0:
-            account.mark(parts.market_id, mid)
+            self._account_version += 1
+        mid = state.mid
+        if mid > 0.0 and mid != parts.marked_mid:
+            parts.marked_mid = mid
+            self._account.mark(parts.market_id, mid)
             parts.risk.on_book(now_ns, mid)
-        if state.last_book_ts_ns == state.last_ts_ns:
-            parts.risk.on_event(state.last_book_ts_ns)
-        # Limits are in USD; an inverse market's money is in coin.
-        rate = mid if state.instrument.is_inverse and mid > 0.0 else 1.0
-        view.position = account.positions.position(parts.market_id)
-        view.exposure_usd = account.exposure_usd()
-        view.equity_usd = account.equity * rate
-        view.drawdown_usd = account.drawdown * rate
+            self._account_version += 1
+        view = self._view
+        view.position = self._account.positions.position(parts.market_id)
         view.open_orders = self._orders.open_count
         view.active_markets = self._active_markets()
-        realized = (account.realized - account.fees) * rate
-        parts.risk.on_account(now_ns, realized, account.unrealized * rate, account.equity * rate)
+        if parts.account_version != self._account_version:
+            parts.account_version = self._account_version
+            self._tell_account(state, parts, now_ns)
+
+    def _tell_account(self, state: SymbolState, parts: MarketParts, now_ns: int) -> None:
+        """Bring the account's money to the view and to the market's risk state: it moves with marks and fills only."""
+        account, view, mid = self._account, self._view, state.mid
+        # Limits are in USD; an inverse market's money is in coin.
+        parts.usd_rate = mid if state.instrument.is_inverse and mid > 0.0 else 1.0
+        view.exposure_usd = account.exposure_usd()
+        view.equity = account.equity
+        view.drawdown = account.drawdown
+        realized = account.realized - account.fees
+        parts.risk.on_account(now_ns, realized, account.unrealized, account.equity, parts.usd_rate)
+
+    def _show_market(self, event: Any, state: SymbolState, parts: MarketParts, now_ns: int) -> None:
+        try:
+            self._broker.on_market_data(event, state.bid, state.ask, state.bid_size, state.ask_size)
+        except AmiError:
+            raise
+        except Exception as error:  # a simulated venue of the user's own is foreign code
+            self._halt(f"on_market_data failed: {type(error).__name__}", parts, now_ns)
 
     def _active_markets(self) -> int:
         """Markets with a position or an order."""
@@ -177,14 +202,13 @@ class Run:
         parts = self._parts_by_market.get(market_id)
         if parts is None:
             return
-        rate = fill.price if parts.state.instrument.is_inverse else 1.0
         is_settled_fee = fill.fee_currency in ("", parts.state.instrument.currency)
         realized = result.realized - (fill.fee if is_settled_fee else 0.0)
-        parts.risk.on_fill(now_ns, fill, parts.state.mid or fill.price, realized * rate)
+        parts.risk.on_fill(now_ns, fill, parts.state.mid or fill.price, realized)
         position = self._account.positions.position(market_id)
         if result.closed:
             parts.positions.on_position_closed(market_id)
-            parts.risk.on_position_closed(now_ns, result.trip_pnl * rate)
+            parts.risk.on_position_closed(now_ns, result.trip_pnl)
         if position != 0.0:
             # After a flip only what is left is a position, opened by this fill.
             qty = position if result.closed else fill.signed_qty
@@ -210,12 +234,11 @@ class Run:
     def _run_executor(self, final: FinalDecision, state: SymbolState, parts: MarketParts) -> Actions:
         assert self._executor is not None
         try:
-            result = self._executor.run(final, parts.market_id, mid=state.mid or None) or {}
+            return actions_of(self._executor.run(final, parts.market_id, mid=state.mid or None))
         except AmiError:
             raise
         except Exception as error:  # an executor of the user's own is foreign code
             return Actions(failures=1, errors=(f"executor: {type(error).__name__}",))
-        return actions_of(result)
 
     def _fold_verdict(
         self,
@@ -254,7 +277,8 @@ class Run:
                 self._halt(actions.halt, parts, now_ns)
         if not is_timer:
             risk.on_step(now_ns, has_error)
-        elif now_ns - state.last_book_ts_ns > self._staleness_ns:
+        elif now_ns // NS_PER_MS - state.last_book_ts_ns // NS_PER_MS > self._staleness_ms:
+            # The guard's own arithmetic, to the millisecond: this timer has found the symbol stale, the next would too.
             self._timers.disarm(state)
         else:
             state.timer_due_ns = now_ns
@@ -326,14 +350,14 @@ class Run:
 
     def finish(self, reason: str) -> dict[str, Any]:
         """Cancel every order, book the last fills, close the trace, and return the summary; no venue makes it raise."""
-        self.feed.close()
         now_ms = self._now_ns // NS_PER_MS
         if not self._is_dry and self._executor is None:
             self.counters.add_actions(self._orders.cancel_all(f"end of run: {reason}", now_ms))
-            for fill in self._orders.poll(now_ms):
-                self._book(fill, self._now_ns)
         elif not self._is_dry:
             self._withdraw(reason)
+        for fill in self._orders.poll(now_ms):
+            self._book(fill, self._now_ns)
+        self._close_feed()
         summary = {"run_id": self.run_id, "stopped_reason": reason, **self.counters.to_dict()}
         account = self._account
         summary["position_open_count"] = account.open_count
@@ -360,6 +384,13 @@ class Run:
         summary["backend"] = next((state.builder.backend for state in self._market.states.values()), None)
         summary["policy_hash"] = self._facts["policy_hash"]
         return summary
+
+    def _close_feed(self) -> None:
+        try:
+            self.feed.close()
+        except Exception as error:  # the source is foreign code, and its orders are gone by now
+            self.counters.error_count += 1
+            self.counters.last_error = f"the source could not be closed: {type(error).__name__}"
 
     def _withdraw(self, reason: str) -> None:
         """The end of a run with an executor: it is told to cancel in every market."""
@@ -405,13 +436,13 @@ def actions_of(result: Any) -> Actions:
     """Return what a one-shot executor's result says, as `Actions`."""
     if not isinstance(result, dict):
         return NOTHING_DONE
-    errors = tuple(str(error) for error in result.get("errors", ()))
+    errors = tuple(str(error) for error in result.get("errors") or ())
+    count = {name: int(result.get(name) or 0) for name in ("submitted", "canceled", "rejected", "in_doubt")}
+    if min(count.values()) < 0:
+        raise ValueError(f"an executor's counts must be at least 0, were {count}")
     return Actions(
-        submitted=int(result.get("submitted", 0)),
-        canceled=int(result.get("canceled", 0)),
-        rejected=int(result.get("rejected", 0)),
-        in_doubt=int(result.get("in_doubt", 0)),
-        failures=int(result.get("in_doubt", 0)),
+        **count,
+        failures=count["in_doubt"],
         errors=errors,
         halt=(errors[-1] if errors else "the executor asked to halt") if result.get("halt") else "",
     )

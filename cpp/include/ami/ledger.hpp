@@ -1,0 +1,160 @@
+// The money of one market: portfolio/positions.py and portfolio/pnl.py, spelled for the compiled loop.
+#pragma once
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+
+#include "ami/exact_decimal.hpp"
+#include "ami/instrument.hpp"
+
+namespace ami {
+
+struct FillResult {
+    double realized = 0.0;
+    bool is_opened = false;
+    bool is_closed = false;
+    double trip_pnl = 0.0;
+};
+
+// Position, cost and profit in decimals of 50 digits.
+class Position {
+public:
+    explicit Position(const Instrument& instrument)
+        : is_inverse_(instrument.is_inverse), multiplier_(Decimal::from_double(instrument.multiplier)) {}
+
+    FillResult fold(bool is_buy, double price_value, double qty_value, double fee_value) {
+        const Decimal size = Decimal::from_double(qty_value);
+        const Decimal signed_qty = is_buy ? size : size.negated();
+        const Decimal price = Decimal::from_double(price_value);
+        const Decimal fee = Decimal::from_double(fee_value);
+        Decimal closing;
+        if (!qty_.is_zero() && qty_.is_positive() != signed_qty.is_positive()) {
+            closing = Decimal::compare(signed_qty.abs(), qty_.abs()) < 0 ? signed_qty : qty_.negated();
+        }
+        const Decimal opening = minus(signed_qty, closing);
+        Decimal realized;
+        Decimal closing_fee;
+        if (!closing.is_zero()) {
+            const Decimal kept = plus(qty_, closing);
+            const Decimal left = kept.is_zero() ? Decimal() : over(times(cost_, kept), qty_);
+            realized = minus(value(closing, price).negated(), minus(cost_, left));
+            closing_fee = over(times(fee, closing), signed_qty);
+            cost_ = left;
+            qty_ = kept;
+        }
+        FillResult result;
+        result.is_closed = !closing.is_zero() && qty_.is_zero();
+        result.is_opened = !opening.is_zero() && qty_.is_zero();
+        const Decimal trip = minus(plus(trip_pnl_, realized), closing_fee);
+        trip_pnl_ = minus(result.is_closed ? Decimal() : trip, minus(fee, closing_fee));
+        if (!opening.is_zero()) {
+            cost_ = plus(cost_, value(opening, price));
+            qty_ = plus(qty_, opening);
+        }
+        realized_ = plus(realized_, realized);
+        fees_ = plus(fees_, fee);
+        result.realized = realized.to_double();
+        if (result.is_closed) result.trip_pnl = trip.to_double();
+        qty_view_ = qty_.to_double();
+        average_view_ = average_price();
+        realized_view_ = realized_.to_double();
+        fees_view_ = fees_.to_double();
+        return result;
+    }
+
+    double qty() const { return qty_view_; }
+    double avg_price() const { return average_view_; }
+    double realized() const { return realized_view_; }
+    double fees() const { return fees_view_; }
+
+private:
+    static constexpr std::size_t kDigits = 50;
+
+    static Decimal plus(const Decimal& a, const Decimal& b) { return Decimal::add(a, b).rounded(kDigits); }
+    static Decimal minus(const Decimal& a, const Decimal& b) { return plus(a, b.negated()); }
+    static Decimal times(const Decimal& a, const Decimal& b) { return Decimal::multiply(a, b).rounded(kDigits); }
+    static Decimal over(const Decimal& a, const Decimal& b) { return Decimal::divide(a, b, kDigits); }
+
+    Decimal value(const Decimal& qty, const Decimal& price) const {
+        const Decimal size = times(qty, multiplier_);
+        return is_inverse_ ? over(size.negated(), price) : times(size, price);
+    }
+
+    double average_price() const {
+        if (qty_.is_zero()) return 0.0;
+        const Decimal size = times(qty_, multiplier_);
+        return (is_inverse_ ? over(size.negated(), cost_) : over(cost_, size)).to_double();
+    }
+
+    bool is_inverse_;
+    Decimal multiplier_;
+    Decimal qty_;
+    Decimal cost_;
+    Decimal realized_;
+    Decimal fees_;
+    Decimal trip_pnl_;
+    double qty_view_ = 0.0;
+    double average_view_ = 0.0;
+    double realized_view_ = 0.0;
+    double fees_view_ = 0.0;
+};
+
+// Equity, drawdown and exposure at the last mark, in doubles.
+class Account {
+public:
+    Account(const Instrument& instrument, double cash)
+        : equity(cash), peak(cash), position(instrument), instrument_(instrument), start_(cash), settled_(cash) {}
+
+    double equity;
+    double peak;
+    double unrealized = 0.0;
+    double max_drawdown = 0.0;
+    double exposure_usd = 0.0;
+    std::int64_t open_count = 0;
+    std::int64_t close_count = 0;
+    Position position;
+
+    double drawdown() const { return peak - equity; }
+
+    FillResult apply(bool is_buy, double price, double qty, double fee) {
+        const FillResult result = position.fold(is_buy, price, qty, fee);
+        open_count += result.is_opened ? 1 : 0;
+        close_count += result.is_closed ? 1 : 0;
+        settled_ = start_ + position.realized() - position.fees();
+        if (position.qty() == 0.0) unrealized = exposure_usd = 0.0;
+        size_ = position.qty() * instrument_.multiplier;
+        mark(mark_ > 0.0 ? mark_ : price);
+        return result;
+    }
+
+    // `price` is above 0.
+    void mark(double price) {
+        mark_ = price;
+        if (position.qty() != 0.0) {
+            const double average = position.avg_price();
+            if (instrument_.is_inverse) {
+                unrealized = size_ * (price - average) / (average * price);
+                exposure_usd = std::fabs(size_);
+            } else {
+                unrealized = size_ * (price - average);
+                exposure_usd = std::fabs(size_) * price;
+            }
+        }
+        equity = settled_ + unrealized;
+        if (equity > peak) {
+            peak = equity;
+        } else if (peak - equity > max_drawdown) {
+            max_drawdown = peak - equity;
+        }
+    }
+
+private:
+    const Instrument& instrument_;
+    double start_;
+    double settled_;  // start + realized − fees: moves only with fills
+    double mark_ = 0.0;
+    double size_ = 0.0;  // position × multiplier
+};
+
+}  // namespace ami

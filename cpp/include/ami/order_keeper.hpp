@@ -1,0 +1,315 @@
+// Turns decisions into orders: execution/order_manager.py and order_table.py, spelled for the compiled loop, whose venue
+// answers at once and never fails.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <stdexcept>
+#include <vector>
+
+#include "ami/instrument.hpp"
+#include "ami/paper_venue.hpp"
+#include "ami/risk_state.hpp"
+
+namespace ami {
+
+struct QuotingLimits {
+    std::int64_t refresh_ms;
+    double min_requote_ticks;
+    std::int64_t order_ttl_ms;
+    std::int64_t post_fill_cooldown_ms;
+    std::int64_t max_replacements_per_min;
+};
+
+struct Quotes {
+    double bid_quote = 0.0;  // 0: the side is withdrawn
+    double ask_quote = 0.0;
+    double size_usd = 0.0;
+    bool post_only = true;
+};
+
+// Quotes that no order can be made of, and the best prices at that moment.
+struct QuoteFault {
+    std::int64_t count = 0;
+    Quotes quotes;
+    double bid = 0.0;
+    double ask = 0.0;
+};
+
+struct Actions {
+    std::int64_t submitted = 0;
+    std::int64_t canceled = 0;
+    std::int64_t rejected = 0;
+    std::int64_t skipped = 0;
+    bool has_error = false;
+};
+
+class OrderKeeper {
+public:
+    OrderKeeper(PaperVenue& venue, const Instrument& instrument, const QuotingLimits& limits)
+        : venue_(venue),
+          instrument_(instrument),
+          limits_(limits),
+          min_requote_ticks_(std::max(1.0, limits.min_requote_ticks)),
+          replaced_ms_(static_cast<std::size_t>(std::max<std::int64_t>(1, limits.max_replacements_per_min))) {}
+
+    std::int64_t open_count() const { return (bid_.is_live ? 1 : 0) + (ask_.is_live ? 1 : 0) + (exit_.is_live ? 1 : 0); }
+    const QuoteFault& last_fault() const { return fault_; }
+
+    // Bring the venue's fills to their orders; they are in `fills` then, oldest first.
+    void poll(std::int64_t now_ms, std::vector<VenueFill>& fills) {
+        now_ms_ = now_ms;
+        fills.clear();
+        if (!venue_.fills.empty()) {
+            fills.swap(venue_.fills);
+            for (const VenueFill& fill : fills) fold(fill);
+            if (bid_.is_live != venue_.is_open(true) || ask_.is_live != venue_.is_open(false)) {
+                throw std::logic_error("an order was filled but for a crumb that is lost in rounding");
+            }
+        }
+        // An IOC that ended without a whole fill is looked up after a while: nobody tells.
+        if (exit_.is_live && now_ms >= exit_.lookup_ms) {
+            exit_.is_live = false;
+            calm_until_ms_ = kNever;
+            if (exit_.filled_qty == 0.0) exit_.blocked_until_ms = now_ms + limits_.refresh_ms;
+        }
+    }
+
+    // An ACT that leaves everything as it is, or a HOLD that leaves the quotes, is seen at once.
+    Actions apply(Action action, const Quotes& quotes, std::int64_t now_ms, const MarketView& view, double position,
+                  bool pulls, std::int64_t step) {
+        Actions done;
+        if (action == Action::ACT ? is_calm(quotes, now_ms, view) : action == Action::HOLD && !pulls) return done;
+        now_ms_ = now_ms;
+        if (action == Action::ACT) {
+            act(quotes, view, step, done);
+        } else if (action == Action::EXIT) {
+            cancel_quotes(done);
+            close_position(view, position, step, done);
+        } else if (action != Action::HOLD || pulls) {
+            cancel_quotes(done);
+        }
+        return done;
+    }
+
+    // At the end of a run, when a fill may be on its way.
+    std::int64_t cancel_all() {
+        std::int64_t canceled = 0;
+        for (Working* working : {&bid_, &ask_}) {
+            if (working->is_live && venue_.cancel(working == &bid_)) {
+                working->is_live = false;
+                ++canceled;
+            }
+        }
+        return canceled;
+    }
+
+private:
+    static constexpr std::int64_t kNever = std::numeric_limits<std::int64_t>::min();
+    static constexpr std::int64_t kAlways = std::numeric_limits<std::int64_t>::max();
+
+    // The order at one place, and what is remembered of the place.
+    struct Working {
+        bool is_live = false;
+        std::int64_t ticks = 0;
+        double price = 0.0;
+        double qty = 0.0;
+        double filled_qty = 0.0;
+        std::int64_t placed_ms = 0;
+        std::int64_t lookup_ms = 0;
+        std::int64_t blocked_until_ms = kNever;  // nothing is put here before
+    };
+
+    void fold(const VenueFill& fill) {
+        Working& working = fill.place == Place::bid ? bid_ : fill.place == Place::ask ? ask_ : exit_;
+        const double excess = working.filled_qty + fill.qty - working.qty;
+        const double tolerance = kQtyRelTol * working.qty;
+        calm_until_ms_ = kNever;
+        if (excess >= -tolerance) {
+            working.is_live = false;
+        } else {
+            working.filled_qty += fill.qty;
+        }
+        if (excess > tolerance) throw std::logic_error("the paper venue filled more than was ordered");
+        if (limits_.post_fill_cooldown_ms != 0 && fill.place != Place::exit) {
+            working.blocked_until_ms = now_ms_ + limits_.post_fill_cooldown_ms;
+        }
+    }
+
+    bool is_calm(const Quotes& q, std::int64_t now_ms, const MarketView& view) const {
+        if (now_ms >= calm_until_ms_ || q.post_only != is_calm_post_only_) return false;
+        const bool is_bid_calm = is_bid_off_ ? q.bid_quote == 0.0
+                                             : bid_low_ <= q.bid_quote && q.bid_quote < bid_high_ && bid_.price < view.ask;
+        if (!is_bid_calm) return false;
+        return is_ask_off_ ? q.ask_quote == 0.0
+                           : ask_low_ < q.ask_quote && q.ask_quote <= ask_high_ && ask_.price > view.bid;
+    }
+
+    void act(Quotes q, const MarketView& view, std::int64_t step, Actions& done) {
+        const bool has_bid = q.bid_quote != 0.0;
+        const bool has_ask = q.ask_quote != 0.0;
+        if (!has_bid && !has_ask) q = Quotes{};
+        std::int64_t bid_ticks = 0;
+        std::int64_t ask_ticks = 0;
+        if (!put_on_grid(q, view, bid_ticks, ask_ticks)) {
+            done.has_error = true;
+            fault_ = {fault_.count + 1, q, view.bid, view.ask};
+            return;
+        }
+        const bool may_send = !exit_.is_live;
+        // Cancels go first, on both sides: a new bid must not meet our own old ask.
+        const bool sends_bid = clear_way(bid_, true, has_bid, bid_ticks, may_send, done);
+        const bool sends_ask = clear_way(ask_, false, has_ask, ask_ticks, may_send, done);
+        if (sends_bid && !(ask_.is_live && bid_ticks >= ask_.ticks)) quote(bid_, true, bid_ticks, q, step, done);
+        if (sends_ask && !(bid_.is_live && ask_ticks <= bid_.ticks)) quote(ask_, false, ask_ticks, q, step, done);
+        note_calm(q);
+    }
+
+    // Put quotes on the grid, outward; post-only ones stay a tick off the best price of the other side.
+    bool put_on_grid(const Quotes& q, const MarketView& view, std::int64_t& bid_ticks, std::int64_t& ask_ticks) const {
+        const bool has_bid = q.bid_quote != 0.0;
+        const bool has_ask = q.ask_quote != 0.0;
+        if (has_bid && has_ask && q.bid_quote > q.ask_quote) return false;
+        if (has_bid) {
+            bid_ticks = instrument_.quote_ticks(q.bid_quote, true);
+            if (q.post_only && view.ask > 0.0) bid_ticks = std::min(bid_ticks, instrument_.ceil_ticks(view.ask) - 1);
+            if (bid_ticks < 1) return false;
+        }
+        if (has_ask) {
+            ask_ticks = instrument_.quote_ticks(q.ask_quote, false);
+            if (q.post_only && view.bid > 0.0) ask_ticks = std::max(ask_ticks, instrument_.floor_ticks(view.bid) + 1);
+        }
+        return !(has_bid && has_ask && bid_ticks >= ask_ticks);
+    }
+
+    // Take off the side's quote if it has to go; true when a new one is to be placed now.
+    bool clear_way(Working& working, bool is_buy, bool is_wanted, std::int64_t ticks, bool may_send, Actions& done) {
+        if (!is_wanted) {
+            if (working.is_live) cancel(working, is_buy, done);
+            return false;
+        }
+        if (!may_send || now_ms_ < working.blocked_until_ms) return false;
+        if (!working.is_live) return true;
+        const std::int64_t age_ms = now_ms_ - working.placed_ms;
+        const auto moved = static_cast<double>(std::abs(ticks - working.ticks));
+        const bool has_moved = moved >= min_requote_ticks_ && age_ms >= limits_.refresh_ms;
+        const bool is_old = 0 < limits_.order_ttl_ms && limits_.order_ttl_ms < age_ms;
+        if (!(has_moved || is_old) || !may_replace()) return false;
+        cancel(working, is_buy, done);
+        if (limits_.max_replacements_per_min != 0) replaced_ms_.push(now_ms_);
+        return true;
+    }
+
+    bool may_replace() {
+        return limits_.max_replacements_per_min == 0 || !replaced_ms_.is_full() ||
+               now_ms_ - replaced_ms_.front() >= kMinuteMs;
+    }
+
+    void cancel(Working& working, bool is_buy, Actions& done) {
+        if (!venue_.cancel(is_buy)) throw std::logic_error("the order keeper and the paper venue disagree");
+        working.is_live = false;
+        calm_until_ms_ = kNever;
+        ++done.canceled;
+    }
+
+    void cancel_quotes(Actions& done) {
+        if (bid_.is_live) cancel(bid_, true, done);
+        if (ask_.is_live) cancel(ask_, false, done);
+    }
+
+    void quote(Working& working, bool is_buy, std::int64_t ticks, const Quotes& q, std::int64_t step, Actions& done) {
+        const double price = instrument_.price_from_ticks(ticks);
+        const double qty = instrument_.qty_from_usd(q.size_usd, price);
+        if (instrument_.is_below_minimum(price, qty)) {
+            ++done.skipped;
+            return;
+        }
+        note_sent(working, ticks, price, qty, done);
+        const Place place = is_buy ? Place::bid : Place::ask;
+        if (!venue_.submit({place, is_buy, price, qty, q.post_only, step})) refuse(working, done);
+    }
+
+    void note_sent(Working& working, std::int64_t ticks, double price, double qty, Actions& done) {
+        working.is_live = true;
+        working.ticks = ticks;
+        working.price = price;
+        working.qty = qty;
+        working.filled_qty = 0.0;
+        working.placed_ms = now_ms_;
+        calm_until_ms_ = kNever;
+        ++done.submitted;
+    }
+
+    void refuse(Working& working, Actions& done) {
+        working.is_live = false;
+        working.blocked_until_ms = now_ms_ + limits_.refresh_ms;
+        ++done.rejected;
+    }
+
+    void close_position(const MarketView& view, double position, std::int64_t step, Actions& done) {
+        if (exit_.is_live) return;  // closing already
+        const double qty = instrument_.round_qty(std::fabs(position));
+        const bool is_buy = !(position > 0.0);
+        const double best = is_buy ? view.ask : view.bid;
+        if (qty <= 0.0 || now_ms_ < exit_.blocked_until_ms || !(best > 0.0)) return;
+        // A quote rounds outward; what has to trade rounds the other way.
+        const std::int64_t ticks = std::max<std::int64_t>(1, instrument_.quote_ticks(best, !is_buy));
+        const double price = instrument_.price_from_ticks(ticks);
+        note_sent(exit_, ticks, price, qty, done);
+        exit_.lookup_ms = now_ms_ + std::max(limits_.refresh_ms, kMinLookupMs);
+        if (!venue_.submit_exit({Place::exit, is_buy, price, qty, false, step})) refuse(exit_, done);
+    }
+
+    // Work out within which bounds, and until when, an ACT changes nothing.
+    void note_calm(const Quotes& q) {
+        is_bid_off_ = q.bid_quote == 0.0;
+        is_ask_off_ = q.ask_quote == 0.0;
+        // A side that waits for a cooldown may have to be acted on at the next step.
+        if (is_bid_off_ == bid_.is_live || is_ask_off_ == ask_.is_live) return;
+        const double reach = min_requote_ticks_;
+        const double edge = kEdgeTicks * instrument_.tick_size;
+        std::int64_t oldest_ms = kAlways;
+        if (bid_.is_live) {
+            const auto ticks = static_cast<double>(bid_.ticks);
+            bid_low_ = price_of(std::floor(ticks - reach) + 1.0);
+            bid_high_ = price_of(std::ceil(ticks + reach)) - edge;
+            oldest_ms = bid_.placed_ms;
+        }
+        if (ask_.is_live) {
+            const auto ticks = static_cast<double>(ask_.ticks);
+            ask_low_ = price_of(std::floor(ticks - reach)) + edge;
+            ask_high_ = price_of(std::ceil(ticks + reach) - 1.0);
+            oldest_ms = std::min(oldest_ms, ask_.placed_ms);
+        }
+        is_calm_post_only_ = q.post_only;
+        const bool ages = limits_.order_ttl_ms != 0 && oldest_ms != kAlways;
+        calm_until_ms_ = ages ? oldest_ms + limits_.order_ttl_ms : kAlways;
+    }
+
+    double price_of(double ticks) const { return instrument_.price_from_ticks(static_cast<std::int64_t>(ticks)); }
+
+    PaperVenue& venue_;
+    const Instrument& instrument_;
+    QuotingLimits limits_;
+    double min_requote_ticks_;
+    BoundedQueue<std::int64_t> replaced_ms_;
+    std::int64_t now_ms_ = 0;
+    QuoteFault fault_;
+    Working bid_;
+    Working ask_;
+    Working exit_;
+
+    // Until this time an ACT with the same sides, whose prices stay in the bounds below, changes nothing.
+    std::int64_t calm_until_ms_ = kNever;
+    bool is_bid_off_ = true;
+    bool is_ask_off_ = true;
+    bool is_calm_post_only_ = true;
+    double bid_low_ = 0.0;
+    double bid_high_ = 0.0;
+    double ask_low_ = 0.0;
+    double ask_high_ = 0.0;
+};
+
+}  // namespace ami

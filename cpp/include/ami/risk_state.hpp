@@ -1,0 +1,330 @@
+// What the guards count: dmc/risk_state.py and dmc/markouts.py, spelled for the compiled loop.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <vector>
+
+#include "ami/exact_decimal.hpp"
+#include "ami/guards.hpp"
+#include "ami/reference_model.hpp"
+
+namespace ami {
+
+// The first in of a bounded number of values is the first out, also when another one comes than fits.
+template <class T>
+class BoundedQueue {
+public:
+    explicit BoundedQueue(std::size_t most) : most_(most), items_(std::min<std::size_t>(most, 1024)) {}
+
+    std::size_t size() const { return size_; }
+    bool is_full() const { return size_ == most_; }
+    T& front() { return items_[head_]; }
+    T& operator[](std::size_t i) { return items_[wrapped(head_ + i)]; }
+
+    void push(const T& item) {
+        if (is_full()) pop();
+        if (size_ == items_.size()) grow();
+        items_[wrapped(head_ + size_)] = item;
+        ++size_;
+    }
+    void pop() {
+        head_ = wrapped(head_ + 1);
+        --size_;
+    }
+
+private:
+    std::size_t wrapped(std::size_t i) const { return i >= items_.size() ? i - items_.size() : i; }
+    void grow() {
+        std::vector<T> larger(std::min(most_, 2 * items_.size()));
+        for (std::size_t i = 0; i < size_; ++i) larger[i] = (*this)[i];
+        items_ = std::move(larger);
+        head_ = 0;
+    }
+
+    std::size_t most_;
+    std::size_t head_ = 0;
+    std::size_t size_ = 0;
+    std::vector<T> items_;
+};
+
+// Times of the last events that are younger than `length_ns`.
+class TimeWindow {
+public:
+    TimeWindow(std::int64_t length_ms, std::int64_t most)
+        : length_ns_(length_ms * kNsPerMs), times_(static_cast<std::size_t>(std::max(most, kMinWindowEvents))) {}
+
+    void add(std::int64_t now_ns) { times_.push(now_ns); }
+    std::int64_t count(std::int64_t now_ns) {
+        while (times_.size() > 0 && times_.front() <= now_ns - length_ns_) times_.pop();
+        return static_cast<std::int64_t>(times_.size());
+    }
+
+private:
+    std::int64_t length_ns_;
+    BoundedQueue<std::int64_t> times_;
+};
+
+// Adverse selection of our fills: what the mid did against them at each horizon.
+class Markouts {
+public:
+    Markouts(std::int64_t window_ns, double tick_size)
+        : window_ns_(window_ns), tick_size_(tick_size), fills_(static_cast<std::size_t>(kMaxMarkoutFills)) {}
+
+    void on_mid(std::int64_t now_ns, double mid) {
+        if (fills_.size() > 0) {
+            settle(now_ns - 1);
+            mid_ = mid;
+            settle(now_ns);
+        } else {
+            mid_ = mid;
+        }
+    }
+
+    void on_fill(std::int64_t now_ns, double sign, double qty, double mid) {
+        settle(now_ns - 1);
+        mid_ = mid;
+        if (fills_.is_full()) drop_oldest();
+        fills_.push({now_ns, sign, qty, mid, {0.0, 0.0}});
+        plan();
+    }
+
+    // Adverse selection at each horizon, or a number on the same side of its limit: only that is ever looked at.
+    void write_adverse_ticks(std::int64_t now_ns, const double* limits, double* ticks) {
+        if (fills_.size() > 0) {
+            settle(now_ns);
+            while (fills_.size() > 0 && fills_.front().ts_ns <= now_ns - window_ns_) drop_oldest();
+        }
+        for (int i = 0; is_dirty_ && i < 2; ++i) adverse_[i] = settled_[i] == 0 ? 0.0 : judge(i, limits[i]);
+        is_dirty_ = false;
+        ticks[0] = adverse_[0];
+        ticks[1] = adverse_[1];
+    }
+
+private:
+    struct MarkedFill {
+        std::int64_t ts_ns;
+        double sign;
+        double qty;
+        double mid;
+        double markouts[2];
+    };
+
+    void settle(std::int64_t until_ns) {
+        if (until_ns < next_ns_) return;
+        for (int i = 0; i < 2; ++i) {
+            while (settled_[i] < fills_.size() && fills_[settled_[i]].ts_ns + kMarkoutHorizonsNs[i] <= until_ns) {
+                MarkedFill& fill = fills_[settled_[i]++];
+                fill.markouts[i] = fill.sign * (fill.mid - mid_) / tick_size_;
+                count(i, fill.qty, fill.markouts[i], false);
+            }
+        }
+        plan();
+    }
+
+    // When the next horizon of a fill passes. A fill that leaves may make it later, never earlier.
+    void plan() {
+        next_ns_ = std::numeric_limits<std::int64_t>::max();
+        for (int i = 0; i < 2; ++i) {
+            if (settled_[i] == fills_.size()) continue;
+            next_ns_ = std::min(next_ns_, fills_[settled_[i]].ts_ns + kMarkoutHorizonsNs[i]);
+        }
+    }
+
+    void drop_oldest() {
+        const MarkedFill oldest = fills_.front();
+        fills_.pop();
+        for (int i = 0; i < 2; ++i) {
+            if (settled_[i] == 0) continue;
+            --settled_[i];
+            count(i, oldest.qty, oldest.markouts[i], true);
+        }
+    }
+
+    void count(int i, double qty, double markout, bool is_taken) {
+        Sums& sums = sums_[i];
+        const double value = is_taken ? -qty * markout : qty * markout;
+        sums.value += value;
+        sums.weight += is_taken ? -qty : qty;
+        sums.error += kUnit * (std::fabs(value) + std::fabs(sums.value));
+        sums.weight_error += kUnit * std::fabs(sums.weight);
+        if (settled_[i] == 0) sums = Sums{};
+        is_dirty_ = true;
+    }
+
+    // The sums in doubles tell on which side of its limit the mean is, unless it is as near as their rounding.
+    double judge(int i, double limit) {
+        const Sums& sums = sums_[i];
+        const double scale = std::fabs(sums.value) + limit * sums.weight;
+        const double above = sums.value - limit * sums.weight;
+        if (std::fabs(above) > sums.error + limit * sums.weight_error + 4.0 * kUnit * scale) {
+            const double mean = std::max(0.0, sums.value / sums.weight);
+            return above > 0.0 ? std::max(mean, std::nextafter(limit, kFar)) : std::min(mean, limit);
+        }
+        ExactSum value;
+        ExactSum weight;
+        for (std::size_t at = 0; at < settled_[i]; ++at) {
+            value.add_product(fills_[at].qty, fills_[at].markouts[i], false);
+            weight.add_product(fills_[at].qty, 1.0, false);
+        }
+        return std::max(0.0, ExactSum::divide(value, weight));
+    }
+
+    // Σ qty × markout and Σ qty over the fills with a markout, and how far rounding may have taken them.
+    struct Sums {
+        double value = 0.0;
+        double weight = 0.0;
+        double error = 0.0;
+        double weight_error = 0.0;
+    };
+    static constexpr double kUnit = std::numeric_limits<double>::epsilon();
+    static constexpr double kFar = std::numeric_limits<double>::infinity();
+
+    std::int64_t window_ns_;
+    double tick_size_;
+    double mid_ = std::numeric_limits<double>::quiet_NaN();
+    BoundedQueue<MarkedFill> fills_;
+    std::int64_t next_ns_ = std::numeric_limits<std::int64_t>::max();
+    std::size_t settled_[2] = {0, 0};  // of the oldest fills, how many have a markout
+    double adverse_[2] = {0.0, 0.0};
+    Sums sums_[2];
+    bool is_dirty_ = false;
+};
+
+class RiskState {
+public:
+    RiskState(const RiskPolicy& policy, double tick_size, std::int64_t post_fill_cooldown_ms)
+        : p(policy),
+          post_fill_cooldown_ms_(post_fill_cooldown_ms),
+          cancels_(policy.cancel_window_ms, policy.cancel_rate_limit),
+          quotes_(policy.quote_window_ms, policy.quote_cap_per_window),
+          markouts_(policy.adverse_window_ms * kNsPerMs, tick_size),
+          steps_(static_cast<std::size_t>(policy.error_window_steps)) {}
+
+    const std::vector<Guard>& latches() const { return latches_; }
+
+    void on_book(std::int64_t now_ns, double mid) { markouts_.on_mid(now_ns, mid); }
+
+    void on_step(bool had_error) {
+        if (steps_.is_full()) errors_ -= steps_.front();
+        steps_.push(had_error ? 1 : 0);
+        errors_ += had_error ? 1 : 0;
+    }
+
+    void on_fill(std::int64_t now_ns, bool is_buy, double qty, double mid) {
+        markouts_.on_fill(now_ns, is_buy ? 1.0 : -1.0, qty, mid);
+        if (post_fill_cooldown_ms_ != 0) post_fill_until_ms_ = now_ns / kNsPerMs + post_fill_cooldown_ms_;
+    }
+
+    void on_position_closed(std::int64_t now_ms, double realized) {
+        end_streak(now_ms);
+        losses_ = realized < 0.0 ? losses_ + 1 : 0;
+    }
+
+    void on_cancels(std::int64_t now_ns, std::int64_t n) {
+        for (std::int64_t i = 0; i < n; ++i) cancels_.add(now_ns);
+    }
+
+    // Money of the settlement currency; `usd_rate` is what one unit of it is worth, USD.
+    void on_account(std::int64_t now_ns, double realized_after_fees, double unrealized, double usd_rate) {
+        roll_day(now_ns);
+        usd_rate_ = usd_rate;
+        total_ = realized_after_fees + unrealized;
+    }
+
+    void on_verdict(std::int64_t now_ns, Action proposed, const Verdict& verdict) {
+        if (verdict.action == Action::ACT) quotes_.add(now_ns);
+        if (verdict.codes != 0) begin_holds(now_ns / kNsPerMs, verdict.codes);
+        if (verdict.action == Action::STOP) latch_stop(proposed, verdict.codes);
+    }
+
+    void fill_context(GuardContext& c, std::int64_t now_ns, std::int64_t now_ms) {
+        roll_day(now_ns);
+        if (streak_until_ms_ != 0) end_streak(now_ms);
+        c.now_ms = now_ms;
+        c.cancels_in_window = cancels_.count(now_ns);
+        c.quotes_in_window = quotes_.count(now_ns);
+        c.steps_in_window = static_cast<std::int64_t>(steps_.size());
+        c.errors_in_window = errors_;
+        const double most[2] = {p.adv15_max_ticks, p.adv60_max_ticks};
+        markouts_.write_adverse_ticks(now_ns, most, c.adverse_ticks);
+        c.daily_pnl = (total_ - day_start_total_) * usd_rate_;
+        c.consecutive_losses = losses_;
+        c.throttle_refresh_until_ms = throttle_until_ms_;
+        c.cooldown_until_ms = post_fill_until_ms_;
+        c.adverse_until_ms[0] = adverse_until_ms_[0];
+        c.adverse_until_ms[1] = adverse_until_ms_[1];
+        c.streak_cooldown_until_ms = streak_until_ms_;
+        c.quote_budget_until_ms = quote_budget_until_ms_;
+        c.latched = latched_;
+    }
+
+private:
+    // A hold that is under way is not prolonged, or it might never end.
+    void begin_holds(std::int64_t now_ms, std::uint64_t codes) {
+        if ((codes & bit(Code::cancel_rate_exceeded)) != 0) throttle_until_ms_ = now_ms + p.throttle_refresh_ms;
+        const Code adverse[2] = {Code::adverse_selection_15, Code::adverse_selection_60};
+        for (int i = 0; i < 2; ++i) {
+            if ((codes & bit(adverse[i])) != 0 && now_ms >= adverse_until_ms_[i]) {
+                adverse_until_ms_[i] = now_ms + p.adverse_cooldown_ms;
+            }
+        }
+        if ((codes & bit(Code::loss_streak)) != 0 && streak_until_ms_ == 0) {
+            streak_until_ms_ = now_ms + p.streak_cooldown_ms;
+        }
+        if ((codes & bit(Code::quote_budget)) != 0 && now_ms >= quote_budget_until_ms_) {
+            quote_budget_until_ms_ = now_ms + p.quote_budget_cooldown_ms;
+        }
+    }
+
+    void end_streak(std::int64_t now_ms) {
+        if (streak_until_ms_ != 0 && now_ms >= streak_until_ms_) {
+            streak_until_ms_ = 0;
+            losses_ = 0;
+        }
+    }
+
+    void latch_stop(Action proposed, std::uint64_t codes) {
+        if ((codes & (bit(Code::drawdown_stop) | bit(Code::equity_floor))) != 0) codes |= bit(Code::drawdown_stop);
+        for (const Code code : {Code::kill_switch, Code::daily_loss_stop, Code::circuit_breaker, Code::drawdown_stop}) {
+            if ((codes & bit(code)) != 0) latch(code);
+        }
+        if (proposed == Action::STOP) latch(Code::kill_switch);
+    }
+
+    void latch(Code code) {
+        if ((latched_ & bit(code)) == 0) latches_.push_back(kCodeGuard[static_cast<int>(code)]);
+        latched_ |= bit(code);
+    }
+
+    void roll_day(std::int64_t now_ns) {
+        if (now_ns < day_end_ns_) return;
+        if (day_end_ns_ > 0) day_start_total_ = total_;
+        day_end_ns_ = (now_ns / kNsPerDay + 1) * kNsPerDay;
+    }
+
+    const RiskPolicy& p;
+    std::int64_t post_fill_cooldown_ms_;
+    TimeWindow cancels_;
+    TimeWindow quotes_;
+    Markouts markouts_;
+    BoundedQueue<std::int64_t> steps_;  // 1 for a step that failed
+    std::int64_t errors_ = 0;
+    std::int64_t losses_ = 0;
+    std::int64_t day_end_ns_ = 0;
+    double total_ = 0.0;
+    double day_start_total_ = 0.0;
+    std::int64_t throttle_until_ms_ = 0;
+    std::int64_t post_fill_until_ms_ = 0;
+    std::int64_t adverse_until_ms_[2] = {0, 0};
+    std::int64_t streak_until_ms_ = 0;
+    std::int64_t quote_budget_until_ms_ = 0;
+    std::uint64_t latched_ = 0;
+    std::vector<Guard> latches_;  // oldest first
+    double usd_rate_ = 1.0;
+};
+
+}  // namespace ami

@@ -1,0 +1,45 @@
+"""The compiled loop's own module, checked against the Python tables that it was built from."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from ami_engine.dmc.guards import GUARDS
+from ami_engine.dmc.risk_policy import policy_ranges
+from ami_engine.errors import BackendError
+from ami_engine.features.schema import SCHEMA_HASH
+from decision_schema.types import Action
+
+__all__ = ["compiled_core"]
+
+
+def compiled_core() -> Any:
+    """Return `ami_engine._core`.
+
+    Raises
+    ------
+    BackendError
+        When it is absent, or was built from other features, policy keys, guards or actions than this package has.
+
+    Examples
+    --------
+    >>> compiled_core().ACTIONS[:2]
+    ('HOLD', 'ACT')
+    """
+    try:
+        core: Any = import_module("ami_engine._core")
+    except ImportError as error:
+        raise BackendError(f"compiled decisions need the compiled core: {error}") from error
+    if not hasattr(core, "run_compiled"):
+        raise BackendError("the compiled core was built before compiled decisions were: build it again")
+    for name, built, known in (
+        ("feature schema", core.SCHEMA_HASH, SCHEMA_HASH),
+        ("actions", core.ACTIONS, tuple(map(str, Action))),
+        ("policy keys", core.POLICY_KEYS, tuple(policy_ranges())),
+        ("guards", core.GUARD_FLAGS, tuple(guard.flag for guard in GUARDS)),
+        ("reason codes", core.REASON_CODES, tuple(code for guard in GUARDS for code in guard.codes)),
+    ):
+        if built != known:
+            raise BackendError(f"the compiled core was built from other {name} than this package has: build it again")
+    return core
