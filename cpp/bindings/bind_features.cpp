@@ -30,7 +30,14 @@ namespace {
 class Owner {
 public:
     explicit Owner(std::atomic<bool>& is_busy) : is_busy_(is_busy) {
-        if (is_busy_.exchange(true, std::memory_order_acquire)) {
+#ifdef Py_GIL_DISABLED
+        const bool was_busy = is_busy_.exchange(true, std::memory_order_acquire);
+#else
+        // The interpreter's lock is held here and in the destructor: no exchange, which costs as much as a feature.
+        const bool was_busy = is_busy_.load(std::memory_order_relaxed);
+        is_busy_.store(true, std::memory_order_relaxed);
+#endif
+        if (was_busy) {
             throw std::runtime_error("this feature builder is in use by another thread: a builder has one owner");
         }
     }

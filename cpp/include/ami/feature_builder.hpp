@@ -15,6 +15,7 @@
 #include "ami/feature_ids.hpp"
 #include "ami/portable_log.hpp"
 #include "ami/ring_buffer.hpp"
+#include "ami/rolling_quantile.hpp"
 #include "ami/rolling_stats.hpp"
 #include "ami/state_archive.hpp"
 #include "ami/trade_window.hpp"

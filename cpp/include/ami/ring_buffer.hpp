@@ -12,7 +12,7 @@ namespace ami {
 template <class T>
 class RingBuffer {
 public:
-    explicit RingBuffer(std::size_t expected_size = 0) : data_(round_up(expected_size)) {}
+    explicit RingBuffer(std::size_t expected_size = 0) : data_(round_up(expected_size)), mask_(data_.size() - 1) {}
 
     std::uint64_t first() const { return first_; }
     std::uint64_t end() const { return end_; }
@@ -20,16 +20,16 @@ public:
     bool empty() const { return first_ == end_; }
 
     // Invariant: first() <= position < end().
-    T& at(std::uint64_t position) { return data_[position & (data_.size() - 1)]; }
-    const T& at(std::uint64_t position) const { return data_[position & (data_.size() - 1)]; }
+    T& at(std::uint64_t position) { return data_[position & mask_]; }
+    const T& at(std::uint64_t position) const { return data_[position & mask_]; }
     T& front() { return at(first_); }
     const T& front() const { return at(first_); }
     T& back() { return at(end_ - 1); }
     const T& back() const { return at(end_ - 1); }
 
     void push_back(const T& value) {
-        if (size() == data_.size()) grow();
-        data_[end_++ & (data_.size() - 1)] = value;
+        if (size() > mask_) grow();
+        data_[end_++ & mask_] = value;
     }
     void pop_front() { ++first_; }
     // Drops every element from `position` on.
@@ -45,13 +45,16 @@ private:
         return capacity;
     }
 
-    void grow() {
+    // Out of the way: where windows are full it is never called.
+    [[gnu::noinline, gnu::cold]] void grow() {
         std::vector<T> bigger(data_.size() * 2);
         for (std::uint64_t i = first_; i != end_; ++i) bigger[i & (bigger.size() - 1)] = at(i);
         data_.swap(bigger);
+        mask_ = data_.size() - 1;
     }
 
     std::vector<T> data_;
+    std::uint64_t mask_;
     std::uint64_t first_ = 0;
     std::uint64_t end_ = 0;
 };

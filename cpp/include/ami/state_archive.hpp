@@ -8,7 +8,6 @@
 #include <stdexcept>
 #include <string>
 #include <type_traits>
-#include <vector>
 
 #include "ami/ring_buffer.hpp"
 
@@ -30,11 +29,6 @@ public:
         value(ring.first());
         value(ring.size());
         for (std::uint64_t i = ring.first(); i != ring.end(); ++i) value(ring.at(i));
-    }
-    template <class T>
-    void list(const std::vector<T>& items, std::uint64_t) {
-        value(static_cast<std::uint64_t>(items.size()));
-        for (const T& item : items) value(item);
     }
     void positions(std::uint64_t, std::uint64_t, std::initializer_list<std::uint64_t*> cuts) {
         for (const std::uint64_t* cut : cuts) value(*cut);
@@ -84,14 +78,6 @@ public:
             value(item);
             ring.push_back(item);
         }
-    }
-    template <class T>
-    void list(std::vector<T>& items, std::uint64_t most) {
-        std::uint64_t size = 0;
-        value(size);
-        require(size <= most && size <= left_ / sizeof(T));
-        items.resize(size);
-        for (T& item : items) value(item);
     }
     // Reads the cuts of a window and checks first <= cut_1 <= cut_2 … <= end.
     void positions(std::uint64_t first, std::uint64_t end, std::initializer_list<std::uint64_t*> cuts) {

@@ -48,6 +48,7 @@ public:
     }
 
     void drop_old(std::uint64_t mids_seen, std::int64_t now_ns) {
+        if (places_.empty()) return;
         // Mids are counted from 1 here: trades after the oldest mid of the window have seen at least this many.
         const std::uint64_t oldest = window_steps_ > 0 && mids_seen > window_steps_ ? mids_seen - window_steps_ + 1 : 0;
         const std::int64_t horizon = now_ns - window_ns_;
