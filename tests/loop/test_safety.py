@@ -270,7 +270,7 @@ def test_symbols_of_which_nothing_good_was_heard_leave_nothing_behind() -> None:
     class Watching(RecordingBroker):
         def process_fills(self, now_ms: int) -> Any:
             gc.collect()
-            seen.append(sum(isinstance(each, SymbolState) for each in gc.get_objects()))
+            seen.append(sum(type(each) is SymbolState for each in gc.get_objects()))
             return ()
 
     run_loop(source=ListSource([*crossed, book(1_000)]), broker=Watching(), trace=False)
