@@ -13,7 +13,7 @@ from ami_engine.execution.executor import Executor
 from ami_engine.execution.order_manager import NOTHING_DONE, Actions, OrderManager
 from ami_engine.loop.feed import LiveFeed, RecordedFeed, Timers
 from ami_engine.loop.market import Market
-from ami_engine.loop.packets import PacketInput, feature_row
+from ami_engine.loop.packets import PacketInput, feature_row, traced_decision
 from ami_engine.loop.step import AccountView, Decision, MarketParts, decide
 from ami_engine.loop.summary import RunCounters
 from ami_engine.loop.symbol_state import SymbolState
@@ -288,7 +288,7 @@ class Run:
             ),
             _NO_EXTERNAL if actions is NOTHING_DONE else _external(actions),
             decision.proposal,
-            decision.final,
+            traced_decision(decision.final, decision.mismatch) if decision.mismatch.flags else decision.final,
             total_ns / 1e6,
             decision.mismatch if decision.mismatch.flags else None,
         )
