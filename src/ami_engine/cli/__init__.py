@@ -9,6 +9,7 @@ import sys
 
 import typer
 
+from ami_engine.cli.convert import convert
 from ami_engine.cli.doctor import doctor
 from ami_engine.cli.features import features
 from ami_engine.cli.output import print_error
@@ -29,6 +30,7 @@ app = typer.Typer(
 app.command()(run)
 app.command()(features)
 app.command()(verify)
+app.command()(convert)
 app.command()(doctor)
 
 

@@ -80,7 +80,7 @@ class Run:
         self._progress = progress
         self._facts = facts
         # A resumed trace goes on counting: client order ids are made of the number, and must not repeat.
-        self._sequence = trace.packets if trace is not None else 0
+        self._sequence = trace.next_step if trace is not None else 0
         self._now_ns = 0
 
     # One step. ----------------------------------------------------------------------------------------------------
@@ -350,6 +350,9 @@ class Run:
             except TraceError as error:
                 self.counters.last_error = str(error)
             paths["chain_head"] = self._trace.chain_head
+            paths["trace_queued_max"] = self._trace.queued_max
+            paths["trace_dropped"] = self._trace.dropped
+            paths["trace_blocked_ns"] = self._trace.blocked_ns
         if self._audit is not None:
             paths["audit_path"] = str(self._audit.path)
             self._audit.close()

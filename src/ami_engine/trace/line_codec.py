@@ -19,9 +19,8 @@ from ami_engine.security.jsonl import JsonScrubber
 from ami_engine.trace.clean_check import OWN_KEYS, CleanCheck
 from decision_schema.packet_v2 import to_plain
 
-__all__ = ["GENESIS", "TRACE_FILE_NAME", "LineEncoder", "unwritable"]
+__all__ = ["GENESIS", "LineEncoder", "unwritable"]
 
-TRACE_FILE_NAME = "traces.jsonl"
 GENESIS = "0" * 64
 
 
