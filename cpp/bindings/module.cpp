@@ -11,9 +11,10 @@ void bind_rolling(nb::module_& m);
 void bind_feature_vector(nb::module_& m);
 void bind_order_book(nb::module_& m);
 void bind_features(nb::module_& m);
+void bind_trace(nb::module_& m);
 
 NB_MODULE(_core, m) {
-    m.doc() = "Compiled core of ami_engine: features, rolling statistics, order books.";
+    m.doc() = "Compiled core of ami_engine: features, rolling statistics, order books, trace lines.";
     m.attr("SCHEMA_HASH") = ami::kSchemaHash;
 #ifdef NDEBUG
     // Objects that are alive when the interpreter ends are its business, not something to tell a user about.
@@ -25,4 +26,5 @@ NB_MODULE(_core, m) {
     bind_feature_vector(m);
     bind_order_book(m);
     bind_features(m);
+    bind_trace(m);
 }

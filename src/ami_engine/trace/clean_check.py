@@ -40,6 +40,13 @@ class CleanCheck:
     scrubber : JsonScrubber
         Decides about strings that were not seen before.
 
+    Attributes
+    ----------
+    texts, keys : dict
+        The JSON of every string that was found clean, as a value and as a key (with its colon).
+    structs : list of type
+        Struct types without a secret field, in the order in which they were met.
+
     Examples
     --------
     >>> is_clean = CleanCheck(JsonScrubber())
@@ -51,10 +58,12 @@ class CleanCheck:
 
     def __init__(self, scrubber: JsonScrubber) -> None:
         self._scrubber = scrubber
-        self._strings: set[str] = set()
-        # Keys of dicts, and lists of strings: reasons and reason codes come in few combinations.
-        self._keys: set[tuple[Any, ...]] = set()
-        self._texts: set[tuple[Any, ...]] = set()
+        self.texts: dict[str, bytes] = {}
+        self.keys: dict[str, bytes] = {}
+        self.structs: list[type[msgspec.Struct]] = []
+        # Reasons and reason codes, and the keys of dicts, come in few combinations.
+        self._lists: set[tuple[Any, ...]] = set()
+        self._key_lists: set[tuple[Any, ...]] = set()
         self._checks: dict[type, _Check] = {
             type(None): _yes,
             bool: _yes,
@@ -78,6 +87,7 @@ class CleanCheck:
             names = (*kind.__struct_fields__, *kind.__struct_encode_fields__)
             if names and not any(is_secret_key(name) for name in names):
                 check = self._struct_check(kind)
+                self.structs.append(kind)
         self._checks[kind] = check
         return check
 
@@ -89,7 +99,7 @@ class CleanCheck:
             if field.type is str:
                 terms.append(f"{name} in strings")
             elif field.type == list[str]:
-                terms.append(f"(not {name} or tuple({name}) in texts)")
+                terms.append(f"(not {name} or tuple({name}) in lists)")
             elif field.type not in _SUMMED:
                 terms.append(f"(not {name} or checks.get(type({name}), look)({name}))")
         names = kind.__struct_fields__
@@ -111,20 +121,21 @@ class CleanCheck:
             "look_closer": look_closer,
             "look": self,
             "checks": self._checks,
-            "strings": self._strings,
-            "texts": self._texts,
+            "strings": self.texts,
+            "lists": self._lists,
             "astuple": msgspec.structs.astuple,
         }
         exec(code, names_of_code)
         return names_of_code["check"]  # type: ignore[no-any-return]
 
     def _is_clean_text(self, text: str) -> bool:
-        if text in self._strings:
+        if text in self.texts:
             return True
         if self._scrubber.clean(text) is not text:
             return False
         if len(text) <= _CACHED_CHARS:
-            _remember(self._strings, text)
+            self._make_room()
+            self.texts[text] = _encode(text)
         return True
 
     def _are_clean(self, values: list[Any] | tuple[Any, ...]) -> bool:
@@ -134,7 +145,7 @@ class CleanCheck:
             return all(map(self, values))
         texts = tuple(values)
         try:
-            if texts in self._texts:
+            if texts in self._lists:
                 return True
         except TypeError:
             # Text and lists in one list.
@@ -142,14 +153,14 @@ class CleanCheck:
         if not all(map(self, texts)):
             return False
         if len(texts) <= _CACHED_ITEMS and all(type(text) is str for text in texts):
-            _remember(self._texts, texts)
+            self._lists.add(texts)
         return True
 
     def _is_clean_dict(self, value: dict[Any, Any]) -> bool:
         if not value:
             return True
         keys = tuple(value)
-        if keys not in self._keys and not self._are_clean_keys(keys):
+        if keys not in self._key_lists and not self._are_clean_keys(keys):
             return False
         checks = self._checks
         for item in value.values():
@@ -166,8 +177,20 @@ class CleanCheck:
             if type(key) is not str or key in OWN_KEYS or is_secret_key(key) or redact_text(key) is not key:
                 return False
         if len(keys) <= _CACHED_ITEMS:
-            _remember(self._keys, keys)
+            self._make_room()
+            self._key_lists.add(keys)
+            self.keys.update((key, _encode(key) + b":") for key in keys)
         return True
+
+    def _make_room(self) -> None:
+        """Empty the caches when one is full: all together, so that what one knows, the others know."""
+        caches = (self.texts, self.keys, self._lists, self._key_lists)
+        if any(len(cache) >= _CACHE_ENTRIES for cache in caches):
+            for cache in caches:
+                cache.clear()
+
+
+_encode = msgspec.json.Encoder().encode
 
 
 def _sum_terms(fields: tuple[msgspec.structs.FieldInfo, ...]) -> list[str]:
@@ -182,12 +205,6 @@ def _sum_terms(fields: tuple[msgspec.structs.FieldInfo, ...]) -> list[str]:
     else:
         total = " + ".join(("0", *(f"v.{fields[place].name}" for place in places)))
     return [f"(type(total := {total}) is float or type(total) is int) and total - total == 0"]
-
-
-def _remember(cache: set[Any], entry: Any) -> None:
-    if len(cache) >= _CACHE_ENTRIES:
-        cache.clear()
-    cache.add(entry)
 
 
 def _yes(value: Any) -> bool:

@@ -21,6 +21,7 @@ from ami_engine.security.redaction import Redactor
 from ami_engine.trace.clean_check import OWN_KEYS, CleanCheck
 from ami_engine.trace.frames import LAYOUT, PACKET, Frame, FrameError, frame
 from ami_engine.trace.line_codec import GENESIS, unwritable
+from ami_engine.trace.packet_writer import PacketWriter
 from decision_schema.packet_v2 import PacketV2, to_plain
 
 __all__ = ["FrameDecoder", "FrameEncoder"]
@@ -69,6 +70,9 @@ class FrameEncoder:
         self._redactor = Redactor()
         self._hook_redactor = Redactor()
         self._is_clean = CleanCheck(JsonScrubber())
+        self._writer = PacketWriter(self._is_clean)
+        core = self._writer.core
+        self._knows: Callable[[Any], bool] = core.knows if core is not None else _knows_nothing
         encoder = msgspec.msgpack.Encoder(enc_hook=self._to_plain)
         self._encode = encoder.encode
         self._encode_into = encoder.encode_into
@@ -112,7 +116,11 @@ class FrameEncoder:
                 raise TraceError(f"packet of step {packet.step}: `external` and `latency_ns` must be mappings")
             # Encoded first: what contains itself is refused before anything walks through it.
             self._encode_into(self._pack(record), hashed, _PLACE.size)
-            if not self._is_clean(record):
+            if self._knows(packet):
+                pass
+            elif self._is_clean(record):
+                self._writer.announce()
+            else:
                 record = self._redactor.clean(record)
                 own = {key: item for key, item in record.external.items() if key not in OWN_KEYS}
                 self._encode_into(self._pack(msgspec.structs.replace(record, external=own)), hashed, _PLACE.size)
@@ -174,6 +182,11 @@ class FrameEncoder:
 
     def _to_plain(self, value: Any) -> Any:
         return self._hook_redactor.clean(to_plain(value))
+
+
+def _knows_nothing(packet: Any) -> bool:
+    """Stand for a compiled core that is not there."""
+    return False
 
 
 def _layout_of(kind: type) -> _Layout | None:

@@ -7,7 +7,7 @@ CRC-32 covers ``H``. Both are checked on the bytes as they stand, never on somet
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from hashlib import sha256
 from typing import Any
 from zlib import crc32
@@ -17,6 +17,7 @@ import msgspec
 from ami_engine.errors import TraceError
 from ami_engine.security.jsonl import JsonScrubber
 from ami_engine.trace.clean_check import OWN_KEYS, CleanCheck
+from ami_engine.trace.packet_writer import PacketWriter
 from decision_schema.packet_v2 import to_plain
 
 __all__ = ["GENESIS", "LineEncoder", "unwritable"]
@@ -40,8 +41,10 @@ class _Hashed(msgspec.Struct, gc=False):
 class LineEncoder:
     """Turns packets into lines and carries the hash chain on.
 
-    A packet is encoded once. Every value in it is looked at (`CleanCheck`); only when that leaves a doubt is the packet
-    walked through for secrets and non-finite floats (which JSON would turn into null), and encoded anew if need be.
+    The compiled core writes a packet in one pass when it knows everything in it to be clean. Else the packet is encoded
+    here, and every value in it is looked at (`CleanCheck`), which teaches the core; only when that leaves a doubt is it
+    walked through for secrets and non-finite floats (which JSON would turn into null), and encoded anew if need be. All
+    ways give the same bytes.
 
     Parameters
     ----------
@@ -49,9 +52,11 @@ class LineEncoder:
         Number of the next line.
     prev_sha256 : str
         Hash of the last line's `H`.
+    compiled : bool
+        Use the compiled core where it is there.
     """
 
-    def __init__(self, seq: int = 0, prev_sha256: str = GENESIS) -> None:
+    def __init__(self, seq: int = 0, prev_sha256: str = GENESIS, *, compiled: bool = True) -> None:
         self.seq = seq
         self.prev_sha256 = prev_sha256
         self._scrubber = JsonScrubber()
@@ -61,15 +66,40 @@ class LineEncoder:
         self._encode = encoder.encode
         self._encode_into = encoder.encode_into
         self._line = bytearray()
+        self._writer = PacketWriter(self._is_clean)
+        core = self._writer.core if compiled else None
+        self._write: Callable[..., bytes | None] = core.write if core is not None else _give_up
+        self._tail: Callable[..., bytes | None] = core.tail if core is not None else _give_up
 
-    def encode(self, packet: Any, latency_ns: Any) -> bytearray:
-        """Return the packet's line. The buffer is the encoder's own and is overwritten by the next call.
+    def encode(self, packet: Any, latency_ns: Any) -> bytes:
+        """Return the packet's line.
 
         Raises
         ------
         TraceError
             When the packet holds what JSON cannot; the chain is where it was before.
         """
+        try:
+            hashed = self._write(packet, self.seq, self.prev_sha256) or self._encode_here(packet)
+            crc = crc32(hashed)
+            tail = self._tail(crc, latency_ns, packet.latency_ms) or self._encode_tail(crc, latency_ns, packet)
+        except (TypeError, ValueError, OverflowError, RecursionError, NotImplementedError) as error:
+            raise unwritable(packet, error) from None
+        self.prev_sha256 = sha256(hashed).hexdigest()
+        self.seq += 1
+        return hashed + tail
+
+    def _encode_tail(self, crc: int, latency_ns: Any, packet: Any) -> bytes:
+        latency = self._encode(latency_ns) if latency_ns else b"{}"
+        if not latency.startswith(b"{") or b"ops.crc32" in latency:
+            raise TraceError(f"packet of step {packet.step}: `external` and `latency_ns` must be mappings of their own")
+        # What the core has not seen as a key before, it may write from now on.
+        self._is_clean(latency_ns)
+        total = self._encode(packet.latency_ms)
+        return b',"ops.crc32":%d,"ops.latency_ns":%b},"latency_ms":%b}\n' % (crc, latency, total)
+
+    def _encode_here(self, packet: Any) -> bytes:
+        """Return the hashed part of the packet's line."""
         external = packet.external
         record = _Hashed(
             packet.schema_version,
@@ -82,23 +112,17 @@ class LineEncoder:
             {} if external is None else external,
         )
         line = self._line
-        try:
-            self._encode_into(record, line)
-            if not self._is_clean(record):
-                self._look_through(record, line)
-            tail = self._encode(packet.latency_ms)
-            latency = self._encode(latency_ns) if latency_ns else b"{}"
-        except (TypeError, ValueError, OverflowError, RecursionError, NotImplementedError) as error:
-            raise unwritable(packet, error) from None
-        if not line.endswith(b"}}") or not latency.startswith(b"{") or b"ops.crc32" in latency:
+        self._encode_into(record, line)
+        if self._is_clean(record):
+            self._writer.announce()
+        else:
+            self._look_through(record, line)
+        if not line.endswith(b"}}"):
             raise TraceError(f"packet of step {packet.step}: `external` and `latency_ns` must be mappings of their own")
         # The closing braces of `external` and of the packet go to the end of the line.
         comma = b"" if line.endswith(b"{}}") else b","
         line[-2:] = b'%b"ops.seq":%d,"ops.prev_sha256":"%b"' % (comma, self.seq, self.prev_sha256.encode())
-        self.prev_sha256 = sha256(line).hexdigest()
-        self.seq += 1
-        line += b',"ops.crc32":%d,"ops.latency_ns":%b},"latency_ms":%b}\n' % (crc32(line), latency, tail)
-        return line
+        return bytes(line)
 
     def _look_through(self, record: _Hashed, line: bytearray) -> None:
         """Walk through a packet, and encode it anew when it is not clean."""
@@ -119,6 +143,10 @@ def unwritable(packet: Any, error: Exception) -> TraceError:
     # The error's own text may quote the packet; what msgspec says of types does not.
     reason = str(error) if isinstance(error, (TypeError, NotImplementedError)) else type(error).__name__
     return TraceError(f"packet of step {packet.step!r} cannot be written as JSON: {reason}")
+
+
+def _give_up(*_: Any) -> None:
+    """Stand for a compiled core that is not there."""
 
 
 def _holds_own_keys(external: Any) -> bool:

@@ -101,6 +101,7 @@ class TraceLogger:
     Examples
     --------
     >>> from tempfile import TemporaryDirectory
+    >>> from ami_engine.trace import verify
     >>> from decision_schema.packet_v2 import PacketV2
     >>> packet = PacketV2("run_123", 0, {"mid": 0.5}, {}, {"action": "HOLD"}, {"action": "HOLD"}, 0.1)
     >>> with TemporaryDirectory() as folder:
