@@ -155,11 +155,15 @@ void bind_feature_vector(nb::module_& m) {
     nb::class_<FeatureVector>(m, "FeatureVector", nb::type_slots(slots),
                               "One row of features, read-only and detached from its builder. "
                               "ami_engine.features.FeatureVector documents it.")
-        .def("get", &get, nb::arg("name"), nb::arg("default") = nb::none(), "Return a feature, or `default`.")
-        .def("as_dict", &as_dict, "Return a new dict of all features in their order.")
-        .def("keys", [](const FeatureVector&) { return names(); }, "Return the names in their order.")
-        .def("values", &values_list, "Return the values in their order.")
-        .def("items", [](const FeatureVector& self) { return nb::list(as_dict(self).attr("items")()); },
+        .def("get", &get, nb::arg("name"), nb::arg("default") = nb::none(),
+             nb::sig("def get(self, name: str, default: object = None) -> typing.Any"), "Return a feature, or `default`.")
+        .def("as_dict", &as_dict, nb::sig("def as_dict(self) -> dict[str, float]"),
+             "Return a new dict of all features in their order.")
+        .def("keys", [](const FeatureVector&) { return names(); }, nb::sig("def keys(self) -> tuple[str, ...]"),
+             "Return the names in their order.")
+        .def("values", &values_list, nb::sig("def values(self) -> list[float]"), "Return the values in their order.")
+        .def("items", [](const FeatureVector& self) { return as_dict(self).attr("items")(); },
+             nb::sig("def items(self) -> collections.abc.ItemsView[str, float]"),
              "Return the pairs of name and value in their order.")
         .def("__repr__", &representation)
         .def("__getstate__", &get_state)

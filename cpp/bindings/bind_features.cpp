@@ -94,6 +94,16 @@ public:
         throw_if(builder_.push_book(ts_ns, bids, bid_count, asks, ask_count, now_ns));
     }
 
+    // Any other book that has a top(n), such as the plain one.
+    void push_from_any_book(nb::handle book, std::int64_t ts_ns, std::int64_t now_ns) {
+        const Owner owner(is_busy_);
+        const nb::object sides = book.attr("top")(builder_.levels());
+        if (!nb::isinstance<nb::tuple>(sides) || nb::len(sides) != 2) {
+            throw nb::type_error("`book` must have a top(n) that returns bids and asks");
+        }
+        push_view(reader_.read_levels(ts_ns, sides[0], sides[1]), now_ns);
+    }
+
     ami::RunReport run(const ami::EventColumns& columns, double* out) {
         const Owner owner(is_busy_);
         const nb::gil_scoped_release release;
@@ -111,6 +121,11 @@ public:
     void load(const nb::bytes& state) {
         const Owner owner(is_busy_);
         builder_.load(state.c_str(), state.size());
+    }
+
+    FeatureVector current_vector() {
+        const Owner owner(is_busy_);
+        return vector();
     }
 
     double* row() { return builder_.row(); }
@@ -231,7 +246,8 @@ void bind_features(nb::module_& m) {
              "Take a book event with levels, best first: pairs or (n, 2) arrays.")
         .def("push_trade", &FeatureEngine::push_trade, nb::arg("ts_ns"), nb::arg("price"), nb::arg("size"),
              nb::arg("aggressor"), now, "Take a trade.")
-        .def("push_from_book", &FeatureEngine::push_from_book, nb::arg("book"), nb::arg("ts_ns"), now,
+        .def("push_from_book", &FeatureEngine::push_from_book, nb::arg("book"), nb::arg("ts_ns"), now)
+        .def("push_from_book", &FeatureEngine::push_from_any_book, nb::arg("book"), nb::arg("ts_ns"), now,
              "Take the best levels of an order book as a book event.")
         .def("push", &FeatureEngine::push_quote, nb::arg("ts_ns"), nb::arg("bid"), nb::arg("ask"), nb::arg("bid_depth"),
              nb::arg("ask_depth"), now)
@@ -240,6 +256,7 @@ void bind_features(nb::module_& m) {
         .def("update", &FeatureEngine::update_quote, nb::arg("ts_ns"), nb::arg("bid"), nb::arg("ask"),
              nb::arg("bid_depth"), nb::arg("ask_depth"), now)
         .def("update", &FeatureEngine::update_event, nb::arg("event"), now, "push(), and return the row as a vector of its own.")
+        .def("vector", &FeatureEngine::current_vector, "The row as it stands, as a vector of its own.")
         .def("run", &run, nb::arg("rows"), nb::arg("ts") = nb::none(), nb::arg("ts_fallback") = nb::none(),
              nb::arg("ns_per_ts") = 1, nb::arg("bid") = nb::none(), nb::arg("ask") = nb::none(),
              nb::arg("bid_depth") = nb::none(), nb::arg("ask_depth") = nb::none(), nb::arg("bids") = nb::none(),

@@ -5,6 +5,7 @@
 
 namespace nb = nanobind;
 
+void bind_bench(nb::module_& m);
 void bind_build_info(nb::module_& m);
 void bind_errors(nb::module_& m);
 void bind_rolling(nb::module_& m);
@@ -27,4 +28,5 @@ NB_MODULE(_core, m) {
     bind_order_book(m);
     bind_features(m);
     bind_trace(m);
+    bind_bench(m);
 }

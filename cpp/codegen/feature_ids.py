@@ -40,7 +40,7 @@ def render(schema_path: str) -> str:
     schema = runpy.run_path(schema_path)
     names = schema["FEATURE_NAMES"]
     return _HEADER.format(
-        enumerators="\n".join(f"  {name} = {index}," for index, name in enumerate(names)),
+        enumerators="\n".join(f"    {name} = {index}," for index, name in enumerate(names)),
         count=len(names),
         book_count=schema["BOOK_FEATURE_COUNT"],
         names="\n".join(f'    "{name}",' for name in names),

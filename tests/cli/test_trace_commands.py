@@ -51,7 +51,8 @@ def test_a_damaged_trace_is_named_and_not_converted(tmp_path: Path) -> None:
     path.write_bytes(data)
     code, _, error = ami("verify", tmp_path / "a")
     assert code == 1
-    assert "traces.1.bin is damaged at line" in error
+    assert " of traces.1.bin: " in error
+    assert "damaged at line" in error
     code, _, error = ami("convert", tmp_path / "a", tmp_path / "out.jsonl")
     assert code == 1
     assert "traces.1.bin" in error

@@ -75,7 +75,7 @@ FEEDS = {
             ("binance-coinm-btcusd_perp-20240808.feed.gz",),
             "binance",
             "binance-coinm",
-            "binance",
+            "binance-coinm",
             500.0,
             {"book_delta": 26_824, "book_ticker": 19_136, "trade": 2_286, "book_snapshot": 1},
             {},
@@ -246,6 +246,19 @@ def facts_of(trace: Path, *, head_at: int | None = None) -> TraceFacts:
 
 
 @pytest.fixture(scope="session")
-def trace_facts(feed: Feed, run: Recorded) -> TraceFacts:
+def recorded_facts(recorded_run: Callable[[Feed], Recorded]) -> Callable[[Feed], TraceFacts]:
+    """What the trace of a feed's whole run tells, read once."""
+    facts: dict[str, TraceFacts] = {}
+
+    def read(feed: Feed) -> TraceFacts:
+        if feed.name not in facts:
+            facts[feed.name] = facts_of(recorded_run(feed).trace)
+        return facts[feed.name]
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def trace_facts(feed: Feed, recorded_facts: Callable[[Feed], TraceFacts]) -> TraceFacts:
     """What the trace of the feed at hand tells."""
-    return facts_of(run.trace)
+    return recorded_facts(feed)

@@ -21,7 +21,8 @@ def test_runs_to_the_end_of_the_feed_without_an_error(feed: Feed, run: Recorded)
     assert summary["stopped_reason"] == "source_exhausted"
     assert (summary["error_count"], summary["last_error"]) == (0, "")
     assert summary["orders_rejected"] == summary["orders_in_doubt"] == 0
-    assert summary["notes"] == []
+    # What the notes of these runs may say: quotes too small for the lot, and a loss limit that did its work.
+    assert all(note.startswith("latched") or "smallest order" in note for note in summary["notes"])
 
 
 def test_orders_are_sent_and_filled(feed: Feed, run: Recorded) -> None:

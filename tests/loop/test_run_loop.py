@@ -18,14 +18,16 @@ import pytest
 
 from ami_engine.adapters import Broker, DataSource, MarketDataSource
 from ami_engine.dmc import RiskPolicy, modulate
-from ami_engine.errors import ConfigError, EventError
-from ami_engine.events import BookDelta, BookSnapshot, FeedGap
+from ami_engine.errors import ConfigError, EventError, TraceError
+from ami_engine.events import Bar, BookDelta, BookSnapshot, FeedGap
+from ami_engine.loop.latches import Release
 from ami_engine.loop.run_loop import run_loop
 from ami_engine.mdm.decision_engine import DecisionEngine
 from ami_engine.sim.microstructure_sim import MicrostructureSim
 from ami_engine.sim.paper_broker import PaperBroker
 from ami_engine.sim.synthetic_source import SyntheticSource
 from ami_engine.trace.reader import read_packets, verify
+from ami_engine.units import Instrument
 from decision_schema.types import Action, FinalDecision, MismatchInfo, Proposal
 
 from .conftest import MS, START_NS, ListSource, RecordingBroker, book
@@ -323,7 +325,7 @@ def test_an_executor_of_the_users_own_gets_every_decision() -> None:
 
     source = ListSource([book(10 * i) for i in range(5)])
     summary = run_loop(source=source, broker=RecordingBroker(), executor=MyExecutor(), trace=False)
-    assert seen == [("ACT", 0.5)] * 5
+    assert seen == [("ACT", 0.5)] * 5 + [("CANCEL", 0.5)]
     assert summary["orders_submitted"] == 5
 
 
@@ -367,6 +369,13 @@ def test_a_silent_feed_pulls_quotes_within_staleness_plus_timer(tmp_path: Path) 
     assert pulled_at[0] - (START_NS // MS + 10) <= 1_000 + 100
     assert summary["timer_count"] == 11
     assert summary["mismatch_reason_counts"]["staleness_exceeded"] >= 1
+
+
+def test_bars_make_no_timers_unless_they_are_asked_for() -> None:
+    bars = [Bar(0, START_NS + 60_000 * MS * i, "X", 0, 1.0, 1.2, 0.9, 1.1, 5.0) for i in range(3)]
+    assert run_loop(source=ListSource(bars), broker=RecordingBroker(), trace=False)["timer_count"] == 0
+    timed = run_loop(source=ListSource(bars), broker=RecordingBroker(), trace=False, timer_ms=500)
+    assert timed["timer_count"] == 2 * 3
 
 
 def test_a_silent_live_feed_pulls_quotes(tmp_path: Path) -> None:
@@ -518,3 +527,112 @@ def test_a_resumed_run_repeats_no_client_order_id(tmp_path: Path) -> None:
     run_loop(source=ListSource([book(0), book(10)]), broker=second, run_dir=tmp_path, resume=True)
     ids = [order.client_order_id for broker in (first, second) for order in broker.submitted]
     assert len(ids) == len(set(ids)) == 4
+
+
+# Latches. -----------------------------------------------------------------------------------------------------------
+
+
+def two_symbols(n: int, first: str = "A", second: str = "B", second_from: int = 20) -> list[Any]:
+    events = []
+    for i in range(n):
+        for symbol in (first, second) if i >= second_from else (first,):
+            stamp = START_NS + (10 * i + (symbol == second)) * MS
+            events.append(BookSnapshot(0, stamp, symbol, 0, 0.49, 0.51, 90.0, 30.0))
+    return events
+
+
+def stopping_at(step: int) -> Callable[..., Proposal]:
+    count = [0]
+
+    def model(features: Any, **_: Any) -> Proposal:
+        count[0] += 1
+        params = {"bid_quote": 0.49, "ask_quote": 0.51, "size_usd": 1.0}
+        return Proposal(Action.STOP if count[0] == step else Action.ACT, 0.9, ["test"], params)
+
+    return model
+
+
+def test_a_stop_in_one_market_stops_one_that_is_seen_later(tmp_path: Path) -> None:
+    broker = RecordingBroker()
+    engine = DecisionEngine(model=stopping_at(10))
+    summary = run_loop(source=ListSource(two_symbols(40)), broker=broker, decision_engine=engine, run_dir=tmp_path)
+    assert {order.market_id for order in broker.submitted} == {"A"}
+    assert summary["action_counts"]["STOP"] == 60 - 9
+
+
+def test_a_latch_survives_a_restart_and_only_an_operator_releases_it(tmp_path: Path) -> None:
+    engine = DecisionEngine(model=stopping_at(3))
+    run_loop(source=ListSource([book(10 * i) for i in range(5)]), broker=RecordingBroker(), decision_engine=engine,
+             run_dir=tmp_path)  # fmt: skip
+    again = RecordingBroker()
+    events = [book(1_000 + 10 * i) for i in range(5)]
+    held = run_loop(source=ListSource(events), broker=again, run_dir=tmp_path, resume=True)
+    assert held["action_counts"] == {"STOP": 5}
+    assert again.submitted == []
+    assert any("latched" in note for note in held["notes"])
+    release = Release("kill_switch", "ann", "checked the book by hand")
+    freed = run_loop(source=ListSource(events), broker=again, run_dir=tmp_path, resume=True, release=(release,))
+    assert freed["action_counts"] == {"ACT": 5}
+    assert '"operator":"ann"' in (tmp_path / "security_audit.jsonl").read_text()
+    with pytest.raises(ConfigError, match="must name what is latched"):
+        run_loop(source=ListSource(events), broker=again, run_dir=tmp_path, resume=True, release=(release,))
+
+
+def test_a_damaged_latch_file_refuses_to_start(tmp_path: Path) -> None:
+    run_loop(source=ListSource([book(0)]), broker=RecordingBroker(), run_dir=tmp_path)
+    (tmp_path / "latches.json").write_bytes(b"[{")
+    with pytest.raises(TraceError, match="what is latched is not known"):
+        run_loop(source=ListSource([book(10)]), broker=RecordingBroker(), run_dir=tmp_path, resume=True)
+
+
+# Names and records. -------------------------------------------------------------------------------------------------
+
+
+def test_the_run_id_names_the_model_and_its_labels() -> None:
+    def one(features: Any, **_: Any) -> Proposal:
+        return Proposal(Action.HOLD, 0.0)
+
+    def two(features: Any, **_: Any) -> Proposal:
+        return Proposal(Action.HOLD, 0.0)
+
+    ids = [
+        run_loop(source=synthetic(5), broker=PaperBroker(), trace=False, **options)["run_id"]
+        for options in (
+            {},
+            {"decision_engine": DecisionEngine(model=one)},
+            {"decision_engine": DecisionEngine(model=two)},
+            {"decision_engine": DecisionEngine(confidence_threshold=0.7)},
+            {"labels": {"queue": "front"}},
+            {"seed": 1},
+        )
+    ]
+    assert len(set(ids)) == len(ids)
+
+
+def test_a_models_failures_count_as_errors_and_reach_the_runs_audit(tmp_path: Path) -> None:
+    engine = DecisionEngine(model=lambda features: 1 / 0)
+    source = ListSource([book(10 * i) for i in range(30)])
+    summary = run_loop(source=source, broker=RecordingBroker(), decision_engine=engine, run_dir=tmp_path)
+    assert summary["error_count"] == 30
+    assert summary["mismatch_reason_counts"]["error_rate_exceeded"] > 0
+    assert "private_hook_error" in (tmp_path / "security_audit.jsonl").read_text()
+
+
+def test_quotes_below_the_smallest_order_are_counted_and_said() -> None:
+    source = ListSource([book(0)])
+    instrument = Instrument("X", tick_size=0.01, lot_size=1.0, min_qty=100.0)
+    summary = run_loop(source=source, broker=RecordingBroker(), instrument=instrument, trace=False)
+    assert summary["orders_submitted"] == 0
+    assert summary["orders_skipped"] == 2
+    assert any("below the instrument's smallest order" in note for note in summary["notes"])
+
+
+def test_the_run_directory_holds_what_the_run_was_made_of(tmp_path: Path) -> None:
+    policy = RiskPolicy(min_depth=2.0)
+    run_loop(source=ListSource([book(0)]), broker=RecordingBroker(), risk_policy=policy, run_dir=tmp_path)
+    record = msgspec.json.decode((tmp_path / "run.json").read_bytes())
+    assert RiskPolicy.from_dict(record["config"]["policy"]) == policy
+    for packet in read_packets(tmp_path):
+        stored = RiskPolicy.from_dict(record["policies"][packet.input["policy_hash"]])
+        assert stored.policy_hash == packet.input["policy_hash"]
+        assert stored.min_depth == 2.0

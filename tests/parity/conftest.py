@@ -13,7 +13,7 @@ import pytest
 
 from ami_engine.features import FEATURE_NAMES, FeatureConfig, available_backends
 from ami_engine.features.columns import EventColumns, RunReport
-from ami_engine.features.schema import FeatureDef
+from ami_engine.features.schema import FEATURES, FeatureDef
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -167,7 +167,15 @@ def _levels(stream: dict[str, Any], rng: np.random.Generator) -> None:
         stream["bid"][i] = bids[i, 0, 0] if counts[0] and rng.random() < 0.5 else 0.0
         stream["ask"][i] = asks[i, 0, 0] if counts[1] and rng.random() < 0.5 else 0.0
     bids[rng.random(EVENTS) < 0.03, 0, 1] = 0.0
-    bids[17, 1, 0] = 0.0  # a price of 0 ends the side
+    for row in (40, 50, 60, 70):
+        bids[row, :3] = [[stream["price"][row], 1.0], [stream["price"][row] - 0.1, 1.0], [np.nan, np.nan]]
+        asks[row] = np.nan
+        stream["kind"][row] = 0
+        stream["bid"][row] = stream["ask"][row] = 0.0
+    bids[40, 1, 0] = 0.0  # a price of 0 ends the side
+    bids[50, 1, 0] = bids[50, 0, 0]
+    stream["bid"][60] = 1.0  # not the best level's
+    asks[70, 0] = bids[70, 1]
     stream.update(bids=bids, asks=asks)
 
 
@@ -212,6 +220,7 @@ class Lab:
 
     disagreement = staticmethod(disagreement)
     head = staticmethod(head)
+    features = FEATURES
 
     def __init__(self) -> None:
         self._outcomes: dict[tuple[str, str], Outcome] = {}

@@ -47,7 +47,7 @@ def test_every_backend_refuses_the_same_rows(lab: Any, case_name: str) -> None:
             },
         ),
         ("one_sided-both", {"empty_book"}),
-        ("levels-time", {"crossed_book", "empty_book"}),
+        ("levels-time", {"crossed_book", "empty_book", "levels_unsorted", "not_finite", "price_mismatch"}),
     ],
 )
 def test_the_streams_hold_what_they_are_named_for(lab: Any, case_name: str, reasons: set[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -133,3 +134,17 @@ def test_arguments_outside_their_range_are_refused(tmp_path: Path, options: dict
     with pytest.raises(ConfigError, match=match):
         TraceLogger("run_1", tmp_path, **options)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs file locks")
+def test_a_trace_in_use_is_not_overwritten_and_nothing_of_it_is_removed(tmp_path: Path) -> None:
+    with TraceLogger("run_1", run_dir=tmp_path, flush_packets=2, max_bytes=6_000) as logger:
+        for step in range(20):
+            logger.log_packet(run_packet(step))
+        before = names(tmp_path)
+        for format in ("jsonl", "binary"):
+            with pytest.raises(TraceError, match="in use by another run"):
+                write(tmp_path, range(4), format, overwrite=True)
+        assert len(before) > 1
+        assert set(before) <= set(names(tmp_path))
+    assert verify(tmp_path / "traces.jsonl").packets == 20

@@ -126,13 +126,20 @@ inline void write_book_features(const BookSide& bid, const BookSide& ask, double
     at(Feature::cost_ticks) = cost_ticks;
 }
 
+// The best level of a side.
+struct Best {
+    double price = 0.0;
+    double size = 0.0;
+};
+
 // e_n of Cont, Kukanov & Stoikov (2014): what one event added at the best prices.
-inline double order_flow(const BookSide& bid, const BookSide& ask, const BookSide& last_bid, const BookSide& last_ask) {
-    double flow = 0.0;
-    if (bid.price >= last_bid.price) flow += bid.size;
-    if (bid.price <= last_bid.price) flow -= last_bid.size;
-    if (ask.price <= last_ask.price) flow -= ask.size;
-    if (ask.price >= last_ask.price) flow += last_ask.size;
+inline double order_flow(const Best& bid, const Best& ask, const Best& last_bid, const Best& last_ask) {
+    // Products, not branches: which way a price moves is what no processor can predict. Sizes are finite, so that a
+    // product with 0 or 1 is exact.
+    double flow = static_cast<double>(bid.price >= last_bid.price) * bid.size;
+    flow -= static_cast<double>(bid.price <= last_bid.price) * last_bid.size;
+    flow -= static_cast<double>(ask.price <= last_ask.price) * ask.size;
+    flow += static_cast<double>(ask.price >= last_ask.price) * last_ask.size;
     return flow;
 }
 

@@ -85,46 +85,28 @@ public:
     // Each of these checks the event wholly before it touches any state. `now_ns` 0 is the event's own time.
     Fault push_quote(std::int64_t ts_ns, double bid, double ask, double bid_depth, double ask_depth,
                      std::int64_t now_ns) {
-        if (const Fault fault = check_quote(bid, ask, bid_depth, ask_depth)) return fault;
-        return accept_book(ts_ns, now_ns, BookSide::one_level(bid, bid_depth), BookSide::one_level(ask, ask_depth));
+        return take_quote(ts_ns, bid, ask, bid_depth, ask_depth, now_ns, own_row());
     }
 
     // (price, size) pairs, best first. A stated best price of 0 is not stated; another one must be the best level's.
     Fault push_book(std::int64_t ts_ns, const double* bids, std::size_t bid_count, const double* asks,
-                    std::size_t ask_count, std::int64_t now_ns, double stated_bid = 0.0, double stated_ask = 0.0,
-                    bool is_padded = false) {
-        const double* weights = params_.level_weights.data();
-        BookSide bid;
-        BookSide ask;
-        if (const Fault fault = check_quote(stated_bid, stated_ask, 0.0, 0.0)) return fault;
-        if (const Fault fault = read_side(bids, bid_count, weights, levels(), true, is_padded, bid)) return fault;
-        if (const Fault fault = read_side(asks, ask_count, weights, levels(), false, is_padded, ask)) return fault;
-        if (stated_bid != 0.0 && stated_bid != bid.price) return {Reason::price_mismatch, "bid", stated_bid, bid.price};
-        if (stated_ask != 0.0 && stated_ask != ask.price) return {Reason::price_mismatch, "ask", stated_ask, ask.price};
-        // Venues send a level of size 0 for a best price that was just taken: that side is not there.
-        if (bid.size == 0.0) bid = BookSide{};
-        if (ask.size == 0.0) ask = BookSide{};
-        return accept_book(ts_ns, now_ns, bid, ask);
+                    std::size_t ask_count, std::int64_t now_ns, double stated_bid = 0.0, double stated_ask = 0.0) {
+        const Levels levels{bids, bid_count, asks, ask_count, false};
+        return take_levels(ts_ns, levels, now_ns, stated_bid, stated_ask, own_row());
     }
 
     Fault push_trade(std::int64_t ts_ns, double price, double size, std::int64_t aggressor, std::int64_t now_ns) {
-        if (const Fault fault = check_trade(price, size, aggressor)) return fault;
-        if (const Fault fault = check_time(ts_ns, now_ns)) return fault;
-        last_ts_ = ts_ns;
-        trades_.add_trade(mids_seen_, ts_ns, price, size, aggressor);
-        if (has_book_) at(Feature::staleness_ms) = staleness_ms(ts_ns, now_ns);
-        if (move_time(ts_ns) || mids_seen_ == 0) write_mid_features();
-        write_trade_features();
-        return {};
+        return take_trade(ts_ns, price, size, aggressor, now_ns, own_row());
     }
 
     // One row an event into `out` (rows × kFeatureCount); a refused one gives NaN and leaves no other trace.
     void run(const EventColumns& columns, double* out, RunReport& report) {
         report.rows = columns.rows;
+        const double* last = row_.data();
         for (std::size_t i = 0; i < columns.rows; ++i, out += kFeatureCount) {
-            const Fault fault = push_row(columns, i);
+            const Fault fault = take_row(columns, i, {last, out});
             if (!fault) {
-                std::copy(row_.begin(), row_.end(), out);
+                last = out;
                 ++report.accepted;
                 continue;
             }
@@ -132,6 +114,7 @@ public:
             const auto reason = static_cast<std::size_t>(fault.reason);
             if (report.count[reason]++ == 0) report.first[reason] = i;
         }
+        std::copy_n(last, last == row_.data() ? 0 : kFeatureCount, row_.data());
     }
 
     std::string save() const {
@@ -154,7 +137,7 @@ private:
         Moments log_return;
         PairSum flow;
 
-        static Pair merge(const Pair& a, double na, const Pair& b, double nb) {
+        static Pair merge(const Pair& a, std::uint64_t na, const Pair& b, std::uint64_t nb) {
             return {Moments::merge(a.log_return, na, b.log_return, nb), PairSum::add(a.flow, b.flow)};
         }
     };
@@ -162,7 +145,27 @@ private:
     // Room to start with; a larger window grows to its size once.
     std::size_t expected_mids() const { return std::min<std::uint64_t>(params_.window_steps, 4096); }
 
-    double& at(Feature feature) { return row_[static_cast<std::size_t>(feature)]; }
+    struct Levels {
+        const double* bids;
+        std::size_t bid_count;
+        const double* asks;
+        std::size_t ask_count;
+        bool is_padded;
+    };
+
+    // Where an accepted event writes, and the row before it. A batch writes straight into its table: going through one
+    // row that is then copied costs as much as all book features.
+    struct Rows {
+        const double* last;
+        double* row;
+
+        double& at(Feature feature) const { return row[static_cast<int>(feature)]; }
+        void repeat_last() const {
+            if (row != last) std::copy_n(last, kFeatureCount, row);
+        }
+    };
+
+    Rows own_row() { return {row_.data(), row_.data()}; }
 
     Fault check_time(std::int64_t ts_ns, std::int64_t now_ns) const {
         if (ts_ns <= 0) return {Reason::non_positive_time, "ts_ns", static_cast<double>(ts_ns)};
@@ -176,40 +179,89 @@ private:
         return now > last_book_ts_ ? static_cast<double>(now - last_book_ts_) / 1e6 : 0.0;
     }
 
-    Fault accept_book(std::int64_t ts_ns, std::int64_t now_ns, const BookSide& bid, const BookSide& ask) {
+    Fault take_quote(std::int64_t ts_ns, double bid, double ask, double bid_depth, double ask_depth,
+                     std::int64_t now_ns, const Rows& rows) {
+        if (const Fault fault = check_quote(bid, ask, bid_depth, ask_depth)) return fault;
+        return accept_book(ts_ns, now_ns, BookSide::one_level(bid, bid_depth), BookSide::one_level(ask, ask_depth), rows);
+    }
+
+    Fault take_levels(std::int64_t ts_ns, const Levels& given, std::int64_t now_ns, double stated_bid,
+                      double stated_ask, const Rows& rows) {
+        const std::vector<double>& weights = params_.level_weights;
+        BookSide bid;
+        BookSide ask;
+        if (const Fault fault = check_quote(stated_bid, stated_ask, 0.0, 0.0)) return fault;
+        if (const Fault fault = read_side(given.bids, given.bid_count, weights.data(), weights.size(), true,
+                                          given.is_padded, bid)) {
+            return fault;
+        }
+        if (const Fault fault = read_side(given.asks, given.ask_count, weights.data(), weights.size(), false,
+                                          given.is_padded, ask)) {
+            return fault;
+        }
+        if (stated_bid != 0.0 && stated_bid != bid.price) return {Reason::price_mismatch, "bid", stated_bid, bid.price};
+        if (stated_ask != 0.0 && stated_ask != ask.price) return {Reason::price_mismatch, "ask", stated_ask, ask.price};
+        // Venues send a level of size 0 for a best price that was just taken: that side is not there.
+        if (bid.size == 0.0) bid = BookSide{};
+        if (ask.size == 0.0) ask = BookSide{};
+        return accept_book(ts_ns, now_ns, bid, ask, rows);
+    }
+
+    Fault take_trade(std::int64_t ts_ns, double price, double size, std::int64_t aggressor, std::int64_t now_ns,
+                     const Rows& rows) {
+        if (const Fault fault = check_trade(price, size, aggressor)) return fault;
+        if (const Fault fault = check_time(ts_ns, now_ns)) return fault;
+        rows.repeat_last();
+        last_ts_ = ts_ns;
+        trades_.add_trade(mids_seen_, ts_ns, price, size, aggressor);
+        if (has_book_) rows.at(Feature::staleness_ms) = staleness_ms(ts_ns, now_ns);
+        if (move_time(ts_ns) || mids_seen_ == 0) write_mid_features(rows);
+        write_trade_features(rows);
+        return {};
+    }
+
+    Fault accept_book(std::int64_t ts_ns, std::int64_t now_ns, const BookSide& bid, const BookSide& ask,
+                      const Rows& rows) {
         if (const Fault fault = check_time(ts_ns, now_ns)) return fault;
         if (bid.is_missing() && ask.is_missing()) return {Reason::empty_book, "", 0.0};
         const bool is_two_sided = !bid.is_missing() && !ask.is_missing();
         if (is_two_sided && bid.price > ask.price) return {Reason::crossed_book, "bid", bid.price, ask.price};
 
+        // Once there was a mid, a book event writes every feature anew.
+        if (mids_seen_ == 0) rows.repeat_last();
         last_ts_ = last_book_ts_ = ts_ns;
         has_book_ = true;
-        write_book_features(bid, ask, params_.tick_size, params_.cost_ticks, row_.data());
-        at(Feature::staleness_ms) = staleness_ms(ts_ns, now_ns);
-        if (is_two_sided) add_mid(ts_ns, bid, ask);
+        write_book_features(bid, ask, params_.tick_size, params_.cost_ticks, rows.row);
+        const double staleness = staleness_ms(ts_ns, now_ns);
+        rows.at(Feature::staleness_ms) = staleness;
+        if (is_two_sided) add_mid(ts_ns, bid, ask, staleness);
         move_time(ts_ns);
-        write_mid_features();
-        write_trade_features();
+        write_mid_features(rows);
+        write_trade_features(rows);
         return {};
     }
 
-    void add_mid(std::int64_t ts_ns, const BookSide& bid, const BookSide& ask) {
-        const double mid = at(Feature::mid);
-        if (mids_seen_ > 0) add_pair(log_return(mid, last_mid_), order_flow(bid, ask, last_bid_, last_ask_));
+    void add_mid(std::int64_t ts_ns, const BookSide& bid, const BookSide& ask, double staleness) {
+        const double mid = mid_of(bid, ask);
+        const double spread = ask.price - bid.price;
+        const double depth = bid.depth + ask.depth;
+        const Best best_bid{bid.price, bid.size};
+        const Best best_ask{ask.price, ask.size};
+        if (mids_seen_ > 0) add_pair(log_return(mid, last_mid_), order_flow(best_bid, best_ask, last_bid_, last_ask_));
         last_mid_ = mid;
-        last_bid_ = bid;
-        last_ask_ = ask;
+        last_bid_ = best_bid;
+        last_ask_ = best_ask;
         trades_.close_mid(mids_seen_);
-        staleness_.push(mids_seen_, at(Feature::staleness_ms));
+        staleness_.push(mids_seen_, staleness);
         if (params_.window_ns > 0) mid_times_.push_back(ts_ns);
         ++mids_seen_;
         if (params_.window_steps > 0 && spreads_.size() == params_.window_steps) {
-            spreads_.replace_oldest(at(Feature::spread));
-            depths_.replace_oldest(at(Feature::depth));
+            spreads_.replace_oldest(spread);
+            depths_.replace_oldest(depth);
             drop_oldest_mid();
         } else {
-            spreads_.push(at(Feature::spread));
-            depths_.push(at(Feature::depth));
+            spreads_.push(spread);
+            depths_.push(depth);
         }
     }
 
@@ -246,30 +298,30 @@ private:
     }
 
     // Everything that changes when a mid enters or leaves a window.
-    void write_mid_features() {
-        at(Feature::sigma) = returns_.size() == 0 ? 0.0 : returns_.std_dev();
-        at(Feature::sigma_spike_z) = runs_.is_full() ? spike_z() : 0.0;
+    void write_mid_features(const Rows& rows) const {
+        rows.at(Feature::sigma) = returns_.size() == 0 ? 0.0 : returns_.std_dev();
+        rows.at(Feature::sigma_spike_z) = runs_.is_full() ? spike_z() : 0.0;
         if (pairs_.size() == 0) {
-            at(Feature::sigma_5m) = at(Feature::ofi_5m) = 0.0;
+            rows.at(Feature::sigma_5m) = rows.at(Feature::ofi_5m) = 0.0;
         } else {
             const Pair pairs = pairs_.query();
-            at(Feature::sigma_5m) = pairs.log_return.std_dev(static_cast<double>(pairs_.size()));
-            at(Feature::ofi_5m) = pairs.flow.value();
+            rows.at(Feature::sigma_5m) = pairs.log_return.std_dev(pairs_.size());
+            rows.at(Feature::ofi_5m) = pairs.flow.value();
         }
         if (mids_seen_ == 0) return;
-        at(Feature::spread_med_5m) = spreads_.median();
-        at(Feature::depth_p10_5m) = depths_.quantile();
-        at(Feature::staleness_max_5m) = staleness_.value();
+        rows.at(Feature::spread_med_5m) = spreads_.median();
+        rows.at(Feature::depth_p10_5m) = depths_.quantile();
+        rows.at(Feature::staleness_max_5m) = staleness_.value();
     }
 
     double spike_z() const {
         const Moments s = runs_.moments();
-        const double scale = s.std_dev(static_cast<double>(runs_.size()));
+        const double scale = s.std_dev(runs_.size());
         return scale < kEps ? 0.0 : (last_run_std_ - s.mean) / scale;
     }
 
-    void write_trade_features() {
-        double vwap = at(Feature::mid);
+    void write_trade_features(const Rows& rows) const {
+        double vwap = rows.at(Feature::mid);
         double imbalance = 0.0;
         if (!trades_.is_empty()) {
             const TradeSums sums = trades_.sums();
@@ -277,11 +329,11 @@ private:
             vwap = ratio(sums.value.value(), volume, vwap);
             imbalance = ratio(sums.net.value(), volume, 0.0);
         }
-        at(Feature::vwap_5m) = vwap;
-        at(Feature::trade_imbalance_5m) = imbalance;
+        rows.at(Feature::vwap_5m) = vwap;
+        rows.at(Feature::trade_imbalance_5m) = imbalance;
     }
 
-    Fault push_row(const EventColumns& c, std::size_t i) {
+    Fault take_row(const EventColumns& c, std::size_t i, const Rows& rows) {
         std::int64_t ts = implicit_ts_ns();
         if (c.ts != nullptr) {
             ts = c.ts[i] == 0 && c.ts_fallback != nullptr ? c.ts_fallback[i] : c.ts[i];
@@ -292,15 +344,18 @@ private:
         }
         const std::int64_t now = c.now_ns == nullptr ? 0 : c.now_ns[i];
         const std::int64_t kind = c.kind == nullptr ? 0 : c.kind[i];
-        if (kind == 1) return push_trade(ts, c.price[i], c.size[i], c.aggressor == nullptr ? 0 : c.aggressor[i], now);
+        if (kind == 1) {
+            return take_trade(ts, c.price[i], c.size[i], c.aggressor == nullptr ? 0 : c.aggressor[i], now, rows);
+        }
         if (kind != 0) return {Reason::unknown_kind, "kind", static_cast<double>(kind)};
         const auto read = [i](const double* column) { return column == nullptr ? 0.0 : column[i]; };
         const double* bids = c.bids == nullptr ? nullptr : c.bids + i * c.bid_levels * 2;
         const double* asks = c.asks == nullptr ? nullptr : c.asks + i * c.ask_levels * 2;
         if (has_level(bids, c.bid_levels) || has_level(asks, c.ask_levels)) {
-            return push_book(ts, bids, c.bid_levels, asks, c.ask_levels, now, read(c.bid), read(c.ask), true);
+            const Levels levels{bids, c.bid_levels, asks, c.ask_levels, true};
+            return take_levels(ts, levels, now, read(c.bid), read(c.ask), rows);
         }
-        return push_quote(ts, read(c.bid), read(c.ask), read(c.bid_depth), read(c.ask_depth), now);
+        return take_quote(ts, read(c.bid), read(c.ask), read(c.bid_depth), read(c.ask_depth), now, rows);
     }
 
     // A first pair of NaN is padding: the row carries no levels on that side.
@@ -334,6 +389,9 @@ private:
         ar.require(mid_times_.size() == (params_.window_ns > 0 ? mids : 0));
         ar.require((mids_seen_ == 0) == (mids == 0) && staleness_.empty() == (mids == 0));
         ar.require(mids == 0 || has_book_);
+        ar.require(last_ts_ >= 0 && last_book_ts_ >= 0 && last_book_ts_ <= last_ts_);
+        // The logarithm takes nothing else.
+        ar.require(mids_seen_ == 0 || (last_mid_ > 0.0 && last_mid_ <= kMaxMagnitude));
     }
 
     FeatureParams params_;
@@ -346,8 +404,8 @@ private:
     // The last two-sided book: what the next return and order flow start from.
     std::uint64_t mids_seen_ = 0;
     double last_mid_ = 0.0;
-    BookSide last_bid_;
-    BookSide last_ask_;
+    Best last_bid_;
+    Best last_ask_;
 
     RollingMoments returns_;  // sigma
     RollingMoments run_;      // one run of sigma_spike_z

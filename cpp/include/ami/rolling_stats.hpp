@@ -10,6 +10,9 @@
 
 namespace ami {
 
+// Counts stay far below 2^63; a signed conversion is one instruction, an unsigned one is not.
+inline double as_double(std::uint64_t n) { return static_cast<double>(static_cast<std::int64_t>(n)); }
+
 // Mean and sum of squared deviations of a run of numbers; its length is known from its place in the window.
 struct Moments {
     double mean = 0.0;
@@ -17,13 +20,12 @@ struct Moments {
 
     static Moments of(double value) { return {value, 0.0}; }
     // Chan, Golub & LeVeque (1979), pairwise update.
-    static Moments merge(const Moments& a, double na, const Moments& b, double nb) {
-        const double n = na + nb;
-        const double share = nb / n;
+    static Moments merge(const Moments& a, std::uint64_t na, const Moments& b, std::uint64_t nb) {
+        const double share = as_double(nb) / as_double(na + nb);
         const double delta = b.mean - a.mean;
-        return {a.mean + delta * share, (a.m2 + b.m2) + delta * delta * (na * share)};
+        return {a.mean + delta * share, (a.m2 + b.m2) + delta * delta * (as_double(na) * share)};
     }
-    double std_dev(double n) const { return n < 2.0 ? 0.0 : std::sqrt(m2 / n); }
+    double std_dev(std::uint64_t n) const { return n < 2 ? 0.0 : std::sqrt(m2 / as_double(n)); }
 };
 
 // A sum as an unevaluated pair: Knuth's two-sum keeps what a double drops, so that cancellation leaves the right digits.
@@ -72,7 +74,7 @@ public:
         const std::uint64_t back = items_.end() - b_;
         if (front == 0) return back_;
         if (back == 0) return items_.front();
-        return V::merge(items_.front(), static_cast<double>(front), back_, static_cast<double>(back));
+        return V::merge(items_.front(), front, back_, back);
     }
 
     template <class Archive>
@@ -86,7 +88,7 @@ public:
 private:
     static V join(const V& a, std::uint64_t na, const V& b, std::uint64_t nb) {
         if (na == 0) return b;
-        return V::merge(a, static_cast<double>(na), b, static_cast<double>(nb));
+        return V::merge(a, na, b, nb);
     }
 
     void fix_up() {
@@ -110,11 +112,11 @@ private:
             return;
         }
         V& left = items_.at(l_);
-        left = V::merge(left, static_cast<double>(r_ - l_), middle_, static_cast<double>(b_ - r_));
+        left = V::merge(left, r_ - l_, middle_, b_ - r_);
         ++l_;
         if (a_ != b_) {
             V& right = items_.at(a_ - 1);
-            right = V::merge(right, 1.0, items_.at(a_), static_cast<double>(b_ - a_));
+            right = V::merge(right, 1, items_.at(a_), b_ - a_);
         }
         --a_;
     }
@@ -140,7 +142,7 @@ public:
     std::uint64_t size() const { return values_.size(); }
     bool is_full() const { return values_.size() == window_; }
     double mean() const { return values_.query().mean; }
-    double std_dev() const { return values_.query().std_dev(static_cast<double>(values_.size())); }
+    double std_dev() const { return values_.query().std_dev(values_.size()); }
     Moments moments() const { return values_.query(); }
     void pop() { values_.pop(); }
 
@@ -164,8 +166,14 @@ public:
     void push(std::uint64_t position, double value) {
         std::uint64_t low = deque_.first();
         std::uint64_t high = deque_.end();
-        // The usual case first: nothing, or only the newest, gives way.
-        if (low != high && Better{}(deque_.back().value, value)) low = high;
+        // The usual cases first: nothing gives way, or everything does.
+        if (low != high) {
+            if (Better{}(deque_.back().value, value)) {
+                low = high;
+            } else if (!Better{}(deque_.front().value, value)) {
+                high = low;
+            }
+        }
         while (low != high) {
             const std::uint64_t middle = low + (high - low) / 2;
             if (Better{}(deque_.at(middle).value, value)) {
@@ -246,8 +254,14 @@ public:
         const Place place = places_.front();
         places_.pop_front();
         const std::uint64_t position = places_.end();
-        places_.push_back({});
+        places_.push_back(place);
         const Sample sample{value, position};
+        // Spreads live on few values: most often the newcomer takes the very place of the one that leaves.
+        Sample& leaving = (place.is_low ? low_ : high_)[place.index];
+        if (leaving.value == value) {
+            leaving = sample;
+            return;
+        }
         if (place.is_low) {
             if (!high_.empty() && value > high_[0].value) {
                 put<true>(place.index, high_[0]);
@@ -274,8 +288,8 @@ public:
 
     // NumPy's default percentile, in the order of operations of its lerp. Invariant: size() > 0.
     double quantile() const {
-        const double index = q_ * static_cast<double>(size() - 1);
-        const double weight = index - std::floor(index);
+        const double index = q_ * as_double(size() - 1);
+        const double weight = index - as_double(static_cast<std::uint64_t>(index));
         const double below = low_[0].value;
         if (high_.empty()) return below;
         const double above = high_[0].value;
@@ -303,7 +317,7 @@ private:
 
     std::uint64_t low_target() const {
         const std::uint64_t n = places_.size();
-        return n == 0 ? 0 : static_cast<std::uint64_t>(q_ * static_cast<double>(n - 1)) + 1;
+        return n == 0 ? 0 : static_cast<std::uint64_t>(q_ * as_double(n - 1)) + 1;
     }
 
     template <bool kLow>

@@ -65,6 +65,12 @@ public:
         next_ += sizeof(T);
         left_ -= sizeof(T);
     }
+    void value(bool& item) {
+        std::uint8_t byte = 0;
+        value(byte);
+        require(byte <= 1);
+        item = byte == 1;
+    }
     template <class T>
     void ring(RingBuffer<T>& ring) {
         std::uint64_t first = 0;

@@ -19,7 +19,7 @@ struct TradeSums {
     static TradeSums add(const TradeSums& a, const TradeSums& b) {
         return {PairSum::add(a.value, b.value), PairSum::add(a.volume, b.volume), PairSum::add(a.net, b.net)};
     }
-    static TradeSums merge(const TradeSums& a, double, const TradeSums& b, double) { return add(a, b); }
+    static TradeSums merge(const TradeSums& a, std::uint64_t, const TradeSums& b, std::uint64_t) { return add(a, b); }
 };
 
 class TradeWindow {

@@ -129,7 +129,8 @@ class CsvReader(FeedReader):
             raise EventError(f"a row must have {len(names)} columns, had {len(cells)}", reason="bad_columns")
         mapping = {name: cell for name, cell in zip(names, cells, strict=True) if cell}
         if TIME_COLUMNS.isdisjoint(mapping):
-            raise EventError("the row has no time", reason="missing_field", field=self._time_name())
+            name = self._time_name()
+            raise EventError(f"`{name}` must be given, the row has no time", reason="missing_field", field=name)
         return event_from_dict(mapping, fallback_ts_ns=0, symbol=self.symbol)
 
     def _time_name(self) -> str:

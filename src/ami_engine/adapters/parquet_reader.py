@@ -159,7 +159,8 @@ class ParquetReader(FeedReader):
     def _read_named(self, cells: tuple[Any, ...]) -> MarketEvent:
         mapping = {name: cell for name, cell in zip(self._names, cells, strict=True) if cell is not None}
         if TIME_COLUMNS.isdisjoint(mapping):
-            raise EventError("the row has no time", reason="missing_field", field="ts_ns")
+            name = next(name for name in self._names if name in TIME_COLUMNS)
+            raise EventError(f"`{name}` must be given, the row has no time", reason="missing_field", field=name)
         return event_from_dict(mapping, fallback_ts_ns=0, symbol=self.symbol)
 
 

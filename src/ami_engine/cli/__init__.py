@@ -6,9 +6,13 @@
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
+from typer import Abort
 
+import ami_engine
+from ami_engine.cli.bench import bench
 from ami_engine.cli.convert import convert
 from ami_engine.cli.doctor import doctor
 from ami_engine.cli.features import features
@@ -27,20 +31,50 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
+
+
+def _print_version(is_wanted: bool) -> None:
+    if is_wanted:
+        typer.echo(f"ami {ami_engine.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    del version
+
+
 app.command()(run)
 app.command()(features)
 app.command()(verify)
 app.command()(convert)
 app.command()(doctor)
+app.command()(bench)
 
 
 def main() -> None:
     """Run the command line; what is wrong with the input becomes one line on standard error and exit code 2."""
     try:
-        app()
-    except (AmiError, OSError) as error:
+        code = app(standalone_mode=False)
+    except AmiError as error:
         print_error(str(error))
         sys.exit(2)
-    except KeyboardInterrupt:
+    except OSError as error:
+        print_error(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        sys.exit(2)
+    except (KeyboardInterrupt, Abort):
         print_error("interrupted")
         sys.exit(1)
+    except Exception as error:
+        # Usage errors of the command line's own: one line, as every other error.
+        message = getattr(error, "format_message", None)
+        if message is None:
+            raise
+        if text := message():  # none when no command was given: the help that was printed says it all
+            print_error(text)
+        sys.exit(2)
+    sys.exit(code if isinstance(code, int) else 0)

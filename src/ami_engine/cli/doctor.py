@@ -7,18 +7,15 @@ import importlib.metadata
 import os
 import platform
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 import ami_engine
 import decision_schema
-from ami_engine.cli.output import print_json
+from ami_engine.cli.output import print_json, print_rows
 from ami_engine.clock import WallClock, perf_ns
 from ami_engine.features import available_backends
 from ami_engine.features.schema import SCHEMA_HASH
@@ -128,17 +125,11 @@ def _disk() -> dict[str, Any]:
 
 
 def _print(report: dict[str, Any]) -> None:
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
+    rows = []
     for key, value in report.items():
-        if key == "problems":
-            continue
-        text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
-        if text:
-            table.add_row(key, text)
-    for problem in report["problems"]:
-        table.add_row("[yellow]problem[/yellow]", problem)
-    if not report["problems"]:
-        table.add_row("verdict", "everything is in order")
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+        if key != "problems":
+            text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
+            if text:
+                rows.append((key, text))
+    rows += [("problem", problem) for problem in report["problems"]]
+    print_rows(rows if report["problems"] else [*rows, ("verdict", "everything is in order")])

@@ -9,10 +9,11 @@ from typing import Any
 
 import msgspec
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-__all__ = ["print_error", "print_json", "print_summary", "progress_bar"]
+__all__ = ["print_error", "print_json", "print_rows", "print_summary", "progress_bar"]
 
 # What of a summary a person reads first; the rest is in --json.
 _ROWS = (
@@ -28,6 +29,7 @@ _ROWS = (
     ("orders sent", "orders_submitted"),
     ("orders cancelled", "orders_canceled"),
     ("orders rejected", "orders_rejected"),
+    ("quotes too small", "orders_skipped"),
     ("fills", "fills_count"),
     ("positions opened / closed", ("position_open_count", "position_close_count")),
     ("realized profit", "realized_pnl"),
@@ -55,20 +57,29 @@ def print_json(value: Mapping[str, Any]) -> None:
 
 def print_summary(summary: Mapping[str, Any]) -> None:
     """Print a run's summary as a table on a terminal, as aligned lines elsewhere."""
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
+    rows: list[tuple[str, str]] = []
     for label, key in _ROWS:
         keys = key if isinstance(key, tuple) else (key,)
         values = [summary.get(name) for name in keys]
         if any(value not in (None, "", {}) for value in values):
-            table.add_row(label, " / ".join(_text(value) for value in values))
-    for note in summary.get("notes", ()):
-        table.add_row("note", str(note))
-    for place in summary.get("rejected_places", ())[:3]:
-        table.add_row("refused", str(place))
-    # Piped output is for files and grep: lines are not cut at a width nobody chose.
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+            rows.append((label, " / ".join(_text(value) for value in values)))
+    rows += [("note", str(note)) for note in summary.get("notes", ())]
+    rows += [("refused", str(place)) for place in summary.get("rejected_places", ())[:3]]
+    print_rows(rows)
+
+
+def print_rows(rows: list[tuple[str, str]]) -> None:
+    """Print pairs of label and text: a table on a terminal, plain lines for files and grep."""
+    if not sys.stdout.isatty():
+        width = max((len(label) for label, _ in rows), default=0)
+        sys.stdout.writelines(f"{label:<{width}}  {text}\n" for label, text in rows)
+        return
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, text in rows:
+        table.add_row(label, escape(text))
+    Console().print(table)
 
 
 def _text(value: Any) -> str:

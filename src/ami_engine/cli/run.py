@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+import inspect
+import sys
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -26,6 +28,7 @@ from ami_engine.cli.sources import (
 from ami_engine.dmc.risk_policy import RiskPolicy
 from ami_engine.errors import ConfigError
 from ami_engine.features.feature_config import FeatureConfig
+from ami_engine.loop.latches import Release
 from ami_engine.loop.run_loop import run_loop
 from ami_engine.mdm.decision_engine import DecisionEngine
 from ami_engine.sim.paper_broker import PaperBroker
@@ -75,6 +78,10 @@ def run(
     queue: Annotated[QueueName, typer.Option("--queue", help="Paper venue's queue assumption.")] = "back",
     latency_ms: Annotated[float, typer.Option("--latency-ms", help="Paper venue's order latency.", min=0)] = 0.0,
     timer_ms: Annotated[float | None, typer.Option("--timer-ms", help="Timer of a silent symbol; 0 is off.")] = None,
+    cash: Annotated[float, typer.Option("--cash", help="Equity at the start, settlement currency.")] = 0.0,
+    release: Annotated[str | None, typer.Option("--release", help="Latch of a resumed run to release.")] = None,
+    operator: Annotated[str, typer.Option("--operator", help="Who releases it.")] = "",
+    reason: Annotated[str, typer.Option("--reason", help="Why it is released.")] = "",
     json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON and nothing else.")] = False,
 ) -> None:
     """Run the engine over a source: events, features, proposals, guards, paper orders, trace.
@@ -97,8 +104,7 @@ def run(
     )
     with closing(feed):
         instruments = dict(feed.instruments())
-        tick = next(iter(instruments.values())).tick_size if len(instruments) == 1 else tick_size
-        broker = PaperBroker(instruments=instruments, queue=queue, latency_ms=latency_ms, seed=seed)
+        broker = PaperBroker(instruments=instruments, cash=cash, queue=queue, latency_ms=latency_ms, seed=seed)
         with progress_bar(steps, shown=not json) as progress:
             summary = run_loop(
                 source=feed,
@@ -110,7 +116,7 @@ def run(
                 overwrite=overwrite,
                 decision_engine=engine,
                 risk_policy=risk_policy,
-                feature_config=FeatureConfig(tick_size=tick, levels=levels) if tick and levels != 10 else None,
+                feature_config=FeatureConfig(levels=levels, tick_size=tick_size or 0.01) if levels != 10 else None,
                 trace=trace if not no_trace else False,
                 trace_queue=trace_queue,
                 trace_max_bytes=trace_max_bytes,
@@ -119,6 +125,12 @@ def run(
                 seed=seed,
                 timer_ms=timer_ms,
                 on_bad_event=on_bad_event,
+                start_cash=cash,
+                release=() if release is None else (Release(release, operator, reason),),
+                labels={
+                    "model": " ".join([model, *sorted(model_arg or [])]),
+                    "paper": f"queue={queue} latency_ms={latency_ms!r}",
+                },
             )
     if json:
         print_json(summary)
@@ -134,7 +146,7 @@ def load_model(name: str, arguments: list[str]) -> Callable[..., Any] | None:
     Raises
     ------
     ConfigError
-        When the name is not ``reference`` or ``module:attribute``, or an argument is not ``k=v``.
+        When the name is not ``reference`` or ``module:attribute``, or an argument is not ``k=v`` or not the model's.
     """
     keywords = dict(_parse_argument(argument) for argument in arguments)
     if name == "reference":
@@ -143,13 +155,31 @@ def load_model(name: str, arguments: list[str]) -> Callable[..., Any] | None:
         from ami_engine.mdm.reference_model import compute_proposal_reference as function
     else:
         function = _import_attribute(name)
+    _check_keywords(name, function, keywords)
     return (lambda features, **extra: function(features, **{**keywords, **extra})) if keywords else function
+
+
+def _check_keywords(name: str, function: Any, keywords: Mapping[str, Any]) -> None:
+    """Refuse an argument that the model does not take: it would fail, and hold, at every step."""
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):  # some compiled callables do not say
+        return
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    known = [*parameters][1:]  # the first one takes the features
+    for key in keywords:
+        if key not in known:
+            raise ConfigError(f"`--model-arg` {key!r} is no argument of {name}; known: {', '.join(known) or 'none'}")
 
 
 def _import_attribute(name: str) -> Any:
     module_name, colon, attribute = name.partition(":")
     if not colon or not module_name or not attribute:
         raise ConfigError(f"`--model` must be `reference` or `module:attribute`, was {name!r}")
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        # A model lies where it is run from, as it does for `python -m`.
+        sys.path.insert(0, str(Path.cwd()))
     try:
         return getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError) as error:

@@ -9,6 +9,7 @@ import typer
 
 from ami_engine.adapters.base import DataSource
 from ami_engine.adapters.open_source import open_source
+from ami_engine.errors import ConfigError
 from ami_engine.sim.microstructure_sim import MicrostructureSim
 from ami_engine.sim.synthetic_source import SyntheticSource
 
@@ -63,6 +64,17 @@ def make_source(
         When it cannot be opened, or more must be said about it.
     """
     if source == "synthetic":
+        told = {
+            "--format": format,
+            "--date": date,
+            "--symbol": symbol,
+            "--tick-size": tick_size,
+            "--instrument": instrument,
+            "--columns": columns,
+        }
+        for option, value in told.items():
+            if value is not None:
+                raise ConfigError(f"`{option}` describes a file; the synthetic source has its own, was {str(value)!r}")
         sim = MicrostructureSim(seed=seed)
         return SyntheticSource(sim, num_events=steps if steps is not None else SYNTHETIC_EVENTS)
     return open_source(

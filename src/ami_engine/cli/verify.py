@@ -28,7 +28,10 @@ def verify(
     """
     try:
         report = verify_trace(run_dir, tail=tail)
-    except (OSError, TraceError) as error:
+    except OSError as error:
+        print_error(f"{error.filename or run_dir}: {error.strerror or error}")
+        raise typer.Exit(2) from None
+    except TraceError as error:
         print_error(str(error))
         raise typer.Exit(2) from None
     result = {
@@ -47,5 +50,6 @@ def verify(
     else:
         damage = report.first_damage
         if damage is not None:
-            print_error(f"{run_dir}: {damage.file} is damaged at line {damage.line}: {damage.reason}: {damage.detail}")
+            where = f" of {damage.file}" if damage.file not in (run_dir.name, "traces.jsonl", "traces.bin") else ""
+            print_error(f"{run_dir}: damaged at line {damage.line}{where}: {damage.reason}: {damage.detail}")
     raise typer.Exit(0 if report.ok else 1)

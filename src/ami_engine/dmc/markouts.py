@@ -12,6 +12,7 @@ __all__ = ["MARKOUT_HORIZONS_NS", "MAX_MARKOUT_FILLS", "Markouts"]
 MARKOUT_HORIZONS_NS = (15_000_000_000, 60_000_000_000)
 MAX_MARKOUT_FILLS = 256
 _ZERO = Fraction(0)
+_NEVER = 1 << 63
 
 
 class _MarkedFill:
@@ -31,11 +32,14 @@ class Markouts:
     """Adverse selection of our fills: what the mid did against them at each horizon.
 
     Fills wait in one queue for each horizon, oldest first, and the sums under the mean are exact fractions, to which a
-    fill is added when its horizon passes and from which it is taken when it leaves: nothing is rescanned, nothing drifts,
-    and a restored state goes on bit for bit.
+    fill is added when its horizon passes and from which it is taken when it leaves: nothing is rescanned, nothing
+    drifts, and a restored state goes on bit for bit.
     """
 
-    __slots__ = ("_adverse", "_dirty", "_fills", "_mid", "_pending", "_tick", "_values", "_weights", "_window_ns")
+    __slots__ = (
+        *("_adverse", "_dirty", "_fills", "_mid", "_next_ns"),
+        *("_pending", "_tick", "_values", "_weights", "_window_ns"),
+    )
 
     def __init__(self, window_ns: int, tick_size: float) -> None:
         self._window_ns = window_ns
@@ -47,6 +51,7 @@ class Markouts:
         self._weights = [_ZERO for _ in MARKOUT_HORIZONS_NS]  # Σ qty, and Σ qty × markout, over the marked fills
         self._values = [_ZERO for _ in MARKOUT_HORIZONS_NS]
         self._dirty = False
+        self._next_ns = _NEVER  # when the next horizon of a fill passes
 
     def on_mid(self, now_ns: int, mid: float) -> None:
         """Take a new mid: horizons that passed before it are judged by the one before it."""
@@ -71,6 +76,7 @@ class Markouts:
         self._fills.append(fill)
         for queue in self._pending:
             queue.append(fill)
+        self._plan()
 
     def adverse_ticks(self, now_ns: int) -> list[float]:
         """Return adverse selection at each horizon, ticks >= 0."""
@@ -85,12 +91,19 @@ class Markouts:
         return self._adverse
 
     def _settle(self, until_ns: int) -> None:
+        if until_ns < self._next_ns:
+            return
         for i, queue in enumerate(self._pending):
             while queue and queue[0].ts_ns + MARKOUT_HORIZONS_NS[i] <= until_ns:
                 fill = queue.popleft()
                 # Invariant: there is a mid once there is a fill.
                 markout = fill.markouts[i] = fill.sign * (fill.mid - self._mid) / self._tick
                 self._count(i, Fraction(fill.qty), markout)
+        self._plan()
+
+    def _plan(self) -> None:
+        heads = [queue[0].ts_ns + MARKOUT_HORIZONS_NS[i] for i, queue in enumerate(self._pending) if queue]
+        self._next_ns = min(heads, default=_NEVER)
 
     def _drop_oldest(self) -> None:
         oldest = self._fills.popleft()
@@ -129,3 +142,4 @@ class Markouts:
                 if markout is not None:
                     self._count(i, Fraction(fill.qty), markout)
         self._dirty = True
+        self._plan()

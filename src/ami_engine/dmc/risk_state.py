@@ -59,6 +59,8 @@ class _Window:
 
     def count(self, now_ns: int) -> int:
         times = self.times
+        if not times:
+            return 0
         start_ns = now_ns - self.length_ns
         while times and times[0] <= start_ns:
             times.popleft()
@@ -140,6 +142,7 @@ class RiskState:
         self._last_event_ns: int | None = None
         self._losses = 0
         self._money = _Money()
+        self._usd_rate = 1.0
         self._timers = _Timers()
         self._latches: dict[str, Latch] = {}
         self._latched: tuple[str, ...] = ()
@@ -196,17 +199,20 @@ class RiskState:
         self._reconnects.add(now_ns)
         self._begin_ops_cooldown(now_ns)
 
-    def on_account(self, now_ns: int, realized_after_fees: float, unrealized: float, equity: float) -> None:
+    def on_account(
+        self, now_ns: int, realized_after_fees: float, unrealized: float, equity: float, usd_rate: float = 1.0
+    ) -> None:
         """Take the account: profit since the run began, and equity.
 
         The day's profit counts from the last figures before midnight UTC of the decision clock, and from 0 on the
-        first day.
+        first day. Figures are in the settlement currency; `usd_rate` is what one unit of it is worth now, USD.
         """
         self._roll_day(now_ns)
         money = self._money
         money.realized = realized_after_fees
         money.total = realized_after_fees + unrealized
         money.equity = equity
+        self._usd_rate = usd_rate
         if equity > money.peak_equity:
             money.peak_equity = equity
 
@@ -274,10 +280,12 @@ class RiskState:
         context.steps_in_window = len(self._steps)
         context.errors_in_window = self._errors
         context.adverse_15_ticks, context.adverse_60_ticks = self._markouts.adverse_ticks(now_ns)
-        context.daily_pnl = money.total - money.day_start_total
-        context.daily_realized_pnl_usd = money.realized - money.day_start_realized
-        context.equity_usd = money.equity
-        context.drawdown_usd = 0.0 if money.equity is None else money.peak_equity - money.equity
+        # What was made is counted in the settlement currency and converted whole: a coin that gets dearer is no profit.
+        rate = self._usd_rate
+        context.daily_pnl = (money.total - money.day_start_total) * rate
+        context.daily_realized_pnl_usd = (money.realized - money.day_start_realized) * rate
+        context.equity_usd = None if money.equity is None else money.equity * rate
+        context.drawdown_usd = 0.0 if money.equity is None else (money.peak_equity - money.equity) * rate
         context.consecutive_losses = self._losses
         context.throttle_refresh_until_ms = timers.throttle
         context.cooldown_until_ms = timers.post_fill

@@ -190,14 +190,26 @@ def _times(names: set[str], get: Callable[[str], Any]) -> dict[str, Any]:
 
 
 def _levels(name: str, column: Any) -> FloatArray:
-    if isinstance(column, np.ndarray) and column.dtype.kind in "fiu":
-        array = column
-    else:
-        nested = column.to_list() if hasattr(column, "to_list") else column.to_pylist()
-        array = _padded(name, nested)
+    array = _fixed_levels(column)
+    if array is None:
+        array = _padded(name, column.to_pylist() if hasattr(column, "to_pylist") else column)
     if array.ndim != 3 or array.shape[2] != 2:
         raise _bad(f"column `{name}` must have shape (rows, levels, 2), was {array.shape}", name)
     return np.ascontiguousarray(array, dtype=np.float64)
+
+
+def _fixed_levels(column: Any) -> npt.NDArray[Any] | None:
+    """Return the levels of a column whose rows all have as many; None for any other, which is read pair by pair."""
+    shape: list[int] = []
+    if hasattr(column, "combine_chunks"):
+        column = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+    while hasattr(column, "flatten") and hasattr(getattr(column, "type", None), "list_size") and not column.null_count:
+        shape.append(column.type.list_size)
+        column = column.flatten()
+    if shape:
+        return _array(column).reshape(-1, *shape)
+    array = column.to_numpy() if hasattr(column, "to_numpy") and hasattr(column, "dtype") else column
+    return array if isinstance(array, np.ndarray) and array.dtype.kind in "fiu" else None
 
 
 def _padded(name: str, nested: Any) -> FloatArray:

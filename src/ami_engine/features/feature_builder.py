@@ -118,6 +118,10 @@ class _PythonCalls:
         with self:
             self._engine.push_trade(ts_ns, price, size, aggressor, now_ns)
 
+    def vector(self) -> FeatureVector:
+        with self:
+            return FeatureVector(self._engine.row)
+
     def push_from_book(self, book: Any, ts_ns: int, now_ns: int = 0) -> None:
         bids, asks = book.top(self._levels)
         self.push_book(ts_ns, bids, asks, now_ns)
@@ -167,6 +171,8 @@ class FeatureBuilder:
         ``push(ts_ns, bid, ask, bid_depth, ask_depth, now_ns=0)``, times in ns; a price of 0 is a missing side. `now_ns`
         is the time at which staleness is told, 0 for the event's own. `update` returns the row as a `FeatureVector` of
         its own; `push` returns nothing. EventError refuses an event and leaves the state as if it had never come.
+    vector : callable
+        Returns the row as it stands as a `FeatureVector` of its own.
     push_quote, push_book, push_trade, push_from_book : callable
         The same for one kind of event each: ``push_quote(ts_ns, bid, ask, bid_depth, ask_depth, now_ns=0)``;
         ``push_book(ts_ns, bids, asks, now_ns=0)`` with levels best first, pairs or (n, 2) arrays;
@@ -212,6 +218,7 @@ class FeatureBuilder:
         calls: Any = engine if hasattr(engine, "update") else self._calls
         self.push: Callable[..., None] = calls.push
         self.update: Callable[..., FeatureVector] = calls.update
+        self.vector: Callable[[], FeatureVector] = calls.vector
         self.push_quote: Callable[..., None] = calls.push_quote
         self.push_book: Callable[..., None] = calls.push_book
         self.push_trade: Callable[..., None] = calls.push_trade

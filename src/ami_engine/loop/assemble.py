@@ -16,10 +16,12 @@ from ami_engine.config import ExitConfig, QuotingConfig, RunConfig, run_id_of
 from ami_engine.dmc.policy_hook import assemble_modulator
 from ami_engine.dmc.risk_policy import RiskPolicy
 from ami_engine.dmc.risk_state import RiskState
-from ami_engine.errors import ConfigError
+from ami_engine.errors import ConfigError, TraceError
 from ami_engine.execution.order_manager import OrderManager
 from ami_engine.features.feature_config import FeatureConfig
+from ami_engine.loop.audit_edge import AuditEdge
 from ami_engine.loop.feed import LiveFeed, RecordedFeed, RetryPolicy, SourceReader, Timers
+from ami_engine.loop.latches import Latches, Release
 from ami_engine.loop.market import Market
 from ami_engine.loop.run import Run
 from ami_engine.loop.step import MarketParts, Modulate
@@ -29,13 +31,15 @@ from ami_engine.mdm.decision_engine import DecisionEngine
 from ami_engine.mdm.position_manager import PositionManager
 from ami_engine.portfolio.pnl import Account
 from ami_engine.security.audit import AUDIT_FILE_NAME, AuditLogger
+from ami_engine.security.redaction import redact_secrets
 from ami_engine.trace.trace_logger import FlushPolicy, TraceLogger
 from ami_engine.trace.write_queue import QueuePolicy
-from ami_engine.units import NS_PER_MS, Instrument
+from ami_engine.units import Instrument
 
 __all__ = ["GUARDED", "RunOptions", "assemble"]
 
 _RUNS = Path("runs")
+CONFIG_FILE_NAME = "run.json"
 _DEFAULT_TICK_SIZE = 0.01
 _DEFAULT_TIMER_MS = 100.0
 # What the loop provides of a market's context: a key that should be there and is not must hold, not pass.
@@ -62,6 +66,29 @@ _PROVIDED = (
 def GUARDED(*_: Any) -> Any:
     """Stand for "the engine's own modulator": None already means unguarded."""
     raise TypeError("GUARDED is a mark, not a modulator")
+
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "dry_run": (bool,),
+    "resume": (bool,),
+    "overwrite": (bool,),
+    "run_id": (str, type(None)),
+    "run_dir": (str, Path, type(None)),
+    "market_id": (str, type(None)),
+    "risk_policy": (RiskPolicy, type(None)),
+    "instrument": (Instrument, type(None)),
+    "feature_config": (FeatureConfig, type(None)),
+    "trace": (bool, str, TraceLogger),
+    "trace_queue": (str, type(None)),
+    "trace_queue_packets": (int,),
+    "trace_max_bytes": (int,),
+    "trace_max_files": (int,),
+    "seed": (int,),
+    "timer_ms": (int, float, type(None)),
+    "source_attempts": (int,),
+    "source_backoff_ms": (int, float),
+    "start_cash": (int, float),
+}
 
 
 class RunOptions(msgspec.Struct, kw_only=True):
@@ -97,13 +124,17 @@ class RunOptions(msgspec.Struct, kw_only=True):
     seed : int
         Goes into the run id.
     timer_ms : float or None
-        Period of the timers of a silent symbol; default 100.
+        Period of the timers of a silent symbol, 0 for none; default 100, and none after a bar.
     on_bad_event : {"skip", "stop"}
         Count a bad event and go on, or end the run.
     quoting : QuotingConfig
         How quotes are kept.
     start_cash : float
         Equity at the start.
+    release : tuple of Release
+        Latches of a resumed run that an operator releases before it begins.
+    labels : dict
+        What else decides, and goes into the run id: arguments of a model, the paper venue's assumptions.
     flush : {"none", "interval", "every"}
         When the trace goes to the disk.
     source_attempts : int
@@ -139,6 +170,8 @@ class RunOptions(msgspec.Struct, kw_only=True):
     exits: ExitConfig | None = None
     backend: str = "auto"
     start_cash: float = 0.0
+    release: tuple[Release, ...] = ()
+    labels: dict[str, str] = msgspec.field(default_factory=dict)
     flush: FlushPolicy = "interval"
     source_attempts: int = 5
     source_backoff_ms: float = 50.0
@@ -161,11 +194,16 @@ def assemble(source: DataSource, broker: Broker, *, should_stop: Callable[[], bo
     quoting = given.quoting or QuotingConfig()
     exits = given.exits or ExitConfig()
     config = _config(given, source, policy, quoting, exits, instruments, default)
+    required = msgspec.structs.replace(policy, required_context=(*policy.required_context, *_PROVIDED))
     is_live = bool(source.is_live)
     clock = given.clock if given.clock is not None else (clocks.WallClock() if is_live else None)
     started_ns = clocks.WallClock().now_ns() if is_live else 0
     run_id = given.run_id or run_id_of(config, source.identity or type(source).__name__, started_ns=started_ns)
-    trace, audit = _open_logs(given, run_id, clock)
+    folder = _run_dir(given, run_id)
+    trace, audit = _open_logs(given, run_id, folder, clock)
+    _keep_config(folder, run_id, config, (required, policy), source, audit)
+    latches = Latches(folder, audit, is_resumed=given.resume)
+    latches.release(given.release)
     market = Market(
         instruments,
         default_instrument=default,
@@ -175,7 +213,9 @@ def assemble(source: DataSource, broker: Broker, *, should_stop: Callable[[], bo
         snapshots_only=source.snapshots_only,
     )
     reader = SourceReader(
-        source, RetryPolicy(clocks.sleep, attempts=given.source_attempts, backoff_ms=given.source_backoff_ms)
+        source,
+        RetryPolicy(clocks.sleep, attempts=given.source_attempts, backoff_ms=given.source_backoff_ms),
+        clock if is_live else None,
     )
     timers = Timers(config.timer_ms)
     feed: RecordedFeed | LiveFeed
@@ -184,8 +224,9 @@ def assemble(source: DataSource, broker: Broker, *, should_stop: Callable[[], bo
     else:
         feed = RecordedFeed(reader, market, timers)
     modulate = _modulator(given, audit)
-    required = msgspec.structs.replace(policy, required_context=(*policy.required_context, *_PROVIDED))
     engine = given.decision_engine or DecisionEngine(confidence_threshold=config.confidence_threshold, audit=audit)
+    if getattr(engine, "audit", audit) is None:
+        engine.audit = audit  # an engine that was made without a log gets the run's
 
     def parts_for(state: SymbolState) -> MarketParts:
         # One name fits one market: a second symbol keeps its own.
@@ -221,7 +262,7 @@ def assemble(source: DataSource, broker: Broker, *, should_stop: Callable[[], bo
             max_replacements_per_min=quoting.max_replacements_per_min,
             instrument=default,
             instruments=order_instruments,
-            run_id=run_id,
+            run_id=_order_run_id(run_id, started_ns, audit if given.resume else None),
             audit=audit,
             halts_on_strangers=given.executor is None,
         ),
@@ -229,20 +270,31 @@ def assemble(source: DataSource, broker: Broker, *, should_stop: Callable[[], bo
         account=Account(order_instruments, instrument=default, cash=given.start_cash),
         timers=timers,
         clock=clock,
+        latches=latches,
         trace=trace,
         audit=audit,
         counters=RunCounters(),
         stop_on_bad_event=given.on_bad_event == "stop",
         is_dry=given.dry_run,
-        staleness_ns=policy.staleness_ms * NS_PER_MS,
+        staleness_ms=policy.staleness_ms,
         progress=given.progress,
         facts={
             "source": source,
             "reader": reader,
+            "times_bars": given.timer_ms is not None,
             "notes": ["no modulator: proposals ran unguarded"] if given.modulator is None else [],
             "policy_hash": required.policy_hash if given.modulator is not None else None,
         },
     )
+
+
+def _order_run_id(run_id: str, started_ns: int, resumed: AuditEdge | None) -> str:
+    """Return what client order ids are made of: never what an earlier run of the same name made its own of.
+
+    A live run adds when it started. A resumed one adds how many audit records there are: every order has one, on disk
+    before it is sent, so that the number has grown even where the trace's last packets were lost.
+    """
+    return run_id + (f"@{started_ns}" if started_ns else "") + (f"+{resumed.records}" if resumed is not None else "")
 
 
 def _options(options: Mapping[str, Any]) -> RunOptions:
@@ -253,11 +305,12 @@ def _options(options: Mapping[str, Any]) -> RunOptions:
             hint = f"; did you mean `{close[0]}`?" if close else f"; known: {', '.join(known)}"
             raise ConfigError(f"`{name}` is no option of run_loop{hint}")
     given = RunOptions(**options)
+    _check_types(given)
     if given.resume and given.overwrite:
         raise ConfigError("`resume` and `overwrite` exclude each other, both were True")
     if given.market_id == "":
         raise ConfigError("`market_id` must not be empty")
-    if not isinstance(given.trace, bool | TraceLogger) and given.trace not in ("jsonl", "binary"):
+    if isinstance(given.trace, str) and given.trace not in ("jsonl", "binary"):
         raise ConfigError(f"`trace` must be True, False, 'jsonl', 'binary' or a TraceLogger, was {given.trace!r}")
     if isinstance(given.trace, TraceLogger):
         for name in ("trace_queue", "trace_max_bytes", "trace_max_files"):
@@ -266,6 +319,22 @@ def _options(options: Mapping[str, Any]) -> RunOptions:
     if given.on_bad_event not in ("skip", "stop"):
         raise ConfigError(f"`on_bad_event` must be 'skip' or 'stop', was {given.on_bad_event!r}")
     return given
+
+
+def _check_types(given: RunOptions) -> None:
+    for name, kind in _TYPES.items():
+        value = getattr(given, name)
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind in ((int,), (int, float))):
+            wanted = " or ".join("None" if each is type(None) else each.__name__ for each in kind)
+            raise ConfigError(f"`{name}` must be {wanted}, was {value!r}")
+    for name, method in (("clock", "now_ns"), ("executor", "run"), ("position_manager", "should_flatten")):
+        part = getattr(given, name)
+        if part is not None and not callable(getattr(part, method, None)):
+            raise ConfigError(f"`{name}` must have a method `{method}`, was {part!r}")
+    if given.decision_engine is not None and not callable(getattr(given.decision_engine, "propose", None)):
+        raise ConfigError(f"`decision_engine` must have a method `propose`, was {given.decision_engine!r}")
+    if given.source_attempts < 1:
+        raise ConfigError(f"`source_attempts` must be at least 1, was {given.source_attempts!r}")
 
 
 def _default_instrument(given: RunOptions, instruments: dict[str, Instrument]) -> Instrument:
@@ -299,12 +368,14 @@ def _config(
     }
     if given.modulator is not GUARDED:
         parts["modulator"] = _name_of(given.modulator)
+    parts.update(given.labels)
     engine = given.decision_engine
     timer_ms = given.timer_ms
     if timer_ms is None:
-        timer_ms = float(getattr(source, "default_timer_ms", _DEFAULT_TIMER_MS))
+        timer_ms = _DEFAULT_TIMER_MS
     return RunConfig(
-        model=str(getattr(engine, "model_name", "reference")),
+        model=str(getattr(engine, "model_name", "default")),
+        confidence_threshold=float(getattr(engine, "confidence_threshold", 0.5)),
         policy=policy,
         features=given.feature_config,
         quoting=quoting,
@@ -325,7 +396,7 @@ def _name_of(part: Any) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
-def _modulator(given: RunOptions, audit: AuditLogger | None) -> Modulate | None:
+def _modulator(given: RunOptions, audit: AuditEdge | None) -> Modulate | None:
     if given.modulator is GUARDED:
         return assemble_modulator(audit)
     if given.modulator is None or callable(given.modulator):
@@ -334,13 +405,12 @@ def _modulator(given: RunOptions, audit: AuditLogger | None) -> Modulate | None:
 
 
 def _open_logs(
-    given: RunOptions, run_id: str, clock: clocks.Clock | None
-) -> tuple[TraceLogger | None, AuditLogger | None]:
-    if given.trace is False and given.run_dir is None:
+    given: RunOptions, run_id: str, folder: Path | None, clock: clocks.Clock | None
+) -> tuple[TraceLogger | None, AuditEdge | None]:
+    if folder is None:
         return None, None
     if isinstance(given.trace, TraceLogger):
-        return given.trace, AuditLogger(given.trace.path.parent, clock or clocks.WallClock())
-    folder = _run_dir(given, run_id)
+        return given.trace, AuditEdge(AuditLogger(folder, clock or clocks.WallClock()))
     folder.mkdir(parents=True, exist_ok=True)
     if given.overwrite:
         (folder / AUDIT_FILE_NAME).unlink(missing_ok=True)
@@ -358,10 +428,44 @@ def _open_logs(
             queue=given.trace_queue,
             queue_packets=given.trace_queue_packets,
         )
-    return trace, AuditLogger(folder, clock or clocks.WallClock())
+    return trace, AuditEdge(AuditLogger(folder, clock or clocks.WallClock()))
 
 
-def _run_dir(given: RunOptions, run_id: str) -> Path:
+def _keep_config(
+    folder: Path | None,
+    run_id: str,
+    config: RunConfig,
+    policies: tuple[RiskPolicy, ...],
+    source: DataSource,
+    audit: AuditEdge | None,
+) -> None:
+    """Write what the run was made of beside its trace: an explanation needs the policy that a packet's hash names."""
+    if folder is None:
+        return
+    record = redact_secrets(
+        {
+            "run_id": run_id,
+            "source": source.identity,
+            "config": msgspec.to_builtins(config),
+            "policies": {policy.policy_hash: msgspec.to_builtins(policy) for policy in policies},
+        }
+    )
+    path = folder / CONFIG_FILE_NAME
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n")
+    except OSError as error:
+        raise TraceError(f"{path}: cannot be written: {error.strerror}") from error
+    if audit is not None:
+        audit.record("run_start", run_id=run_id, source=source.identity)
+
+
+def _run_dir(given: RunOptions, run_id: str) -> Path | None:
+    """Return the folder of the run's files, None for a run that is to leave none."""
+    if isinstance(given.trace, TraceLogger):
+        return given.trace.path.parent
+    if given.trace is False and given.run_dir is None:
+        return None
     if given.run_dir is None:
         return _free_dir(_RUNS / re.sub(r"[^\w.-]", "_", run_id))
     folder = Path(given.run_dir)
@@ -369,7 +473,7 @@ def _run_dir(given: RunOptions, run_id: str) -> Path:
         raise ConfigError(f"`run_dir` must be a directory, was the file {str(folder)!r}")
     if folder.is_dir() and any(folder.iterdir()) and not (given.resume or given.overwrite):
         raise ConfigError(
-            f"`run_dir` {str(folder)!r} is not empty: choose another, or say --resume (append) or --overwrite (replace)"
+            f"`run_dir` {str(folder)!r} is not empty: choose another, or resume (append) or overwrite (replace) it"
         )
     return folder
 

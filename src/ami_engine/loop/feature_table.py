@@ -106,18 +106,20 @@ def write_feature_table(
     Raises
     ------
     ConfigError
-        When `out` is neither .parquet nor .csv.
+        When `out` is neither .parquet nor .csv, or `on_bad_event` neither "skip" nor "stop".
     BackendError
         When Parquet is wanted and pyarrow is absent.
     """
     if out.suffix not in (".parquet", ".csv"):
         raise ConfigError(f"`out` must end in .parquet or .csv, was {str(out)!r}")
+    if on_bad_event not in ("skip", "stop"):
+        raise ConfigError(f"`on_bad_event` must be 'skip' or 'stop', was {on_bad_event!r}")
     instruments = dict(source.instruments())
     tick_size = next(iter(instruments.values())).tick_size if instruments else 0.01
     market = Market(
         instruments,
         default_instrument=instruments.pop("", Instrument("", tick_size=tick_size)),
-        config=FeatureConfig(tick_size=tick_size, levels=levels) if levels != 10 else None,
+        config=FeatureConfig(levels=levels),
         backend=backend,
         unique_seq=source.unique_seq,
         snapshots_only=source.snapshots_only,
@@ -130,7 +132,7 @@ def write_feature_table(
     rows = np.empty((_BLOCK, len(FEATURE_NAMES)))
     with sink:
         try:
-            for event, state in feed.items():
+            for event, state in feed.items() if steps != 0 else ():
                 try:
                     if state is None:
                         raise event

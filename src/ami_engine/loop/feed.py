@@ -11,20 +11,22 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, get_args
 
 from msgspec import Struct
 
 from ami_engine.adapters.base import DataSource
 from ami_engine.adapters.dict_event import event_from_dict, has_time
 from ami_engine.clock import Clock
-from ami_engine.errors import AmiError, EventError
-from ami_engine.events import TimerEvent
+from ami_engine.errors import BackendError, ConfigError, EventError, TraceError
+from ami_engine.events import MarketEvent, TimerEvent
 from ami_engine.loop.market import Market
 from ami_engine.loop.symbol_state import SymbolState
 from ami_engine.units import NS_PER_MS
 
 __all__ = ["FeedEnd", "Item", "LiveFeed", "RecordedFeed", "RetryPolicy", "SourceReader", "Timers"]
+
+_EVENT_TYPES = frozenset(get_args(MarketEvent))
 
 Item = tuple[Any, SymbolState | None]
 
@@ -72,10 +74,11 @@ class SourceReader:
         True once an event came without any time and was dated by its place.
     """
 
-    __slots__ = ("_dict_count", "_next", "_retry", "failures", "has_assumed_time", "source")
+    __slots__ = ("_clock", "_dict_count", "_next", "_retry", "failures", "has_assumed_time", "source")
 
-    def __init__(self, source: DataSource, retry: RetryPolicy) -> None:
+    def __init__(self, source: DataSource, retry: RetryPolicy, clock: Clock | None = None) -> None:
         self.source = source
+        self._clock = clock  # of a live run
         self.failures = 0
         self.has_assumed_time = False
         self._next = source.next_event
@@ -98,7 +101,7 @@ class SourceReader:
                 event = self._next()
             except EventError:
                 raise
-            except AmiError as error:
+            except (ConfigError, TraceError, BackendError) as error:
                 raise FeedEnd(f"source_error: {error}") from error
             except Exception as error:  # the source is foreign code
                 failures += 1
@@ -107,14 +110,20 @@ class SourceReader:
                     raise FeedEnd(f"source_error: {type(error).__name__} {failures} times in a row") from error
                 self._retry.sleep(self._retry.backoff_ms * 2 ** (failures - 1) / 1_000)
                 continue
-            return event if event is None or isinstance(event, Struct) else self._convert(event)
+            if event is None or type(event) in _EVENT_TYPES:
+                return event
+            return self._convert(event)
 
     def _convert(self, event: Any) -> Any:
-        # A dict without a time is dated 1 ms after the one before it; the summary says so once.
+        if isinstance(event, Struct):
+            raise EventError(f"`event` must be a market event, was a {type(event).__name__}", reason="wrong_type")
+        # A dict without a time is dated now in a live run, else 1 ms after the one before it, which the summary says.
         self._dict_count += 1
-        if not has_time(event):
-            self.has_assumed_time = True
-        return event_from_dict(event, fallback_ts_ns=self._dict_count * NS_PER_MS)
+        is_dated = has_time(event)
+        fallback_ns = self._clock.now_ns() if self._clock is not None else self._dict_count * NS_PER_MS
+        converted = event_from_dict(event, fallback_ts_ns=fallback_ns)
+        self.has_assumed_time = self.has_assumed_time or not (is_dated or self._clock is not None)
+        return converted
 
 
 class Timers:
@@ -191,10 +200,13 @@ class RecordedFeed:
             if event is None:
                 raise FeedEnd("source_exhausted")
             ts_ns = event.recv_ts_ns or event.exch_ts_ns
-            while (timer := timers.next_due(ts_ns)) is not None:
-                due_ns, silent = timer
-                yield TimerEvent(due_ns, silent.symbol), silent
-            yield event, state_of(event.symbol)
+            state = state_of(event.symbol)
+            # An event that will be refused says nothing of the time: it must not make timers up to its own.
+            if timers.earliest_ns() and timers.earliest_ns() < ts_ns and state.would_accept(event):
+                while (timer := timers.next_due(ts_ns)) is not None:
+                    due_ns, silent = timer
+                    yield TimerEvent(due_ns, silent.symbol), silent
+            yield event, state
 
     def close(self) -> None:
         """Close the source."""
@@ -228,6 +240,9 @@ class LiveFeed:
                 continue
             except FeedEnd as end:
                 self._put(end)
+                return
+            except BaseException as error:  # this thread has nobody else to tell
+                self._put(FeedEnd(f"source_error: {type(error).__name__}"))
                 return
             self._put(FeedEnd("source_exhausted") if event is None else event)
             if event is None:

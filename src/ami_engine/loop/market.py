@@ -21,8 +21,7 @@ class Market:
     instruments : mapping of str to Instrument
         What is known; a symbol that is not in it gets `default_instrument` under its own name.
     config : FeatureConfig or None
-        None takes the defaults. Its tick size is used for every symbol when it was given on purpose, else the
-        instrument's is.
+        None takes the defaults. The tick size is each symbol's instrument's in any case.
     """
 
     def __init__(
@@ -38,7 +37,7 @@ class Market:
         self.states: dict[str, SymbolState] = {}
         self._instruments = dict(instruments)
         self._default = default_instrument
-        self._config = config
+        self._config = config or FeatureConfig()
         self._backend = backend
         self._unique_seq = frozenset(unique_seq)
         self._snapshots_only = snapshots_only
@@ -48,6 +47,10 @@ class Market:
         state = self.states.get(symbol)
         return state if state is not None else self._add(symbol)
 
+    def forget(self, symbol: str) -> None:
+        """Drop a symbol's state."""
+        self.states.pop(symbol, None)
+
     def instrument(self, symbol: str) -> Instrument:
         """Return the symbol's instrument."""
         known = self._instruments.get(symbol)
@@ -55,7 +58,7 @@ class Market:
 
     def _add(self, symbol: str) -> SymbolState:
         instrument = self.instrument(symbol)
-        config = self._config or FeatureConfig(tick_size=instrument.tick_size)
+        config = msgspec.structs.replace(self._config, tick_size=instrument.tick_size)
         state = SymbolState(
             symbol,
             instrument,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from ami_engine.adapters.base import Broker, DataSource
-from ami_engine.errors import EventError, TraceError
+from ami_engine.errors import ConfigError, EventError, TraceError
 from ami_engine.loop.assemble import assemble
 from ami_engine.loop.feed import FeedEnd
 from ami_engine.loop.shutdown import StopSignal
@@ -53,6 +53,8 @@ def run_loop(*, source: DataSource, broker: Broker, steps: int | None = None, **
     >>> summary["steps"], summary["stopped_reason"]
     (100, 'source_exhausted')
     """
+    if steps is not None and (not isinstance(steps, int) or steps < 0):
+        raise ConfigError(f"`steps` must be a whole number of at least 0, or None, was {steps!r}")
     stop = StopSignal()
     run = assemble(source, broker, should_stop=stop.is_set, **options)
     reason = "steps"
@@ -77,6 +79,9 @@ def run_loop(*, source: DataSource, broker: Broker, steps: int | None = None, **
             reason = f"{'trace' if isinstance(error, TraceError) else 'event'}_error: {error}"
         except KeyboardInterrupt:
             reason = "interrupted"
+        except BaseException as error:
+            reason = f"error: {type(error).__name__}"
+            raise
         finally:
             summary = run.finish(reason)
     return summary

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a run cleanly: the first one asks it to stop, a second Ctrl-C interrupts it."""
+"""Ctrl-C and SIGTERM end a run cleanly: the first one asks it to stop, a second interrupts it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class StopSignal:
         self._before.clear()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self.reason and number == signal.SIGINT:
+        if self.reason:
             raise KeyboardInterrupt
         self.reason = f"signal:{signal.Signals(number).name}"
 

@@ -43,13 +43,14 @@ _SIGMA_SPIKE_Z = FEATURE_INDEX["sigma_spike_z"]
 class AccountView(msgspec.Struct):
     """What a decision may know of the account: plain numbers, refreshed by the shell before each decision.
 
-    `position` is this market's signed quantity; `exposure_usd` is the gross notional over all markets.
+    `position` is this market's signed quantity; `exposure_usd` is the gross notional over all markets; `equity` and
+    `drawdown` are in the settlement currency.
     """
 
     position: float = 0.0
     exposure_usd: float = 0.0
-    equity_usd: float = 0.0
-    drawdown_usd: float = 0.0
+    equity: float = 0.0
+    drawdown: float = 0.0
     open_orders: int = 0
     active_markets: int = 0
 
@@ -68,9 +69,12 @@ class MarketParts:
     """What decides for one market: its state, risk state, model, policy and guards. Made once, by `assemble`."""
 
     __slots__ = (
+        "account_version",
         "context",
         "engine",
+        "is_throttled",
         "market_id",
+        "marked_mid",
         "modulate",
         "policy",
         "policy_hash",
@@ -78,6 +82,7 @@ class MarketParts:
         "risk",
         "state",
         "tp_ticks",
+        "usd_rate",
     )
 
     def __init__(
@@ -101,6 +106,10 @@ class MarketParts:
         self.positions = positions
         # A policy may ask for keys that the trace would leave out: then it leaves out nothing.
         self.context = TracedContext() if OMITTED_KEYS.isdisjoint(policy.required_context) else GuardContext()
+        self.is_throttled = False
+        self.marked_mid = 0.0  # what the account was last marked to
+        self.usd_rate = 1.0  # what one unit of the settlement currency is worth
+        self.account_version = -1  # of the account that the risk state was last told
         self.tp_ticks = float(policy.tp_ticks)
 
 
@@ -119,7 +128,9 @@ def decide(parts: MarketParts, event: Any, account: AccountView, now_ns: int) ->
         The decision clock, ns: event time in a recorded run, wall time in a live one.
     """
     state = parts.state
-    is_generic = state.generic is not None and type(event) in (GenericEvent, TimerEvent)
+    # A symbol that ever had a book stays a market: events without a price do not make it fresh.
+    is_generic = type(event) is GenericEvent or (type(event) is TimerEvent and not state.last_book_ts_ns)
+    is_generic = is_generic and state.generic is not None
     now_ms = now_ns // NS_PER_MS
     proposal = _propose(parts, account, now_ms, is_generic=is_generic)
     if parts.modulate is None:
@@ -132,14 +143,36 @@ def decide(parts: MarketParts, event: Any, account: AccountView, now_ns: int) ->
     context.abs_inventory = abs(account.position)
     context.open_orders = account.open_orders
     context.active_markets = account.active_markets
-    context.equity_usd = account.equity_usd
-    context.drawdown_usd = account.drawdown_usd
-    final, mismatch = parts.modulate(proposal, parts.policy, context)
+    context.equity_usd = account.equity * parts.usd_rate
+    context.drawdown_usd = account.drawdown * parts.usd_rate
+    try:
+        final, mismatch = _read_verdict(*parts.modulate(proposal, parts.policy, context))
+    except Exception as error:  # a modulator of the user's own is foreign code, and guards fail closed
+        mismatch = MismatchInfo(["modulator"], ["guard_error:modulator"], None, {"error": type(error).__name__})
+        final = FinalDecision(Action.STOP, False, ["guard_error:modulator"], mismatch)
     # A private override decides under a policy of its own making: it is that one's hash which belongs to the decision.
     effective = getattr(parts.modulate, "effective", None)
     return Decision(
         proposal, final, mismatch, context, parts.policy_hash if effective is None else effective.policy_hash
     )
+
+
+def _read_verdict(final: Any, mismatch: Any) -> tuple[FinalDecision, MismatchInfo]:
+    """Return a verdict of any `decision_schema` as our own, read by its public attributes."""
+    if type(final) is not FinalDecision:
+        names = ("throttle_ms", "cooldown_ms", "params")
+        rest = {name: getattr(final, name, None) for name in names}
+        action = Action(getattr(final.action, "value", final.action))
+        reasons = [str(reason) for reason in getattr(final, "reasons", None) or ()]
+        final = FinalDecision(action, bool(getattr(final, "allowed", True)), reasons, **rest)
+    if type(mismatch) is not MismatchInfo:
+        mismatch = MismatchInfo(
+            list(getattr(mismatch, "flags", None) or ()),
+            list(getattr(mismatch, "reason_codes", None) or ()),
+            getattr(mismatch, "throttle_refresh_ms", None),
+            getattr(mismatch, "metadata", None),
+        )
+    return final, mismatch
 
 
 def _propose(parts: MarketParts, account: AccountView, now_ms: int, *, is_generic: bool) -> Proposal:
@@ -161,7 +194,7 @@ def _fill_market(context: GuardContext, parts: MarketParts, *, is_generic: bool)
     state = parts.state
     context.tp_ticks = parts.tp_ticks
     context.ops_deny_actions = False
-    if is_generic or not state.last_book_ts_ns:
+    if not state.last_book_ts_ns:
         context.last_event_ts_ms = state.last_ts_ns // NS_PER_MS if is_generic else None
         return
     row = state.row

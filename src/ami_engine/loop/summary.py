@@ -34,6 +34,7 @@ class RunCounters:
         "orders_canceled",
         "orders_in_doubt",
         "orders_rejected",
+        "orders_skipped",
         "orders_submitted",
         "proposal_counts",
         "rejected_events",
@@ -47,7 +48,9 @@ class RunCounters:
 
     def __init__(self) -> None:
         self.steps = self.timers = self.fills = self.error_count = 0
-        self.orders_submitted = self.orders_canceled = self.orders_rejected = self.orders_in_doubt = 0
+        self.orders_submitted = self.orders_canceled = self.orders_rejected = self.orders_in_doubt = (
+            self.orders_skipped
+        ) = 0
         self.action_counts: dict[str, int] = {}
         self.proposal_counts: dict[str, int] = {}
         self.hold_reasons: dict[str, int] = {}
@@ -89,6 +92,7 @@ class RunCounters:
         self.orders_canceled += actions.canceled
         self.orders_rejected += actions.rejected
         self.orders_in_doubt += actions.in_doubt
+        self.orders_skipped += actions.skipped
         if actions.errors:
             self.error_count += len(actions.errors)
             # What a broker says of an error may quote the request, credentials and all.
@@ -127,6 +131,7 @@ class RunCounters:
             "orders_canceled": self.orders_canceled,
             "orders_rejected": self.orders_rejected,
             "orders_in_doubt": self.orders_in_doubt,
+            "orders_skipped": self.orders_skipped,
             "fills_count": self.fills,
             "rejected_events": self.rejected_events,
             "rejected_places": self.bad_places,

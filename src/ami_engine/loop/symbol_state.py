@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ami_engine.book import BookApply, OrderBook
 from ami_engine.errors import EventError
 from ami_engine.events import Bar, BookDelta, BookSnapshot, BookTicker, FeedGap, GenericEvent, Trade
-from ami_engine.features import FeatureBuilder, FeatureConfig, FeatureVector
+from ami_engine.features import FeatureBuilder, FeatureConfig
 from ami_engine.features.generic import GenericFeatureBuilder
 from ami_engine.features.schema import FEATURE_INDEX
 from ami_engine.units import Instrument
@@ -24,6 +24,12 @@ __all__ = ["SymbolState"]
 
 _BID, _ASK, _MID = FEATURE_INDEX["bid"], FEATURE_INDEX["ask"], FEATURE_INDEX["mid"]
 _BID_DEPTH, _ASK_DEPTH = FEATURE_INDEX["bid_depth"], FEATURE_INDEX["ask_depth"]
+
+# What `observe` changes beside book, features and sequence numbers.
+_PLAIN_STATE = (
+    *("mid", "bid", "ask", "bid_size", "ask_size", "changed", "has_gap"),
+    *("last_ts_ns", "last_book_ts_ns", "timer_due_ns", "timer_is_queued"),
+)
 
 
 class SymbolState:
@@ -111,7 +117,32 @@ class SymbolState:
 
     def features(self) -> Any:
         """Return the features as they stand, detached: a `FeatureVector`, or a dict for an event without a price."""
-        return FeatureVector(self.row)
+        return self.builder.vector()
+
+    def would_accept(self, event: MarketEvent) -> bool:
+        """Return whether `observe` would take the event: it is tried on the state, which is then put back."""
+        plain = {name: getattr(self, name) for name in _PLAIN_STATE}
+        rolling = self.builder.snapshot()
+        generic = None if self.generic is None else self.generic.snapshot()
+        book = None if self.book is None else self.book.to_bytes()
+        last_seq = dict(self._last_seq)
+        try:
+            self.observe(event)
+        except EventError:
+            is_accepted = False
+        else:
+            is_accepted = True
+        for name, value in plain.items():
+            setattr(self, name, value)
+        self.builder.restore(rolling)
+        if generic is None:
+            self.generic = None
+        elif self.generic is not None:
+            self.generic.restore(generic)
+        self.book = None if book is None else OrderBook.from_bytes(book)
+        # Two books may have changed places: the spare one holds nothing that matters.
+        self._spare, self._last_seq = None, last_seq
+        return is_accepted
 
     def observe(self, event: MarketEvent) -> None:
         """Fold one event; on `EventError` nothing has changed.

@@ -83,9 +83,18 @@ class DecisionEngine:
     ) -> None:
         if not 0.0 <= confidence_threshold <= 1.0:
             raise ConfigError(f"`confidence_threshold` must be in [0, 1], was {confidence_threshold!r}")
-        self._confidence_threshold = confidence_threshold
-        self._audit = audit
+        self.confidence_threshold = confidence_threshold
+        self.audit = audit
         self._model = model if model is not None else self._find_model()
+
+    @property
+    def model_name(self) -> str:
+        """Module and name of the model, for a run's record."""
+        if self._model is None:
+            return HOOK_MODULE
+        model = getattr(self._model, "__func__", self._model)
+        kind = model if hasattr(model, "__qualname__") else type(model)
+        return f"{kind.__module__}.{kind.__qualname__}"
 
     def propose(self, features: Any, **kwargs: Any) -> Proposal:
         """Return the model's proposal for the features. Never raises.
@@ -119,13 +128,13 @@ class DecisionEngine:
 
     def _reference(self, features: Any, **kwargs: Any) -> Proposal:
         if not kwargs:
-            return compute_proposal_reference(features, self._confidence_threshold)
+            return compute_proposal_reference(features, self.confidence_threshold)
         taken = {name: kwargs[name] for name in _REFERENCE_KEYWORDS if name in kwargs}
-        return compute_proposal_reference(features, self._confidence_threshold, **taken)
+        return compute_proposal_reference(features, self.confidence_threshold, **taken)
 
     def _report(self, stage: str, error: Exception) -> None:
-        if self._audit is not None:
-            self._audit.record(REASON, stage=stage, error=type(error).__name__)
+        if self.audit is not None:
+            self.audit.record(REASON, stage=stage, error=type(error).__name__)
 
 
 def _hold() -> Proposal:

@@ -20,8 +20,11 @@ AUDIT_FILE_NAME = "security_audit.jsonl"
 # What the engine itself records. Other kinds are taken as they come: a misspelt kind must not stop an order's record.
 AUDIT_KINDS = frozenset(
     {
-        *("submission", "cancel", "reject", "fill", "throttle", "error", "operator", "hook_failure", "halt", "latch"),
-        *("policy", "start", "stop", "repair"),
+        *("order_submitted", "order_rejected", "order_in_doubt", "order_canceled", "cancel_refused", "cancel_all"),
+        *("fill_refused", "fill_unreadable", "fill_of_unknown_order", "fills_unavailable", "lookup_failed"),
+        *("quotes_refused", "report_refused", "orders_swept", "halt_cleared"),
+        *("private_hook_error", "policy_override_error", "throttle", "latch", "halt", "operator"),
+        *("run_start", "run_end", "repair"),
     }
 )
 

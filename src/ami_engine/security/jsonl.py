@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import sys
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,9 @@ from typing import Any
 
 from ami_engine.errors import TraceError
 from ami_engine.security.redaction import Handler, Redactor
+
+if sys.platform != "win32":
+    import fcntl
 
 __all__ = ["AppendFile", "JsonScrubber", "restore_floats"]
 
@@ -117,13 +121,17 @@ class AppendFile:
     """
 
     def __init__(self, path: Path, mode: str, whole_bytes: Callable[[bytes], int] = _whole_lines) -> None:
-        how = {"new": os.O_EXCL, "overwrite": os.O_TRUNC, "append": 0}[mode]
+        how = {"new": os.O_EXCL, "overwrite": 0, "append": 0}[mode]
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | how | getattr(os, "O_BINARY", 0)
         self.path = path
         self.pending = bytearray()
         self.refusal = ""
         self._whole_bytes = whole_bytes
         self._fd = os.open(path, flags, 0o644)
+        _lock(self._fd, path)
+        if mode == "overwrite":
+            # Not by a flag of `open`: another process's file must not be emptied before it is found to be in use.
+            os.ftruncate(self._fd, 0)
         self._size = os.fstat(self._fd).st_size
         _open_files.add(self)
 
@@ -217,6 +225,16 @@ class AppendFile:
 
 _CANNOT_SYNC = frozenset({errno.EINVAL, errno.EOPNOTSUPP, getattr(errno, "ENOTSUP", errno.EINVAL)})
 _open_files: weakref.WeakSet[AppendFile] = weakref.WeakSet()
+
+
+def _lock(fd: int, path: Path) -> None:
+    """Make the file this process's own, for as long as it is open; where the system has no such locks, it is not."""
+    if sys.platform != "win32":
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            raise OSError(errno.EBUSY, "in use by another run", str(path)) from None
 
 
 def _disown_in_child() -> None:

@@ -92,9 +92,7 @@ class TraceStore:
         if mode == "new" and any(found.values()):
             raise FileExistsError(next(path for paths in found.values() for path in paths))
         if mode == "overwrite":
-            for paths in found.values():
-                for path in paths:
-                    path.unlink()
+            _remove([path for paths in found.values() for path in paths if path != self.path])
             found[format] = []
         others = [path for form, paths in found.items() if form != format for path in paths]
         if mode == "append" and others and not found[format]:
@@ -102,7 +100,7 @@ class TraceStore:
         last = found[format][-1] if found[format] else self.path
         match = _NAME_RE.match(last.name)
         self._number = int(match[1] or 0) if match is not None else 0
-        self.file = self._open(last, "append" if mode == "append" else "new")
+        self.file = self._open(last, mode)
 
     @property
     def removes_files(self) -> bool:
@@ -161,6 +159,19 @@ class TraceStore:
         if self._format == "jsonl":
             return AppendFile(path, mode)
         return AppendFile(path, mode, whole_bytes=_whole_bytes)
+
+
+def _remove(paths: list[Path]) -> None:
+    """Remove an old trace's files, or none of them when one is in use."""
+    held = []
+    try:
+        for path in paths:
+            held.append(AppendFile(path, "append"))
+        for path in paths:
+            path.unlink()
+    finally:
+        for file in held:
+            file.close()
 
 
 def _whole_bytes(data: bytes) -> int:

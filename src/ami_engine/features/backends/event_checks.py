@@ -47,7 +47,7 @@ REASONS: Final[tuple[str, ...]] = (
 _INT64_MAX: Final = 2**63 - 1
 
 _MESSAGES: Final[dict[str, str]] = {
-    "malformed": "`{field}` must be -1, 0 or 1, was {value}",
+    "malformed": "`{field}` is out of its range, was {value}",
     "not_finite": "`{field}` must be finite and at most 1e150, was {value}",
     "negative_price": "`{field}` must not be negative, was {value}",
     "negative_size": "`{field}` must not be negative, was {value}",

@@ -51,7 +51,18 @@ class NativeEngine:
     0.5
     """
 
-    __slots__ = ("_core", "config", "push", "push_book", "push_from_book", "push_quote", "push_trade", "row", "update")
+    __slots__ = (
+        "_core",
+        "config",
+        "push",
+        "push_book",
+        "push_from_book",
+        "push_quote",
+        "push_trade",
+        "row",
+        "update",
+        "vector",
+    )
 
     def __init__(self, config: FeatureConfig) -> None:
         core = _core.FeatureEngine(
@@ -69,6 +80,7 @@ class NativeEngine:
         self.row: npt.NDArray[np.float64] = core.row
         self.push = core.push
         self.update = core.update
+        self.vector = core.vector
         self.push_quote = core.push_quote
         self.push_book = core.push_book
         self.push_trade = core.push_trade

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from ami_engine.errors import BackendError
 
 try:
-    from numba import njit
+    from numba import njit, types
 except ImportError as error:
     raise BackendError(f"the package `numba` cannot be imported: {error}") from error
 
@@ -55,15 +55,22 @@ __all__ = ["NumbaEngine"]
 
 FloatArray = npt.NDArray[np.float64]
 
-_STATE: Final = "float64[::1], int64[::1], float64[::1]"
-_FLOATS: Final = "float64[::1]"
-_INTS: Final = "int64[::1]"
-_PAIR: Final = "float64, float64"
-_SIDE: Final = "float64[:, ::1]"
-_LEVELS: Final = "float64[:, :, ::1]"
-_COLUMNS: Final = (
-    _INTS, _INTS, _FLOATS, _FLOATS, _FLOATS, _FLOATS, _LEVELS, _LEVELS, _INTS, _FLOATS, _FLOATS, _INTS, _INTS
-)  # fmt: skip
+
+def _read_only(element: Any, dimensions: int) -> Any:
+    return types.Array(element, dimensions, "C", readonly=True)
+
+
+# What a compiled function takes. Columns are read-only there, so that those of an Arrow table need no copy.
+_FLOAT: Final = types.float64
+_INT: Final = types.int64
+_STATE: Final = (types.float64[::1], types.int64[::1], types.float64[::1])
+_SIDE: Final = _read_only(_FLOAT, 2)
+_INTS: Final = _read_only(_INT, 1)
+_FLOATS: Final = _read_only(_FLOAT, 1)
+_LEVELS: Final = _read_only(_FLOAT, 3)
+_COLUMNS: Final = types.Tuple(
+    (_INTS, _INTS, _FLOATS, _FLOATS, _FLOATS, _FLOATS, _LEVELS, _LEVELS, _INTS, _FLOATS, _FLOATS, _INTS, _INTS)
+)
 
 _NO_FLOATS: Final = np.empty(0)
 _NO_INTS: Final = np.empty(0, np.int64)
@@ -81,7 +88,7 @@ def _digest(modules: tuple[ModuleType, ...]) -> str:
     return digest.hexdigest()
 
 
-def _compile(signature: str, function: Callable[..., Any], *, nogil: bool = False) -> Callable[..., Any]:
+def _compile(signature: Any, function: Callable[..., Any], *, nogil: bool = False) -> Callable[..., Any]:
     """Compile, through the cache where there is a place for one: beside this file, or NUMBA_CACHE_DIR."""
     compiler: Any
     try:
@@ -121,7 +128,7 @@ class _EntryPoints:
                 return 0
             return push_quote(f, i, row, ts_ns, bid, ask, bid_depth, ask_depth, now_ns)
 
-        return _compile(f"int64({_STATE}, int64, {_PAIR}, {_PAIR}, int64)", enter_quote)
+        return _compile(_INT(*_STATE, _INT, _FLOAT, _FLOAT, _FLOAT, _FLOAT, _INT), enter_quote)
 
     @cached_property
     def push_book(self) -> Callable[..., int]:
@@ -143,7 +150,7 @@ class _EntryPoints:
                 return 0
             return push_book(f, i, row, ts_ns, bids, asks, now_ns, bid, ask, padded)
 
-        return _compile(f"int64({_STATE}, int64, {_SIDE}, {_SIDE}, int64, {_PAIR}, boolean)", enter_book)
+        return _compile(_INT(*_STATE, _INT, _SIDE, _SIDE, _INT, _FLOAT, _FLOAT, types.boolean), enter_book)
 
     @cached_property
     def push_trade(self) -> Callable[..., int]:
@@ -156,7 +163,7 @@ class _EntryPoints:
                 return 0
             return push_trade(f, i, row, ts_ns, price, size, aggressor, now_ns)
 
-        return _compile(f"int64({_STATE}, int64, {_PAIR}, int64, int64)", enter_trade)
+        return _compile(_INT(*_STATE, _INT, _FLOAT, _FLOAT, _INT, _INT), enter_trade)
 
     @cached_property
     def push_rows(self) -> Callable[..., tuple[int, int]]:
@@ -169,8 +176,8 @@ class _EntryPoints:
                 return 0, 0
             return push_rows(f, i, row, columns, ns_per_ts, start, out, counts, firsts)
 
-        columns = f"Tuple(({', '.join(_COLUMNS)}))"
-        signature = f"UniTuple(int64, 2)({_STATE}, {columns}, int64, int64, {_SIDE}, {_INTS}, {_INTS})"
+        report = (types.float64[:, ::1], types.int64[::1], types.int64[::1])
+        signature = types.UniTuple(_INT, 2)(*_STATE, _COLUMNS, _INT, _INT, *report)
         return _compile(signature, enter_rows, nogil=True)
 
 
@@ -321,15 +328,19 @@ def _check_shapes(columns: EventColumns, out: FloatArray) -> None:
 
 
 def _arrays(columns: EventColumns) -> tuple[npt.NDArray[Any], ...]:
-    """Return the columns as compiled code takes them: an absent one is empty."""
+    """Return the columns as compiled code takes them: aligned, and an absent one is empty."""
+
+    def present(column: npt.NDArray[Any] | None, absent: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        if column is None:
+            return absent
+        return column if column.flags.aligned else column.copy()
+
+    c = columns
     return (
-        *(_NO_INTS if column is None else column for column in (columns.ts, columns.ts_fallback)),
-        *(
-            _NO_FLOATS if column is None else column
-            for column in (columns.bid, columns.ask, columns.bid_depth, columns.ask_depth)
-        ),
-        *(_NO_LEVELS if column is None else column for column in (columns.bids, columns.asks)),
-        _NO_INTS if columns.kind is None else columns.kind,
-        *(_NO_FLOATS if column is None else column for column in (columns.price, columns.size)),
-        *(_NO_INTS if column is None else column for column in (columns.aggressor, columns.now_ns)),
+        *(present(column, _NO_INTS) for column in (c.ts, c.ts_fallback)),
+        *(present(column, _NO_FLOATS) for column in (c.bid, c.ask, c.bid_depth, c.ask_depth)),
+        *(present(column, _NO_LEVELS) for column in (c.bids, c.asks)),
+        present(c.kind, _NO_INTS),
+        *(present(column, _NO_FLOATS) for column in (c.price, c.size)),
+        *(present(column, _NO_INTS) for column in (c.aggressor, c.now_ns)),
     )

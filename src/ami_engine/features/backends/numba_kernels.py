@@ -42,6 +42,7 @@ from ami_engine.features.backends.numba_rolling import (
     aggregate_query,
     aggregate_size,
     compiled,
+    compiled_apart,
     copy_item,
     log_return,
     std_dev,
@@ -211,7 +212,7 @@ def write_trade_features(f: Any, i: Any, row: Any) -> None:
     row[at.ROW_TRADE_IMBALANCE] = ratio(f[item + 4] + f[item + 5], volume, 0.0)
 
 
-@compiled
+@compiled_apart
 def accept_book(f: Any, i: Any, row: Any, ts_ns: int, now_ns: int, bid_side: Any, ask_side: Any) -> int:
     fault = check_time(i, ts_ns, now_ns)
     if fault:
@@ -241,7 +242,7 @@ def accept_book(f: Any, i: Any, row: Any, ts_ns: int, now_ns: int, bid_side: Any
     return 0
 
 
-@compiled
+@compiled_apart
 def push_quote(
     f: Any, i: Any, row: Any, ts_ns: int, bid: float, ask: float, bid_depth: float, ask_depth: float, now_ns: int
 ) -> int:
@@ -251,7 +252,7 @@ def push_quote(
     return accept_book(f, i, row, ts_ns, now_ns, one_level(bid, bid_depth), one_level(ask, ask_depth))
 
 
-@compiled
+@compiled_apart
 def push_book(
     f: Any, i: Any, row: Any, ts_ns: int, bids: Any, asks: Any, now_ns: int, bid: float, ask: float, is_padded: bool
 ) -> int:
@@ -274,7 +275,7 @@ def push_book(
     return accept_book(f, i, row, ts_ns, now_ns, bid_side, ask_side)
 
 
-@compiled
+@compiled_apart
 def push_trade(f: Any, i: Any, row: Any, ts_ns: int, price: float, size: float, aggressor: int, now_ns: int) -> int:
     fault = check_trade(price, size, aggressor)
     if not fault:

@@ -17,6 +17,9 @@ from numba import njit
 from ami_engine.features.backends import numba_layout as at
 from ami_engine.features.schema import LN2, LOG_SERIES, MAX_MAGNITUDE, SQRT2, SQRT_HALF
 
+# Only compiled code calls these functions: the wrappers by which Python would are not made.
+_INNER: Final[dict[str, Any]] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
@@ -28,7 +31,12 @@ COMPILE_OPTIONS: Final[dict[str, Any]] = {"error_model": "numpy", "_nrt": False}
 
 def compiled(function: _Function) -> _Function:
     """Compile a function for other compiled functions, as a part of them."""
-    return cast(_Function, njit(forceinline=True, **COMPILE_OPTIONS)(function))
+    return cast(_Function, njit(forceinline=True, **_INNER, **COMPILE_OPTIONS)(function))
+
+
+def compiled_apart(function: _Function) -> _Function:
+    """Compile a function that others call: a large one, that would be compiled again within each of them."""
+    return cast(_Function, njit(**_INNER, **COMPILE_OPTIONS)(function))
 
 
 @compiled
