@@ -13,9 +13,10 @@ void bind_feature_vector(nb::module_& m);
 void bind_order_book(nb::module_& m);
 void bind_features(nb::module_& m);
 void bind_compiled_loop(nb::module_& m);
+void bind_trace(nb::module_& m);
 
 NB_MODULE(_core, m) {
-    m.doc() = "Compiled core of ami_engine: features, rolling statistics, order books.";
+    m.doc() = "Compiled core of ami_engine: features, rolling statistics, order books, trace lines.";
     m.attr("SCHEMA_HASH") = ami::kSchemaHash;
 #ifdef NDEBUG
     // Objects that are alive when the interpreter ends are its business, not something to tell a user about.
@@ -28,5 +29,6 @@ NB_MODULE(_core, m) {
     bind_order_book(m);
     bind_features(m);
     bind_compiled_loop(m);
+    bind_trace(m);
     bind_bench(m);
 }

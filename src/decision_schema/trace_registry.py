@@ -60,6 +60,7 @@ EXTERNAL_KEY_REGISTRY: dict[str, dict[str, str]] = {
             "ops.seq": "Number of the packet in its trace, from 0, without gaps.",
             "ops.prev_sha256": "SHA-256 of the previous packet's hashed part, hex; 64 zeros for the first packet.",
             "ops.crc32": "CRC-32 of this line's hashed part: all that stands before this key.",
+            "ops.dropped": "Packets that were left out just before this one, because the disk was too slow.",
             "ops.latency_ns": "Time that each stage of the step took, ns; outside the hashed part.",
         },
     ),

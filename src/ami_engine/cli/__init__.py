@@ -13,6 +13,7 @@ from typer import Abort
 
 import ami_engine
 from ami_engine.cli.bench import bench
+from ami_engine.cli.convert import convert
 from ami_engine.cli.doctor import doctor
 from ami_engine.cli.features import features
 from ami_engine.cli.output import print_error
@@ -50,6 +51,7 @@ def _options(
 app.command()(run)
 app.command()(features)
 app.command()(verify)
+app.command()(convert)
 app.command()(doctor)
 app.command()(bench)
 

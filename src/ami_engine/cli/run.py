@@ -37,6 +37,8 @@ __all__ = ["run"]
 
 # Ends that somebody asked for, or that a source comes to; any other is an error.
 QueueName = Literal["back", "front", "prob"]
+TraceName = Literal["jsonl", "binary"]
+TraceQueueName = Literal["block", "drop", "stop"]
 
 _GOOD_ENDS = ("source_exhausted", "steps", "signal:")
 
@@ -63,6 +65,16 @@ def run(
     on_bad_event: Annotated[str, typer.Option("--on-bad-event", help="skip or stop.")] = "skip",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Decide and trace, send nothing.")] = False,
     no_trace: Annotated[bool, typer.Option("--no-trace", help="Write no trace.")] = False,
+    trace: Annotated[TraceName, typer.Option("--trace", help="JSON lines, or the compact form.")] = "jsonl",
+    trace_queue: Annotated[
+        TraceQueueName | None, typer.Option("--trace-queue", help="Write in a thread; what to do when it lags.")
+    ] = None,
+    trace_max_bytes: Annotated[
+        int, typer.Option("--trace-max-bytes", help="Begin a new trace file at this size; 0 for never.", min=0)
+    ] = 0,
+    trace_max_files: Annotated[
+        int, typer.Option("--trace-max-files", help="Keep so many trace files; 0 for all.", min=0)
+    ] = 0,
     queue: Annotated[QueueName, typer.Option("--queue", help="Paper venue's queue assumption.")] = "back",
     latency_ms: Annotated[float, typer.Option("--latency-ms", help="Paper venue's order latency.", min=0)] = 0.0,
     timer_ms: Annotated[float | None, typer.Option("--timer-ms", help="Timer of a silent symbol; 0 is off.")] = None,
@@ -105,7 +117,10 @@ def run(
                 decision_engine=engine,
                 risk_policy=risk_policy,
                 feature_config=FeatureConfig(levels=levels, tick_size=tick_size or 0.01) if levels != 10 else None,
-                trace=not no_trace,
+                trace=trace if not no_trace else False,
+                trace_queue=trace_queue,
+                trace_max_bytes=trace_max_bytes,
+                trace_max_files=trace_max_files,
                 progress=progress,
                 seed=seed,
                 timer_ms=timer_ms,

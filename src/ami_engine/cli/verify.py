@@ -17,16 +17,17 @@ __all__ = ["verify"]
 
 def verify(
     run_dir: Annotated[Path, typer.Argument(help="A run's directory, or its trace file.")],
+    tail: Annotated[bool, typer.Option("--tail", help="Allow the oldest files to have been rotated away.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print {ok, packets, chain_head, first_damage}.")] = False,
 ) -> None:
-    """Check every line's checksum and the hash chain of a trace.
+    """Check every packet's checksum and the hash chain of a trace, over all of its files.
 
     Exit code 0: clean. 1: damaged, and where. 2: cannot be read.
 
     Example: `ami verify runs/run-1f2e3d`
     """
     try:
-        report = verify_trace(run_dir)
+        report = verify_trace(run_dir, tail=tail)
     except OSError as error:
         print_error(f"{error.filename or run_dir}: {error.strerror or error}")
         raise typer.Exit(2) from None
@@ -39,12 +40,16 @@ def verify(
         "chain_head": report.chain_head,
         "first_damage": None if report.first_damage is None else msgspec.to_builtins(report.first_damage),
     }
+    if tail:
+        result["first_seq"] = report.first_seq
     if json:
         print_json(result)
     elif report.ok:
-        typer.echo(f"clean: {report.packets} packets, chain head {report.chain_head}")
+        since = f" from number {report.first_seq} on" if report.first_seq else ""
+        typer.echo(f"clean: {report.packets} packets{since}, chain head {report.chain_head}")
     else:
         damage = report.first_damage
         if damage is not None:
-            print_error(f"{run_dir}: damaged at line {damage.line}: {damage.reason}: {damage.detail}")
+            where = f" of {damage.file}" if damage.file not in (run_dir.name, "traces.jsonl", "traces.bin") else ""
+            print_error(f"{run_dir}: damaged at line {damage.line}{where}: {damage.reason}: {damage.detail}")
     raise typer.Exit(0 if report.ok else 1)

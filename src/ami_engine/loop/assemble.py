@@ -33,6 +33,7 @@ from ami_engine.portfolio.pnl import Account
 from ami_engine.security.audit import AUDIT_FILE_NAME, AuditLogger
 from ami_engine.security.redaction import redact_secrets
 from ami_engine.trace.trace_logger import FlushPolicy, TraceLogger
+from ami_engine.trace.write_queue import QueuePolicy
 from ami_engine.units import Instrument
 
 __all__ = ["GUARDED", "PROVIDED_CONTEXT", "RunOptions", "assemble"]
@@ -77,7 +78,11 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "risk_policy": (RiskPolicy, type(None)),
     "instrument": (Instrument, type(None)),
     "feature_config": (FeatureConfig, type(None)),
-    "trace": (bool, TraceLogger),
+    "trace": (bool, str, TraceLogger),
+    "trace_queue": (str, type(None)),
+    "trace_queue_packets": (int,),
+    "trace_max_bytes": (int,),
+    "trace_max_files": (int,),
     "seed": (int,),
     "timer_ms": (int, float, type(None)),
     "source_attempts": (int,),
@@ -104,8 +109,14 @@ class RunOptions(msgspec.Struct, kw_only=True):
         Carries decisions out in the one-shot form instead of the loop's own order manager.
     decision_engine, modulator, risk_policy, position_manager, instrument, feature_config
         Parts of your own; `modulator=None` runs proposals unguarded and says so.
-    trace : bool or TraceLogger
-        Write a trace.
+    trace : bool, {"jsonl", "binary"} or TraceLogger
+        Write a trace: True and "jsonl" as JSON lines, "binary" in the compact form.
+    trace_queue : {"block", "drop", "stop"} or None
+        Write the trace in a thread, and what becomes of a packet when the disk lags behind; None writes it at once.
+    trace_queue_packets : int
+        How many packets may wait for that thread.
+    trace_max_bytes, trace_max_files : int
+        Size at which the trace's next file is begun, and how many files are kept; 0 for one file, and for all.
     clock : Clock or None
         The decision clock; default: event time for recorded sources, wall time for live ones.
     progress : callable or None
@@ -146,6 +157,10 @@ class RunOptions(msgspec.Struct, kw_only=True):
     instrument: Instrument | None = None
     feature_config: FeatureConfig | None = None
     trace: Any = True
+    trace_queue: QueuePolicy | None = None
+    trace_queue_packets: int = 8192
+    trace_max_bytes: int = 0
+    trace_max_files: int = 0
     clock: Any = None
     progress: Callable[[int], None] | None = None
     seed: int = 0
@@ -295,6 +310,12 @@ def _options(options: Mapping[str, Any]) -> RunOptions:
         raise ConfigError("`resume` and `overwrite` exclude each other, both were True")
     if given.market_id == "":
         raise ConfigError("`market_id` must not be empty")
+    if isinstance(given.trace, str) and given.trace not in ("jsonl", "binary"):
+        raise ConfigError(f"`trace` must be True, False, 'jsonl', 'binary' or a TraceLogger, was {given.trace!r}")
+    if isinstance(given.trace, TraceLogger):
+        for name in ("trace_queue", "trace_max_bytes", "trace_max_files"):
+            if getattr(given, name):
+                raise ConfigError(f"`{name}` is for a trace that the run opens; `trace` is a TraceLogger of your own")
     if given.on_bad_event not in ("skip", "stop"):
         raise ConfigError(f"`on_bad_event` must be 'skip' or 'stop', was {given.on_bad_event!r}")
     return given
@@ -401,6 +422,11 @@ def _open_logs(
             flush=given.flush,
             resume=given.resume,
             overwrite=given.overwrite,
+            format="jsonl" if given.trace is True else given.trace,
+            max_bytes=given.trace_max_bytes,
+            max_files=given.trace_max_files,
+            queue=given.trace_queue,
+            queue_packets=given.trace_queue_packets,
         )
     return trace, AuditEdge(AuditLogger(folder, clock or clocks.WallClock()))
 

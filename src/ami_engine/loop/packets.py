@@ -9,8 +9,19 @@ import numpy as np
 
 from ami_engine.dmc.context import GuardContext
 from ami_engine.features.schema import FEATURE_NAMES
+from decision_schema.packet_v2 import PacketV2
+from decision_schema.types import Action, FinalDecision, MismatchInfo
 
-__all__ = ["FeatureRow", "PacketInput", "feature_row"]
+__all__ = [
+    "OMITTED_KEYS",
+    "FeatureRow",
+    "PacketInput",
+    "TracedContext",
+    "TracedDecision",
+    "context_of",
+    "feature_row",
+    "traced_decision",
+]
 
 # One struct with a field per feature: cheaper to make and to encode than a dict of the same names.
 FeatureRow: Any = msgspec.defstruct("FeatureRow", [(name, float) for name in FEATURE_NAMES], frozen=True, gc=False)
@@ -19,6 +30,68 @@ FeatureRow: Any = msgspec.defstruct("FeatureRow", [(name, float) for name in FEA
 def feature_row(row: np.ndarray[Any, np.dtype[np.float64]]) -> Any:
     """Return a detached copy of a live feature row, by name."""
     return FeatureRow(*row.tolist())
+
+
+class TracedContext(GuardContext, omit_defaults=True):
+    """The loop's context, which leaves out of the trace what is not known and what is at rest.
+
+    At rest is a time that was never set (0), a flag that is not up, an empty count of 429 answers, reconnects and
+    errors, and no latch: no guard can fire on one of these, whatever the policy, nor is one quoted in a verdict.
+    `context_of` puts them back. All numbers come first, as in `GuardContext`.
+    """
+
+    rate_limits_in_window: float | None = 0
+    ws_reconnects_in_window: float | None = 0
+    errors_in_window: float | None = 0
+    throttle_refresh_until_ms: float | None = 0
+    cooldown_until_ms: float | None = 0
+    ops_cooldown_until_ms: float | None = 0
+    adverse_15_cooldown_until_ms: float | None = 0
+    adverse_60_cooldown_until_ms: float | None = 0
+    streak_cooldown_until_ms: float | None = 0
+    quote_budget_until_ms: float | None = 0
+    ops_deny_actions: bool | None = False
+    kill_switch: bool | None = False
+    latched: tuple[str, ...] | None = ()
+    extra: dict[str, Any] | None = None
+
+
+_AT_REST = {field.name: field.default for field in msgspec.structs.fields(TracedContext) if field.default is not None}
+OMITTED_KEYS = frozenset(_AT_REST)
+
+
+def context_of(packet: PacketV2) -> dict[str, Any]:
+    """Return what modulation was told when `packet` was made, what the trace leaves out included.
+
+    With the packet's proposal and the policy of its `policy_hash`, `modulate` gives the whole guard ladder again.
+
+    Examples
+    --------
+    >>> packet = PacketV2("r", 0, {"context": {"mid": 0.5}}, {}, {}, {}, 0.1)
+    >>> context_of(packet)["mid"], context_of(packet)["kill_switch"]
+    (0.5, False)
+    """
+    return {**_AT_REST, **packet.input["context"]}
+
+
+class TracedDecision(msgspec.Struct, frozen=True, gc=False):
+    """A decision without its mismatch, which a packet has a place of its own for."""
+
+    action: Action
+    allowed: bool
+    reasons: list[str]
+    throttle_ms: int | None
+    cooldown_ms: int | None
+    params: dict[str, Any] | None
+
+
+def traced_decision(final: FinalDecision, mismatch: MismatchInfo) -> FinalDecision | TracedDecision:
+    """Return what `final_action` is to say of `final`, when `mismatch` is traced beside it."""
+    if final.mismatch is not mismatch:
+        return final
+    return TracedDecision(
+        final.action, final.allowed, final.reasons, final.throttle_ms, final.cooldown_ms, final.params
+    )
 
 
 class PacketInput(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):

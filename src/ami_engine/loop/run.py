@@ -15,7 +15,7 @@ from ami_engine.loop.audit_edge import AuditEdge
 from ami_engine.loop.feed import LiveFeed, RecordedFeed, Timers
 from ami_engine.loop.latches import Latches
 from ami_engine.loop.market import Market
-from ami_engine.loop.packets import PacketInput, feature_row
+from ami_engine.loop.packets import PacketInput, feature_row, traced_decision
 from ami_engine.loop.step import AccountView, Decision, MarketParts, decide
 from ami_engine.loop.summary import RunCounters
 from ami_engine.loop.symbol_state import SymbolState
@@ -86,7 +86,7 @@ class Run:
         self._facts = facts
         self._times_bars = facts["times_bars"]
         # A resumed trace goes on counting: client order ids are made of the number, and must not repeat.
-        self._sequence = trace.packets if trace is not None else 0
+        self._sequence = trace.next_step if trace is not None else 0
         self._now_ns = 0
 
     # One step. ----------------------------------------------------------------------------------------------------
@@ -324,7 +324,7 @@ class Run:
             ),
             _NO_EXTERNAL if actions is NOTHING_DONE else _external(actions),
             decision.proposal,
-            decision.final,
+            traced_decision(decision.final, decision.mismatch) if decision.mismatch.flags else decision.final,
             total_ns / 1e6,
             decision.mismatch if decision.mismatch.flags else None,
         )
@@ -407,6 +407,9 @@ class Run:
             except TraceError as error:
                 self.counters.last_error = str(error)
             paths["chain_head"] = self._trace.chain_head
+            paths["trace_queued_max"] = self._trace.queued_max
+            paths["trace_dropped"] = self._trace.dropped
+            paths["trace_blocked_ns"] = self._trace.blocked_ns
         if self._audit is not None:
             paths["audit_path"] = str(self._audit.path)
             self._audit.close()

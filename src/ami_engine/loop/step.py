@@ -17,6 +17,7 @@ from ami_engine.dmc.risk_policy import RiskPolicy
 from ami_engine.dmc.risk_state import RiskState
 from ami_engine.events import GenericEvent, TimerEvent
 from ami_engine.features.schema import FEATURE_INDEX
+from ami_engine.loop.packets import OMITTED_KEYS, TracedContext
 from ami_engine.loop.symbol_state import SymbolState
 from ami_engine.mdm.decision_engine import DecisionEngine
 from ami_engine.mdm.position_manager import PositionManager
@@ -103,7 +104,8 @@ class MarketParts:
         self.policy_hash = policy.policy_hash
         self.risk = risk
         self.positions = positions
-        self.context = GuardContext()
+        # A policy may ask for keys that the trace would leave out: then it leaves out nothing.
+        self.context = TracedContext() if OMITTED_KEYS.isdisjoint(policy.required_context) else GuardContext()
         self.is_throttled = False
         self.marked_mid = 0.0  # what the account was last marked to
         self.usd_rate = 1.0  # what one unit of the settlement currency is worth

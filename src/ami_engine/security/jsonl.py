@@ -11,6 +11,7 @@ import os
 import re
 import sys
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,10 @@ def restore_floats(value: Any) -> Any:
     return value
 
 
+def _whole_lines(data: bytes) -> int:
+    return data.rfind(b"\n") + 1
+
+
 class AppendFile:
     """A file that only grows, by whole lines, and belongs to the process that opened it.
 
@@ -104,6 +109,8 @@ class AppendFile:
         The file. Its folder must exist.
     mode : {"new", "overwrite", "append"}
         Whether the file must not exist, is emptied, or is added to.
+    whole_bytes : callable
+        Takes bytes that begin with a whole record and says how many of them are whole records. Lines by default.
 
     Raises
     ------
@@ -113,12 +120,13 @@ class AppendFile:
         When the file cannot be opened.
     """
 
-    def __init__(self, path: Path, mode: str) -> None:
+    def __init__(self, path: Path, mode: str, whole_bytes: Callable[[bytes], int] = _whole_lines) -> None:
         how = {"new": os.O_EXCL, "overwrite": 0, "append": 0}[mode]
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | how | getattr(os, "O_BINARY", 0)
         self.path = path
         self.pending = bytearray()
         self.refusal = ""
+        self._whole_bytes = whole_bytes
         self._fd = os.open(path, flags, 0o644)
         _lock(self._fd, path)
         if mode == "overwrite":
@@ -139,11 +147,20 @@ class AppendFile:
                     end = start + newline + 1
                     break
                 end = start
-        cut = self._size - end
+        return self.cut_to(end)
+
+    def cut_to(self, size: int) -> int:
+        """Cut off what stands after the first `size` bytes; return how many bytes were cut."""
+        cut = self._size - size
         if cut:
-            os.ftruncate(self._fd, end)
-            self._size = end
+            os.ftruncate(self._fd, size)
+            self._size = size
         return cut
+
+    @property
+    def size(self) -> int:
+        """Bytes that were handed to the operating system."""
+        return self._size
 
     def flush(self) -> None:
         """Hand every pending line to the operating system.
@@ -192,7 +209,7 @@ class AppendFile:
             self.pending.clear()
 
     def _give_up(self, error: OSError, written: int) -> None:
-        whole = self.pending.rfind(b"\n", 0, written) + 1
+        whole = self._whole_bytes(bytes(self.pending[:written]))
         self.refusal = f"cannot be written: {error.strerror}"
         try:
             os.ftruncate(self._fd, self._size + whole)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,13 @@ import msgspec
 
 from ami_engine.errors import TraceError
 from ami_engine.security.jsonl import restore_floats
-from ami_engine.trace.line_codec import GENESIS, TRACE_FILE_NAME
+from ami_engine.trace.frame_codec import FrameDecoder
+from ami_engine.trace.frames import FrameError, read_frames
+from ami_engine.trace.line_codec import GENESIS
+from ami_engine.trace.trace_files import is_binary, trace_files
 from decision_schema.packet_v2 import PacketV2
 
-__all__ = ["Damage", "VerifyReport", "read_packets", "trace_path", "verify"]
+__all__ = ["Damage", "VerifyReport", "last_packet", "read_packets", "verify", "verify_files"]
 
 _CRC_KEY = b',"ops.crc32":'
 _HASHED_END_RE = re.compile(rb'[{,]"ops\.seq":(0|[1-9][0-9]*),"ops\.prev_sha256":"([0-9a-f]{64})"\Z')
@@ -31,59 +35,83 @@ _decode_number = msgspec.json.Decoder(float | None).decode
 
 
 class Damage(msgspec.Struct, frozen=True):
-    """The first line of a trace that does not hold.
+    """The first packet of a trace that does not hold.
 
     Attributes
     ----------
     line : int
-        Counted from 1.
+        Counted from 1 in its file; in a binary file, the packet's number.
     reason : str
-        ``torn_line`` (the last line has no end: a crash), ``not_utf8``, ``not_json``, ``not_a_packet`` (JSON without
-        the chain's keys in their places), ``bad_crc`` (changed), ``missing_seq`` (lines were taken out before it),
-        ``duplicate_seq`` (repeated or moved) or ``broken_chain`` (an earlier line was replaced).
+        ``torn_line`` (the last packet has no end: a crash), ``not_utf8``, ``not_json``, ``not_a_packet`` (what stands
+        there is none, or lacks the chain's keys in their places), ``bad_crc`` (changed), ``missing_seq`` (packets were
+        taken out before it), ``duplicate_seq`` (repeated or moved) or ``broken_chain`` (an earlier one was replaced).
     detail : str
         What was found, in one sentence.
+    file : str
+        Name of the file.
     """
 
     line: int
     reason: str
     detail: str
+    file: str = ""
 
 
 class VerifyReport(msgspec.Struct, frozen=True):
     """What a trace is worth: how many packets are good before `first_damage`, and the hash of the last of them.
 
-    Lines that were taken off the end leave no mark in the file: compare `chain_head` with the one the run reported.
+    Packets that were taken off the end leave no mark in the file: compare `chain_head` with the one the run reported.
+    `first_seq` is the number of the first packet: 0, unless the oldest files were allowed to be missing.
     """
 
     ok: bool
     packets: int
     chain_head: str
     first_damage: Damage | None = None
+    first_seq: int = 0
 
 
 class _DamagedLine(Exception):
     """A line failed a check; carries the reason and the detail."""
 
 
-def trace_path(path: str | Path) -> Path:
-    """Return the trace file that a path means: itself, or the one in a run's folder."""
-    path = Path(path)
-    return path / TRACE_FILE_NAME if path.is_dir() else path
+class _Chain:
+    """Where the chain stands: the number and the previous hash that the next packet must say."""
+
+    __slots__ = ("first_seq", "head", "is_open", "seq")
+
+    def __init__(self, *, is_open: bool) -> None:
+        self.seq = self.first_seq = 0
+        self.head = GENESIS
+        # The first packet may be any: those before it were rotated away.
+        self.is_open = is_open
+
+    def go_on(self, seq: int, prev: str, digest: str) -> None:
+        if self.is_open:
+            self.seq = self.first_seq = seq
+            self.head, self.is_open = prev, False
+        if seq != self.seq:
+            kind = "missing_seq" if seq > self.seq else "duplicate_seq"
+            raise _DamagedLine(kind, f"`ops.seq` must be {self.seq}, was {seq}")
+        if prev != self.head:
+            raise _DamagedLine("broken_chain", f"`ops.prev_sha256` must be {self.head[:16]}…, was {prev[:16]}…")
+        self.seq, self.head = seq + 1, digest
 
 
-def verify(path: str | Path) -> VerifyReport:
-    """Check every line of a trace: its CRC, its place and its hash chain, on the bytes as they stand.
+def verify(path: str | Path, *, tail: bool = False) -> VerifyReport:
+    """Check every packet of a trace: its CRC, its place and its hash chain, on the bytes as they stand.
 
     Parameters
     ----------
     path : str or Path
-        A trace file, or a run's folder. It is read line by line.
+        A trace file, or a run's folder. All files of a trace are read one after the other, packet by packet.
+    tail : bool
+        Allow the oldest files to be missing: the first packet may have any number. Nothing is said of those before it.
 
     Raises
     ------
     OSError
-        When the file cannot be read.
+        When a file cannot be read.
 
     Examples
     --------
@@ -94,31 +122,88 @@ def verify(path: str | Path) -> VerifyReport:
     ...     verify(folder).first_damage.reason
     'torn_line'
     """
-    head, packets = GENESIS.encode(), 0
-    with trace_path(path).open("rb") as file:
+    return verify_files(trace_files(path), tail=tail)
+
+
+def verify_files(files: Iterable[Path], *, tail: bool) -> VerifyReport:
+    """Check files that are one trace, in their order; see `verify`."""
+    chain = _Chain(is_open=tail)
+    decoder = FrameDecoder()
+    for file in files:
+        before = chain.seq
+        try:
+            if is_binary(file):
+                _check_frames(file, chain, decoder)
+            else:
+                _check_lines(file, chain)
+        except (_DamagedLine, FrameError) as damage:
+            reason, detail = damage.args
+            in_file = chain.seq - max(before, chain.first_seq)
+            first_damage = Damage(in_file + 1, reason, detail, file.name)
+            return VerifyReport(False, chain.seq - chain.first_seq, chain.head, first_damage, chain.first_seq)
+    return VerifyReport(True, chain.seq - chain.first_seq, chain.head, None, chain.first_seq)
+
+
+def _check_lines(path: Path, chain: _Chain) -> None:
+    with path.open("rb") as file:
         for line in file:
-            try:
-                head = _check_line(line, packets, head)
-            except _DamagedLine as damage:
-                reason, detail = damage.args
-                return VerifyReport(False, packets, head.decode(), Damage(packets + 1, reason, detail))
-            packets += 1
-    return VerifyReport(True, packets, head.decode())
+            chain.go_on(*_check_line(line))
+
+
+def _check_frames(path: Path, chain: _Chain, decoder: FrameDecoder) -> None:
+    with path.open("rb") as file:
+        for frame in read_frames(file):
+            place = decoder.check(frame)
+            if place is not None:
+                chain.go_on(place[0], place[1].hex(), sha256(frame.hashed).hexdigest())
 
 
 def read_packets(path: str | Path) -> Iterator[PacketV2]:
-    """Yield the packets of a trace one by one, with their non-finite floats; memory does not grow with the file.
+    """Yield the packets of a trace one by one, with their non-finite floats; memory does not grow with the files.
 
-    The chain is not checked; `verify` does that.
+    Either form of trace reads back as the same packets, but for what each chain says in `external`. The chain is not
+    checked; `verify` does that.
 
     Raises
     ------
     OSError
-        When the file cannot be read.
+        When a file cannot be read.
     TraceError
-        At a line that is no packet. The packets before it have been yielded.
+        At what is no packet. The packets before it have been yielded.
     """
-    path = trace_path(path)
+    decoder = FrameDecoder()
+    for file in trace_files(path):
+        yield from _read_file(file, decoder)
+
+
+def last_packet(files: Sequence[Path]) -> PacketV2 | None:
+    """Return the last packet of a trace's files; None when it has none. Only the files at its end are read."""
+    for file in reversed(files):
+        kept = deque(_read_file(file, FrameDecoder()), maxlen=1)
+        if kept:
+            return kept[0]
+    return None
+
+
+def _read_file(path: Path, decoder: FrameDecoder) -> Iterator[PacketV2]:
+    return _read_frames(path, decoder) if is_binary(path) else _read_lines(path)
+
+
+def _read_frames(path: Path, decoder: FrameDecoder) -> Iterator[PacketV2]:
+    number = 1
+    with path.open("rb") as file:
+        try:
+            for frame in read_frames(file):
+                packet = decoder.packet(frame)
+                if packet is not None:
+                    yield packet
+                    number += 1
+        except FrameError as error:
+            reason, detail = error.args
+            raise TraceError(f"{path}:{number}: {reason}: {detail}") from None
+
+
+def _read_lines(path: Path) -> Iterator[PacketV2]:
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             if not line.endswith(b"\n"):
@@ -136,8 +221,8 @@ def read_packets(path: str | Path) -> Iterator[PacketV2]:
 _TORN = "the last line has no end: writing stopped in the middle of it"
 
 
-def _check_line(line: bytes, seq: int, head: bytes) -> bytes:
-    """Return the hash of a good line's hashed part; `seq` and `head` are what the line must say."""
+def _check_line(line: bytes) -> tuple[int, str, str]:
+    """Return a sound line's number, the previous hash that it says, and the hash of its own hashed part."""
     if not line.endswith(b"\n"):
         raise _DamagedLine("torn_line", _TORN)
     cut = line.rfind(_CRC_KEY)
@@ -150,14 +235,7 @@ def _check_line(line: bytes, seq: int, head: bytes) -> bytes:
     end = _HASHED_END_RE.search(hashed, max(0, len(hashed) - _HASHED_END_BYTES))
     if end is None:
         raise _DamagedLine("not_a_packet", "the chain's keys are not in their places")
-    found = int(end[1])
-    if found != seq:
-        raise _DamagedLine("missing_seq" if found > seq else "duplicate_seq", f"`ops.seq` must be {seq}, was {found}")
-    if end[2] != head:
-        raise _DamagedLine(
-            "broken_chain", f"`ops.prev_sha256` must be {head.decode()[:16]}…, was {end[2].decode()[:16]}…"
-        )
-    return sha256(hashed).hexdigest().encode()
+    return int(end[1]), end[2].decode(), sha256(hashed).hexdigest()
 
 
 def _is_latency(tail: re.Match[bytes]) -> bool:

@@ -7,19 +7,29 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, get_args
 
+import msgspec
+
 from ami_engine.clock import Clock
 from ami_engine.errors import ChainBroken, ConfigError, TraceError
-from ami_engine.security.jsonl import AppendFile
-from ami_engine.trace.line_codec import TRACE_FILE_NAME, LineEncoder
-from ami_engine.trace.reader import verify
+from ami_engine.trace.frame_codec import FrameEncoder
+from ami_engine.trace.line_codec import LineEncoder
+from ami_engine.trace.reader import last_packet, verify_files
+from ami_engine.trace.trace_files import TraceFormat, TraceStore
+from ami_engine.trace.write_queue import QueuePolicy, WriteQueue
 from ami_engine.units import NS_PER_S
+from decision_schema.packet_v2 import PacketV2, to_plain
 
 __all__ = ["FlushPolicy", "TraceLogger"]
 
 FlushPolicy = Literal["none", "interval", "every"]
 
-# Lines that wait in memory under the policy "none"; what a crash can lose.
-_MAX_PENDING_BYTES = 1 << 18
+# Packets that wait in memory under the policy "none"; what a crash can lose. More than fits the processor's second
+# cache costs twice as much to write.
+_MAX_BLOCK_BYTES = 1 << 17
+_ENCODERS: dict[str, type[LineEncoder] | type[FrameEncoder]] = {"jsonl": LineEncoder, "binary": FrameEncoder}
+
+_copy_packet = msgspec.msgpack.Encoder(enc_hook=to_plain).encode
+_read_copy = msgspec.msgpack.Decoder().decode
 
 
 class TraceLogger:
@@ -35,7 +45,7 @@ class TraceLogger:
     output_dir : str or Path
         Folder of all runs.
     flush : {"none", "interval", "every"}
-        "none": lines are written when 256 KiB have collected, and at the end. "interval": after `flush_packets`
+        "none": packets are written when 128 KiB have collected, and at the end. "interval": also after `flush_packets`
         packets, or `flush_ns` of `clock` when it is given. "every": each packet is written and synced to disk. Closing
         syncs.
     flush_packets : int
@@ -49,18 +59,34 @@ class TraceLogger:
     resume : bool
         Continue an existing trace after checking all of it. A last line that a crash tore is cut off; see `cut_bytes`.
     overwrite : bool
-        Replace an existing trace.
+        Replace an existing trace, of either form.
+    format : {"jsonl", "binary"}
+        One JSON object a line, or the compact form in ``traces.bin``. Both hold the same packets; `trace.convert` turns
+        the second into the first.
+    max_bytes : int
+        Size at which the next file is begun (``traces.1.jsonl``, ``traces.2.jsonl`` …), >= 0; 0 for one file. The chain
+        goes on from file to file.
+    max_files : int
+        How many files are kept, >= 0; the oldest are removed. 0 for all. Needs `max_bytes`.
+    queue : {"block", "drop", "stop"} or None
+        None: `log_packet` writes by itself, and waits for a slow disk. Else a thread writes, and says what becomes of a
+        packet when `queue_packets` are not yet written: "block" waits and counts the time, "drop" leaves it out before
+        it is chained and says so in the next packet's ``ops.dropped``, "stop" raises.
+    queue_packets : int
+        Packets that may wait for the thread, >= 1.
 
     Attributes
     ----------
     path : Path
-        The file.
+        The file, or the first of them.
     packets : int
         Packets in the trace, those before `resume` included; the next one's ``ops.seq``.
     chain_head : str
         SHA-256 of the last packet's hashed part, hex; 64 zeros before the first.
     cut_bytes : int
-        Length of the torn line that `resume` cut off, bytes.
+        Length of the torn end that `resume` cut off, bytes.
+    dropped, queued_max, blocked_ns : int
+        Packets that "drop" left out; most packets that ever waited; time that "block" waited, ns.
 
     Raises
     ------
@@ -75,6 +101,7 @@ class TraceLogger:
     Examples
     --------
     >>> from tempfile import TemporaryDirectory
+    >>> from ami_engine.trace import verify
     >>> from decision_schema.packet_v2 import PacketV2
     >>> packet = PacketV2("run_123", 0, {"mid": 0.5}, {}, {"action": "HOLD"}, {"action": "HOLD"}, 0.1)
     >>> with TemporaryDirectory() as folder:
@@ -97,20 +124,40 @@ class TraceLogger:
         run_dir: str | Path | None = None,
         resume: bool = False,
         overwrite: bool = False,
+        format: TraceFormat = "jsonl",
+        max_bytes: int = 0,
+        max_files: int = 0,
+        queue: QueuePolicy | None = None,
+        queue_packets: int = 8192,
     ) -> None:
         _check(run_id, flush, flush_packets, flush_ns, has_run_dir=run_dir is not None, both=resume and overwrite)
+        _check_store(format, max_bytes, max_files, queue, queue_packets)
         self.run_id = run_id
-        self.path = Path(run_dir if run_dir is not None else Path(output_dir) / run_id) / TRACE_FILE_NAME
-        self.cut_bytes = 0
+        self.cut_bytes = self.dropped = self.queued_max = 0
         self._flush_policy = flush
         self._flush_packets = flush_packets if flush == "interval" else 0
         self._flush_ns = flush_ns
         self._now_ns = clock.now_ns if clock is not None and flush == "interval" else None
-        self._next_flush_ns = 0
-        self._next_flush_seq = 0
-        self._file = self._open("append" if resume else "overwrite" if overwrite else "new")
-        self._encoder = self._resume() if resume else LineEncoder()
+        self._next_flush_ns = self._next_flush_seq = 0
+        folder = Path(run_dir if run_dir is not None else Path(output_dir) / run_id)
+        self._steps_before = 0
+        self._encoder: LineEncoder | FrameEncoder = _ENCODERS[format]()
+        self._store = _open(folder, format, "append" if resume else "overwrite" if overwrite else "new",
+                            max_bytes, max_files)  # fmt: skip
+        self.path = self._store.path
+        if resume:
+            self._resume(format)
+        if isinstance(self._encoder, FrameEncoder):
+            self._store.preamble = self._encoder.layouts
         self._encode = self._encoder.encode
+        # Packets that are chained and not yet handed on, and the number of the first of them.
+        self._block = bytearray()
+        self._handed_seq = self._encoder.seq
+        self._queue_policy = queue
+        self._queue_packets = queue_packets
+        self._undeclared = 0
+        self._last_dropped: bytes | None = None
+        self._queue = WriteQueue(self._store) if queue is not None else None
         self._plan_flush()
 
     def log_packet(self, packet: Any, latency_ns: Mapping[str, int] | None = None) -> None:
@@ -119,33 +166,55 @@ class TraceLogger:
         `packet` is a `PacketV2` or anything with its attributes; dicts and structs inside it are taken as they are and
         never changed.
         """
-        file = self._file
-        if file.refusal:
-            raise TraceError(f"{self.path}: {file.refusal}")
-        line = self._encode(packet, latency_ns)
-        file.pending += line
+        if self._store.file.refusal:
+            raise TraceError(f"{self.path}: {self._store.file.refusal}")
+        if self._queue is not None:
+            packet = self._admit(packet, self._queue)
+            if packet is None:
+                return
+        block = self._block
+        block += self._encode(packet, latency_ns)
         if self._flush_policy == "every":
-            file.sync()
+            self._hand_on(sync=True)
         elif (
             self._encoder.seq == self._next_flush_seq
-            or len(file.pending) > _MAX_PENDING_BYTES
+            or len(block) > _MAX_BLOCK_BYTES
             or (self._now_ns is not None and self._now_ns() >= self._next_flush_ns)
         ):
-            self.flush()
+            self._hand_on()
 
     def flush(self) -> None:
-        """Hand every packet to the operating system."""
-        self._file.flush()
-        self._plan_flush()
+        """Hand every packet to the operating system, and wait for that when a thread does it."""
+        self._hand_on()
+        if self._queue is not None:
+            self._queue.wait(1)
 
     def close(self) -> None:
         """Write what is pending, sync to disk and close. Closing again does nothing."""
-        self._file.close()
+        try:
+            if not self._store.file.refusal:
+                if self._undeclared:
+                    self._log_last_dropped()
+                self._hand_on()
+                if self._queue is not None:
+                    self._queue.close()
+        finally:
+            self._store.close()
 
     @property
     def packets(self) -> int:
         """Packets in the trace; the next one's ``ops.seq``."""
         return self._encoder.seq
+
+    @property
+    def next_step(self) -> int:
+        """Number that a run which goes on counting gives its next step: dropped packets are counted too."""
+        return self._steps_before + self._encoder.seq + self.dropped
+
+    @property
+    def blocked_ns(self) -> int:
+        """Time that the policy "block" waited for the disk, ns."""
+        return self._queue.blocked_ns if self._queue is not None else 0
 
     @property
     def chain_head(self) -> str:
@@ -160,32 +229,91 @@ class TraceLogger:
     ) -> None:
         self.close()
 
-    def _open(self, mode: str) -> AppendFile:
+    def _resume(self, format: str) -> None:
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            return AppendFile(self.path, mode)
-        except FileExistsError:
-            raise TraceError(f"{self.path}: exists already: resume it, overwrite it, or choose another run") from None
+            self.cut_bytes = self._store.cut_torn_end()
+            # Where old files are removed, the chain is known from the oldest that is left.
+            report = verify_files(self._store.files(), tail=self._store.removes_files)
         except OSError as error:
-            raise TraceError(f"{self.path}: cannot be opened: {error.strerror}") from error
-
-    def _resume(self) -> LineEncoder:
-        try:
-            self.cut_bytes = self._file.cut_torn_line()
-            report = verify(self.path)
-        except OSError as error:
-            self.close()
+            self._store.close()
             raise TraceError(f"{self.path}: cannot be resumed: {error.strerror}") from error
         if report.first_damage is not None:
-            self.close()
+            self._store.close()
             damage = report.first_damage
-            raise ChainBroken(f"{self.path}:{damage.line}: cannot be resumed: {damage.reason}: {damage.detail}")
-        return LineEncoder(report.packets, report.chain_head)
+            place = f"{self.path.parent / damage.file}:{damage.line}"
+            raise ChainBroken(f"{place}: cannot be resumed: {damage.reason}: {damage.detail}")
+        seq = report.first_seq + report.packets
+        self._encoder = _ENCODERS[format](seq, report.chain_head)
+        last = last_packet(self._store.files())
+        if last is not None and isinstance(last.step, int):
+            self._steps_before = last.step + 1 - seq
+
+    def _admit(self, packet: Any, queue: WriteQueue) -> Any:
+        """Return the packet to write, None when it is to be dropped; wait or raise when the policy says so."""
+        waiting = self._encoder.seq - self._handed_seq + queue.waiting
+        if waiting >= self._queue_packets:
+            self._hand_on()
+            if self._queue_policy == "block":
+                queue.wait(self._queue_packets)
+            elif queue.waiting >= self._queue_packets:
+                if self._queue_policy == "stop":
+                    raise TraceError(f"{self.path}: the disk is too slow: {queue.waiting} packets wait to be written")
+                self.dropped += 1
+                self._undeclared += 1
+                # The last one is written after all, when no other follows: it says how many are missing.
+                self._last_dropped = _copy_packet({name: getattr(packet, name) for name in _PACKET_FIELDS})
+                return None
+            waiting = queue.waiting
+        self.queued_max = max(self.queued_max, waiting + 1)
+        if not self._undeclared:
+            return packet
+        return self._declare(packet, self._undeclared)
+
+    def _declare(self, packet: Any, missing: int) -> PacketV2:
+        self._undeclared, self._last_dropped = 0, None
+        fields = {name: getattr(packet, name) for name in _PACKET_FIELDS}
+        if missing:
+            fields["external"] = {**(packet.external or {}), "ops.dropped": missing}
+        return PacketV2(**fields)
+
+    def _log_last_dropped(self) -> None:
+        assert self._last_dropped is not None
+        packet = PacketV2(**_read_copy(self._last_dropped))
+        self.dropped -= 1
+        self._block += self._encode(self._declare(packet, self._undeclared - 1), None)
+
+    def _hand_on(self, *, sync: bool = False) -> None:
+        """Pass the packets that have collected to the disk or to the thread."""
+        packets = self._encoder.seq - self._handed_seq
+        block = self._block
+        if self._queue is None:
+            self._store.append(block)
+            block.clear()
+            if sync:
+                self._store.sync()
+        elif packets:
+            self._block = bytearray()
+            self._queue.put(block, packets, sync=sync)
+        self._handed_seq = self._encoder.seq
+        self._plan_flush()
 
     def _plan_flush(self) -> None:
         self._next_flush_seq = self._encoder.seq + self._flush_packets if self._flush_packets else -1
         if self._now_ns is not None:
             self._next_flush_ns = self._now_ns() + self._flush_ns
+
+
+_PACKET_FIELDS = PacketV2.__struct_fields__
+
+
+def _open(folder: Path, format: TraceFormat, mode: str, max_bytes: int, max_files: int) -> TraceStore:
+    try:
+        return TraceStore(folder, format, mode, max_bytes=max_bytes, max_files=max_files)
+    except FileExistsError as error:
+        taken = error.args[0] if isinstance(error.args[0], Path) else folder
+        raise TraceError(f"{taken}: exists already: resume it, overwrite it, or choose another run") from None
+    except OSError as error:
+        raise TraceError(f"{folder}: cannot be opened: {error.strerror}") from error
 
 
 def _check(run_id: str, flush: str, flush_packets: int, flush_ns: int, *, has_run_dir: bool, both: bool) -> None:
@@ -199,3 +327,16 @@ def _check(run_id: str, flush: str, flush_packets: int, flush_ns: int, *, has_ru
         raise ConfigError(f"`flush_ns` must be > 0, was {flush_ns!r}")
     if both:
         raise ConfigError("`resume` and `overwrite` exclude each other, both were True")
+
+
+def _check_store(format: str, max_bytes: int, max_files: int, queue: str | None, queue_packets: int) -> None:
+    if format not in get_args(TraceFormat):
+        raise ConfigError(f"`format` must be 'jsonl' or 'binary', was {format!r}")
+    if max_bytes < 0:
+        raise ConfigError(f"`max_bytes` must be at least 0, was {max_bytes!r}")
+    if max_files < 0 or (max_files and not max_bytes):
+        raise ConfigError(f"`max_files` must be at least 0, and needs `max_bytes`, was {max_files!r}")
+    if queue is not None and queue not in get_args(QueuePolicy):
+        raise ConfigError(f"`queue` must be 'block', 'drop', 'stop' or None, was {queue!r}")
+    if queue_packets < 1:
+        raise ConfigError(f"`queue_packets` must be at least 1, was {queue_packets!r}")

@@ -1,0 +1,67 @@
+"""The compiled core's packet writer, and what it is told of packets before it may write them."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import msgspec
+
+from ami_engine.trace.clean_check import CleanCheck
+from decision_schema.packet_v2 import PacketV2
+from decision_schema.types import Action
+
+__all__ = ["PacketWriter"]
+
+try:
+    _core: Any = import_module("ami_engine._core")
+except ImportError:
+    # Without the compiled core every packet is encoded in Python.
+    _core = None
+
+# The parts of a packet that are hashed, in the order of a line; the chain's own keys follow in `external`.
+_HASHED = ("schema_version", "run_id", "step", "input", "mdm", "final_action", "mismatch", "external")
+
+_encode = msgspec.json.Encoder().encode
+
+
+class PacketWriter:
+    """A compiled writer that shares what a `CleanCheck` knows of texts and keys; `core` is None where there is none.
+
+    It takes a `PacketV2` only when every text and key in it is known to be clean, every number finite, and every struct
+    of a type that was announced.
+    """
+
+    __slots__ = ("_announced", "_is_clean", "core")
+
+    def __init__(self, is_clean: CleanCheck) -> None:
+        self._is_clean = is_clean
+        self._announced = 0
+        self.core: Any = None
+        if _core is not None and _core.HAS_PACKET_WRITER:
+            self.core = _core.PacketWriter(is_clean.texts, is_clean.keys)
+            self.core.add_struct(PacketV2, _HASHED, [f'"{name}":' for name in _HASHED], {})
+            for action in Action:
+                self.core.add_constant(action, _encode(action).decode())
+
+    def announce(self) -> None:
+        """Tell the core of the struct types that were found to have no secret field since the last time."""
+        structs = self._is_clean.structs
+        if self.core is not None and self._announced < len(structs):
+            for kind in structs[self._announced :]:
+                _announce(self.core, kind)
+            self._announced = len(structs)
+
+
+def _announce(core: Any, kind: type[msgspec.Struct]) -> None:
+    """Tell the core of a struct type, unless its JSON is more than its fields one after the other."""
+    config, fields = kind.__struct_config__, msgspec.structs.fields(kind)
+    if config.tag is not None or config.array_like or kind is PacketV2:
+        return
+    omitted: dict[str, Any] = {}
+    if config.omit_defaults:
+        if any(field.default_factory is not msgspec.NODEFAULT for field in fields):
+            return
+        omitted = {field.name: field.default for field in fields if field.default is not msgspec.NODEFAULT}
+    keys = [_encode(field.encode_name).decode() + ":" for field in fields]
+    core.add_struct(kind, [field.name for field in fields], keys, omitted)
