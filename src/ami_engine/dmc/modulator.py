@@ -96,7 +96,7 @@ def modulate(
     (500.0, 'pull')
     """
     try:
-        if type(context) is GuardContext and type(proposal) is Proposal:
+        if isinstance(context, GuardContext) and type(proposal) is Proposal:
             action, params = proposal.action, proposal.params
             size = params.get("size_usd") if params else None
             if (
