@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, cast
 
 from ami_engine.dmc.context import GuardContext
 from ami_engine.dmc.modulator import modulate, modulate_in_full
 from ami_engine.dmc.risk_policy import RiskPolicy
+from ami_engine.private_hook import load_hook
 from decision_schema.types import FinalDecision, MismatchInfo, Proposal
 
 __all__ = ["Audit", "OverridingModulator", "PolicyOverride", "assemble_modulator", "load_policy_override"]
@@ -34,14 +34,7 @@ def load_policy_override() -> PolicyOverride | None:
 
     A hook file that exists and cannot be imported raises whatever it raises: that is not absence.
     """
-    try:
-        module = importlib.import_module(HOOK_MODULE)
-    except ModuleNotFoundError as error:
-        # Absent only when the hook's own module, or a package on the way to it, is what was not found.
-        if error.name is not None and (HOOK_MODULE + ".").startswith(error.name + "."):
-            return None
-        raise
-    override: PolicyOverride = getattr(module, HOOK_NAME)
+    override: PolicyOverride | None = load_hook(HOOK_MODULE, HOOK_NAME)
     return override
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
 from numbers import Real
 from typing import Any, Protocol
 
 from ami_engine.errors import ConfigError
 from ami_engine.mdm.reference_model import compute_proposal_reference
+from ami_engine.private_hook import load_hook
 from decision_schema.types import Action, Proposal
 
 __all__ = ["Audit", "DecisionEngine", "Model", "load_private_model"]
@@ -36,14 +36,7 @@ def load_private_model() -> Model | None:
 
     A hook file that exists and cannot be imported raises whatever it raises: that is not absence.
     """
-    try:
-        module = importlib.import_module(HOOK_MODULE)
-    except ModuleNotFoundError as error:
-        # Absent only when the hook's own module, or a package on the way to it, is what was not found.
-        if error.name is not None and (HOOK_MODULE + ".").startswith(error.name + "."):
-            return None
-        raise
-    model: Model = getattr(module, HOOK_NAME)
+    model: Model | None = load_hook(HOOK_MODULE, HOOK_NAME)
     return model
 
 
