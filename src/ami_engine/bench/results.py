@@ -15,6 +15,7 @@ import numpy as np
 
 from ami_engine.bench.case import Group, Ratio
 from ami_engine.bench.worker import CaseReport
+from ami_engine.ops.machine import processor
 
 __all__ = ["CaseResult", "RatioResult", "Results", "add_group", "machine_facts", "read_results", "write_results"]
 
@@ -87,7 +88,7 @@ def machine_facts(cpu: int = -1) -> dict[str, str]:
     True
     """
     facts = {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": str(os.cpu_count()),
         "pinned to": f"core {cpu}" if cpu >= 0 else "no core",
         "system": f"{platform.system()} {platform.release()}",
@@ -101,16 +102,6 @@ def machine_facts(cpu: int = -1) -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             facts[name] = "absent"
     return facts
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith(("model name", "Processor")):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 def _compiler() -> str:

@@ -19,6 +19,7 @@ from ami_engine.cli.output import print_json, print_rows
 from ami_engine.clock import WallClock, perf_ns
 from ami_engine.features import available_backends
 from ami_engine.features.schema import SCHEMA_HASH
+from ami_engine.ops.machine import processor
 
 __all__ = ["diagnose", "doctor"]
 
@@ -58,7 +59,7 @@ def diagnose() -> dict[str, Any]:
             "distributions": owners,
         },
         "python": {"version": platform.python_version(), "implementation": platform.python_implementation()},
-        "machine": {"system": platform.platform(), "cpu": _cpu(), "cores": os.cpu_count()},
+        "machine": {"system": platform.platform(), "cpu": processor(), "cores": os.cpu_count()},
         "packages": {name: _version(name) for name in _PACKAGES},
         "backends": {name: reason or "available" for name, reason in backends.items()},
         "backend_forced_by_AMI_BACKEND": os.environ.get("AMI_BACKEND", ""),
@@ -75,16 +76,6 @@ def _version(name: str) -> str:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return "absent"
-
-
-def _cpu() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith(("model name", "Processor")):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 def _build() -> dict[str, str]:

@@ -16,8 +16,6 @@ from ami_engine.loop.shutdown import StopSignal
 
 __all__ = ["run_loop"]
 
-_PROGRESS_EVERY = 1_000
-
 
 def run_loop(*, source: DataSource, broker: Broker, steps: int | None = None, **options: Any) -> dict[str, Any]:
     """Run the engine over a source until it ends, and return the summary.
