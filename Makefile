@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml CMakeLists.txt $(shell find src cpp -type f -not -name '*.so' -not -path '*/__pycache__/*')
 
-.PHONY: demo test lint bench wheel core clean
+.PHONY: demo test lint bench wheel core release clean
 
 demo: $(VENV)/.installed
 	$(BIN)/ami run --source synthetic --steps 5000 --seed 42
@@ -29,6 +29,10 @@ core:
 	cmake --build build/dev -j2
 	@# A running process has the old file mapped: it is replaced, never overwritten.
 	cp build/dev/_core*.so build/dev/.replace && mv build/dev/.replace src/ami_engine/$$(basename build/dev/_core*.so)
+
+# Everything that a release has to show on this machine; see docs/PUBLIC_RELEASE_GUIDE.md.
+release:
+	bash .ci/release dist/release
 
 clean:
 	rm -rf build dist $(VENV)
