@@ -1,11 +1,15 @@
-"""Finds a user's private hook, and tells a hook that is absent from one that is broken."""
+"""Finds a user's own code: a private hook, told absent from broken, and what an option names."""
 
 from __future__ import annotations
 
 import importlib
+import sys
+from pathlib import Path
 from typing import Any
 
-__all__ = ["load_hook"]
+from ami_engine.errors import ConfigError
+
+__all__ = ["load_hook", "load_object"]
 
 
 def load_hook(module_name: str, attribute: str) -> Any:
@@ -34,3 +38,34 @@ def load_hook(module_name: str, attribute: str) -> Any:
             return None
         raise
     return getattr(module, attribute)
+
+
+def load_object(place: str, option: str) -> Any:
+    """Return what an option names as ``module:attribute``.
+
+    Parameters
+    ----------
+    place : str
+        Dotted module, a colon, the attribute's name. The working folder is searched as well, as `python -m` does.
+    option : str
+        The option that named it, for the message.
+
+    Raises
+    ------
+    ConfigError
+        When it is not of that form, or cannot be imported.
+
+    Examples
+    --------
+    >>> load_object("math:sqrt", "--model")(4.0)
+    2.0
+    """
+    module_name, colon, attribute = place.partition(":")
+    if not colon or not module_name or not attribute:
+        raise ConfigError(f"`{option}` must be `module:attribute`, was {place!r}")
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        return getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"`{option}` {place!r} cannot be loaded: {error}") from error

@@ -62,3 +62,9 @@ def test_every_shipped_settings_file_loads(path: Path) -> None:
         assert RiskPolicy.from_toml(path) != RiskPolicy()
     else:
         assert instrument_from_toml(path)
+
+
+def test_the_broker_to_test_breaks_no_clause(tmp_path: Path) -> None:
+    lines = run("broker_to_test.py", tmp_path).splitlines()
+    assert len([line for line in lines if line.startswith("kept")]) >= 35
+    assert not [line for line in lines if line.startswith("broken")]

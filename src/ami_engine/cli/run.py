@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import sys
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -31,6 +29,7 @@ from ami_engine.features.feature_config import FeatureConfig
 from ami_engine.loop.latches import Release
 from ami_engine.loop.run_loop import run_loop
 from ami_engine.mdm.decision_engine import DecisionEngine
+from ami_engine.private_hook import load_object
 from ami_engine.sim.paper_broker import PaperBroker
 
 __all__ = ["run"]
@@ -154,7 +153,9 @@ def load_model(name: str, arguments: list[str]) -> Callable[..., Any] | None:
             return None
         from ami_engine.mdm.reference_model import compute_proposal_reference as function
     else:
-        function = _import_attribute(name)
+        if ":" not in name:
+            raise ConfigError(f"`--model` must be `reference` or `module:attribute`, was {name!r}")
+        function = load_object(name, "--model")
     _check_keywords(name, function, keywords)
     return (lambda features, **extra: function(features, **{**keywords, **extra})) if keywords else function
 
@@ -171,19 +172,6 @@ def _check_keywords(name: str, function: Any, keywords: Mapping[str, Any]) -> No
     for key in keywords:
         if key not in known:
             raise ConfigError(f"`--model-arg` {key!r} is no argument of {name}; known: {', '.join(known) or 'none'}")
-
-
-def _import_attribute(name: str) -> Any:
-    module_name, colon, attribute = name.partition(":")
-    if not colon or not module_name or not attribute:
-        raise ConfigError(f"`--model` must be `reference` or `module:attribute`, was {name!r}")
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        # A model lies where it is run from, as it does for `python -m`.
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        return getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"`--model` {name!r} cannot be loaded: {error}") from error
 
 
 def _parse_argument(argument: str) -> tuple[str, Any]:

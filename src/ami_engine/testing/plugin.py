@@ -1,0 +1,49 @@
+"""The kit's options for pytest, and its report. Loaded by every pytest run where the package is installed: it is light.
+
+pytest finds it through the package's ``pytest11`` entry point, so that the options exist before the tests are found.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+__all__: list[str] = []
+
+_KEY = pytest.StashKey[list[tuple[str, Any]]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("ami", "MDM Engine conformance kit (pytest --pyargs ami_engine.testing)")
+    group.addoption(
+        "--ami-broker",
+        metavar="MODULE:FACTORY",
+        help="broker to test: called as FACTORY(clock=…, instrument=…, seed=…), each with a default",
+    )
+    group.addoption("--ami-source", metavar="MODULE:FACTORY", help="source to test: a function that makes it")
+    group.addoption("--ami-seed", type=int, default=0, metavar="N", help="seed handed to the factory (0)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_KEY] = []
+
+
+def report_outcome(config: pytest.Config, contract: str, outcome: Any) -> None:
+    """Keep an outcome for the report at the end."""
+    config.stash[_KEY].append((contract, outcome))
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Print which clauses are kept, and what to do about the others."""
+    outcomes = config.stash.get(_KEY, [])
+    for contract in dict.fromkeys(contract for contract, _ in outcomes):
+        mine = [outcome for of, outcome in outcomes if of == contract]
+        count = {result: sum(o.result == result for o in mine) for result in ("kept", "broken", "not tried")}
+        terminalreporter.section(f"{contract} contract")
+        terminalreporter.line(f"{count['kept']} kept, {count['broken']} broken, {count['not tried']} not tried")
+        for result, colour in (("broken", {"red": True}), ("not tried", {"yellow": True})):
+            for outcome in mine:
+                if outcome.result == result:
+                    terminalreporter.line(f"{result.upper()}  {outcome.name}: {outcome.text}", **colour)
+                    terminalreporter.line(f"    {outcome.why}")
