@@ -253,7 +253,7 @@ void bind_features(nb::module_& m) {
              "Take a book event with levels, best first: pairs or (n, 2) arrays.")
         .def("push_trade", &FeatureEngine::push_trade, nb::arg("ts_ns"), nb::arg("price"), nb::arg("size"),
              nb::arg("aggressor"), now, "Take a trade.")
-        .def("push_from_book", &FeatureEngine::push_from_book, nb::arg("book"), nb::arg("ts_ns"), now)
+        .def("push_from_book", &FeatureEngine::push_from_book, nb::arg("book").lock(), nb::arg("ts_ns"), now)
         .def("push_from_book", &FeatureEngine::push_from_any_book, nb::arg("book"), nb::arg("ts_ns"), now,
              "Take the best levels of an order book as a book event.")
         .def("push", &FeatureEngine::push_quote, nb::arg("ts_ns"), nb::arg("bid"), nb::arg("ask"), nb::arg("bid_depth"),

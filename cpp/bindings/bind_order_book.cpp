@@ -10,6 +10,7 @@
 #include <ami/order_book.hpp>
 
 #include <algorithm>
+#include <atomic>
 #include <memory>
 #include <optional>
 #include <string>
@@ -123,15 +124,17 @@ private:
     throw nb::python_error();
 }
 
-// The one BookApply is Python's; its members are looked up once and never freed.
+// The one BookApply is Python's; its members are looked up once and never freed. Two threads may look at the same time.
 nb::object to_python(ami::BookApply result) {
-    static PyObject* members[2] = {nullptr, nullptr};
-    PyObject*& member = members[static_cast<std::size_t>(result)];
-    if (member == nullptr) {
+    static std::atomic<PyObject*> members[2] = {nullptr, nullptr};
+    std::atomic<PyObject*>& member = members[static_cast<std::size_t>(result)];
+    PyObject* found = member.load(std::memory_order_acquire);
+    if (found == nullptr) {
         const nb::object type = nb::module_::import_("ami_engine.book").attr("BookApply");
-        member = type(static_cast<int>(result)).release().ptr();
+        found = type(static_cast<int>(result)).release().ptr();
+        member.store(found, std::memory_order_release);
     }
-    return nb::borrow(member);
+    return nb::borrow(found);
 }
 
 void apply_snapshot(OrderBook& book, nb::handle bids, nb::handle asks, std::int64_t seq) {

@@ -517,6 +517,7 @@ def test_auto_warns_once_when_only_the_reference_is_left(monkeypatch: pytest.Mon
 
     monkeypatch.delenv("AMI_BACKEND", raising=False)
     monkeypatch.setattr(feature_builder, "_warned", set())
+    monkeypatch.setattr(feature_builder, "_why_not_native", lambda: "not built")
     monkeypatch.setattr(
         feature_builder, "available_backends", lambda: {"native": "not built", "numba": "not there", "reference": ""}
     )

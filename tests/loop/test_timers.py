@@ -66,4 +66,4 @@ def test_the_queue_holds_one_entry_a_symbol_however_often_it_speaks() -> None:
     for ts in range(5_000):
         timers.arm(states[ts % 10], ts * MS)
         timers.next_due(ts * MS)
-    assert len(timers._queue) == 10
+    assert len(timers._heap) == 10

@@ -7,7 +7,18 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from importlib.util import find_spec
 
-from ami_engine.bench import batch, compiled, deciding, footprint, ingest, instructions, kernels, start_up, updates
+from ami_engine.bench import (
+    batch,
+    compiled,
+    deciding,
+    footprint,
+    ingest,
+    instructions,
+    kernels,
+    start_up,
+    symbols,
+    updates,
+)
 from ami_engine.bench.case import Case, Group
 from ami_engine.errors import ConfigError
 
@@ -24,6 +35,8 @@ GROUPS: tuple[Group, ...] = (
     deciding.LOOP_GROUP,
     deciding.TRACE_GROUP,
     compiled.GROUP,
+    symbols.GROUP,
+    symbols.MEMORY_GROUP,
     start_up.GROUP,
     footprint.MEMORY_GROUP,
     footprint.GROWTH_GROUP,

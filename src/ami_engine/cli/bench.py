@@ -30,7 +30,10 @@ _PAGE = Path("docs", "PERFORMANCE.md")
 def bench(
     peers: Annotated[
         bool,
-        typer.Option("--peers", help="Add bottleneck, polars, pandas, river and screamer, where they are installed."),
+        typer.Option(
+            "--peers",
+            help="Add bottleneck, polars, pandas, river and screamer, where they are installed (the extra `peers`).",
+        ),
     ] = False,
     quick: Annotated[bool, typer.Option("--quick", help="Less input and fewer rounds: about a minute.")] = False,
     long: Annotated[bool, typer.Option("--long", help="Ten million events in the memory run.")] = False,

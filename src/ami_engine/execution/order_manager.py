@@ -163,6 +163,15 @@ class OrderManager:
         """Number of orders that may be live, over all markets."""
         return len(self._table.live)
 
+    def markets_touched(self) -> set[str]:
+        """Return the markets whose number of live orders changed since the last call."""
+        touched, self._table.touched = self._table.touched, set()
+        return touched
+
+    def has_open(self, market_id: str) -> bool:
+        """Return True when the market has an order that may be live."""
+        return market_id in self._table.live_in
+
     def open_orders(self, market_id: str | None = None) -> list[Order]:
         """Return the orders that may be live, oldest first; those of one market when it is named."""
         live = self._table.live.values()

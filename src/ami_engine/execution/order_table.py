@@ -93,6 +93,8 @@ class OrderTable:
         self.broker = broker
         self.now_ms = 0
         self.live: dict[str, Working] = {}
+        self.live_in: dict[str, int] = {}  # how many of them in each market that has any
+        self.touched: set[str] = set()  # markets where that changed since somebody last looked
         self.fills: list[Fill] = []  # new ones that nobody took yet
         self.news: Tally | None = None  # what happened while nobody counted
         self.halt_reason = ""
@@ -104,6 +106,7 @@ class OrderTable:
         self._on_change = on_change
         self._closed: OrderedDict[str, Working] = OrderedDict()
         self._unsettled: dict[str, Working] = {}
+        self._next_lookup_ms = inf  # no unsettled order is looked up before
         self._unknown_trades: OrderedDict[tuple[str, str], None] = OrderedDict()
 
     # Requests. ----------------------------------------------------------------------------------------------------
@@ -127,6 +130,7 @@ class OrderTable:
             raise InvalidTransition(f"{place.side.value} of {place.market_id!r} is taken by {place.working.order}")
         order = Order.from_submit(request).after(Trigger.SUBMIT_SENT)
         working = place.working = self.live[order_id] = Working(order, place, ticks, self.now_ms)
+        self._count_live(place.market_id, 1)
         tally.submitted += 1
         self.record("order_submitted", order=request)
         reply = broker_edge.submit(self.broker, request)
@@ -194,11 +198,20 @@ class OrderTable:
         order_id = order.client_order_id
         if not order.is_open and self.live.pop(order_id, None) is not None:
             working.place.working = None
+            self._count_live(working.place.market_id, -1)
             self._unsettled.pop(order_id, None)
             self._closed[order_id] = working
             if len(self._closed) > _CLOSED_KEPT:
                 self._closed.popitem(last=False)
         self._on_change(working, is_fill)
+
+    def _count_live(self, market_id: str, change: int) -> None:
+        count = self.live_in.get(market_id, 0) + change
+        if count:
+            self.live_in[market_id] = count
+        else:
+            del self.live_in[market_id]
+        self.touched.add(market_id)
 
     # Fills. -------------------------------------------------------------------------------------------------------
 
@@ -264,11 +277,14 @@ class OrderTable:
 
     def settle(self) -> None:
         """Ask the venue about the orders whose state is not sure, each now and then."""
-        due = [w for w in self._unsettled.values() if self.now_ms >= w.lookup_ms]
-        if not due:
+        if self.now_ms < self._next_lookup_ms:
             return
+        due = [w for w in self._unsettled.values() if self.now_ms >= w.lookup_ms]
         for working in due:
             working.lookup_ms = self.now_ms + self._lookup_every_ms
+        self._next_lookup_ms = min((w.lookup_ms for w in self._unsettled.values()), default=inf)
+        if not due:
+            return
         if broker_edge.supports(self.broker, "fetch_order"):
             for working in due:
                 report, error = broker_edge.fetch_report(self.broker, working.order.client_order_id)
@@ -284,6 +300,7 @@ class OrderTable:
 
     def _watch(self, working: Working) -> None:
         working.lookup_ms = self.now_ms + self._lookup_every_ms
+        self._next_lookup_ms = min(self._next_lookup_ms, working.lookup_ms)
         self._unsettled[working.order.client_order_id] = working
 
     def _listed_orders(self) -> dict[str, OrderReport] | None:

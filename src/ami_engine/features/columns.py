@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ami_engine.errors import EventError
 
-__all__ = ["EventColumns", "RunReport", "read_table"]
+__all__ = ["EventColumns", "RunReport", "read_keys", "read_table"]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -64,7 +64,7 @@ def read_table(table: Any) -> EventColumns:
     Parameters
     ----------
     table : structured array, Arrow table, polars or pandas frame, or mapping of arrays
-        Columns named like the fields of the events; others are ignored.
+        Columns named like the fields of the events; others are ignored. `EventColumns` are returned as they are.
 
     Raises
     ------
@@ -77,6 +77,8 @@ def read_table(table: Any) -> EventColumns:
     >>> columns.rows, columns.ts
     (2, array([1, 2]))
     """
+    if isinstance(table, EventColumns):
+        return table
     names, get = _accessor(table)
     # Read once each: making an array of a frame's column is the costly part.
     floats: dict[str, Any] = {
@@ -104,6 +106,46 @@ def read_table(table: Any) -> EventColumns:
     if not has_book and "kind" not in ints:
         ints["kind"] = np.ones(rows, np.int64)
     return EventColumns(rows, **{**arrays, **ints, **times})
+
+
+def read_keys(table: Any, name: str) -> tuple[IntArray, list[Any]]:
+    """Return the column `name` as numbers from 0 on, and the values they stand for, in the order of their appearance.
+
+    Raises
+    ------
+    EventError
+        `bad_columns`: the column is missing, is neither text nor whole numbers, or has a row without a value.
+
+    Examples
+    --------
+    >>> codes, keys = read_keys({"symbol": np.array(["B", "A", "B"])}, "symbol")
+    >>> codes.tolist(), keys
+    ([0, 1, 0], ['B', 'A'])
+    """
+    names, get = _accessor(table)
+    if name not in names:
+        raise _bad(f"the table has no column `{name}`, which is to name the symbol of each row", name)
+    column = get(name)
+    array = _array(column)
+    if array.ndim != 1:
+        raise _bad(f"column `{name}` must have one dimension, had {array.ndim}", name)
+    if array.dtype.kind in "iuUS":
+        values, first, codes = np.unique(array, return_index=True, return_inverse=True)
+        by_appearance = np.argsort(first)
+        place = np.empty(len(values), np.int64)
+        place[by_appearance] = np.arange(len(values))
+        return place[codes], values[by_appearance].tolist()
+    if array.dtype.kind not in "OT":
+        raise _bad(f"column `{name}` must hold text or whole numbers, was of type {array.dtype}", name)
+    numbers: dict[Any, int] = {}
+    listed = [numbers.setdefault(value, len(numbers)) for value in array.tolist()]
+    for value in numbers:
+        if not isinstance(value, str | int):
+            raise _bad(
+                f"column `{name}` must name a symbol in every row, row {listed.index(numbers[value])} has {value!r}",
+                name,
+            )
+    return np.array(listed, np.int64), list(numbers)
 
 
 def _bad(message: str, field: str) -> EventError:

@@ -24,7 +24,7 @@ from ami_engine.features.generic import GenericFeatureBuilder, is_generic
 from ami_engine.features.schema import FEATURE_COUNT, FEATURE_NAMES, log_return
 from ami_engine.units import NS_PER_MS, ns_from_ms
 
-__all__ = ["FeatureBuilder", "available_backends", "build_features"]
+__all__ = ["FeatureBuilder", "available_backends", "build_features", "checked_out"]
 
 # In the order in which "auto" takes them: module and class of each engine.
 _ENGINES = {
@@ -44,14 +44,18 @@ def available_backends() -> dict[str, str]:
     >>> available_backends()["reference"]
     ''
     """
-    reasons = {"native": "", "numba": "", "reference": ""}
-    try:
-        import_module(_ENGINES["native"][0])
-    except ImportError as error:
-        reasons["native"] = str(error)
+    reasons = {"native": _why_not_native(), "numba": "", "reference": ""}
     if find_spec("numba") is None:
         reasons["numba"] = "the package `numba` is not installed: pip install 'mdm-engine[numba]'"
     return reasons
+
+
+def _why_not_native() -> str:
+    try:
+        import_module(_ENGINES["native"][0])
+    except ImportError as error:
+        return str(error)
+    return ""
 
 
 def _resolve(backend: str) -> tuple[str, type[Any]]:
@@ -61,6 +65,10 @@ def _resolve(backend: str) -> tuple[str, type[Any]]:
         backend, origin = os.environ["AMI_BACKEND"], "AMI_BACKEND"
     if backend != "auto" and backend not in _ENGINES:
         raise ConfigError(f"{origin} must be one of auto, {', '.join(_ENGINES)}, was {backend!r}")
+    if backend in ("auto", "native") and not _why_not_native():
+        # Looking for the other backends on the disk takes longer than making the builder.
+        module, name = _ENGINES["native"]
+        return "native", getattr(import_module(module), name)
     reasons = available_backends()
     if backend == "auto":
         backend = next(name for name, reason in reasons.items() if not reason)
@@ -76,6 +84,23 @@ def _resolve(backend: str) -> tuple[str, type[Any]]:
         raise BackendError(f"{origin} {backend} is not available: {reasons[backend]}")
     module, name = _ENGINES[backend]
     return backend, getattr(import_module(module), name)
+
+
+def checked_out(out: npt.NDArray[np.float64] | None, rows: int) -> npt.NDArray[np.float64]:
+    """Return `out`, or a new array where it is None; ValueError when it is not what `rows` events are written into."""
+    if out is None:
+        return np.empty((rows, FEATURE_COUNT))
+    if (
+        out.shape != (rows, FEATURE_COUNT)
+        or out.dtype != np.float64
+        or not out.flags.c_contiguous
+        or not out.flags.writeable
+    ):
+        raise ValueError(
+            f"`out` must be a writable, C-contiguous float64 array of shape ({rows}, {FEATURE_COUNT}), "
+            f"was {out.dtype} of shape {out.shape}"
+        )
+    return out
 
 
 class _PythonCalls:
@@ -254,18 +279,7 @@ class FeatureBuilder:
             When `out` does not fit.
         """
         columns = read_table(table)
-        if out is None:
-            out = np.empty((columns.rows, FEATURE_COUNT))
-        elif (
-            out.shape != (columns.rows, FEATURE_COUNT)
-            or out.dtype != np.float64
-            or not out.flags.c_contiguous
-            or not out.flags.writeable
-        ):
-            raise ValueError(
-                f"`out` must be a writable, C-contiguous float64 array of shape ({columns.rows}, {FEATURE_COUNT}), "
-                f"was {out.dtype} of shape {out.shape}"
-            )
+        out = checked_out(out, columns.rows)
         with self._calls:
             self.last_report = self._engine.run(columns, out)
         return out

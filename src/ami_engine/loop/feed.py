@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator
+from heapq import heappop, heappush, heapreplace
 from typing import Any, get_args
 
 from msgspec import Struct
@@ -129,15 +129,16 @@ class SourceReader:
 class Timers:
     """Timer events of silent symbols, `timer_ms` apart, until one has found its symbol stale.
 
-    The period is the same for all symbols, so that due times come nearly in the order in which they are set: a queue
-    serves where a heap would be needed otherwise, and an event only moves its symbol's own due time.
+    An event only moves its symbol's own due time; the symbol's entry follows when it comes to the top of the heap. A
+    symbol has one entry, and those due at one time come in the order in which they were set.
     """
 
-    __slots__ = ("_queue", "period_ns")
+    __slots__ = ("_entries", "_heap", "period_ns")
 
     def __init__(self, timer_ms: float) -> None:
         self.period_ns = round(timer_ms * NS_PER_MS)
-        self._queue: deque[tuple[int, SymbolState]] = deque()
+        self._heap: list[tuple[int, int, SymbolState]] = []
+        self._entries = 0  # made so far: of two with one due time the earlier comes first
 
     def arm(self, state: SymbolState, ts_ns: int) -> None:
         """Start the symbol's silence at `ts_ns`; an earlier start is forgotten."""
@@ -150,31 +151,39 @@ class Timers:
         """No timer for the symbol until its next event."""
         state.timer_due_ns = 0
 
-    def next_due(self, before_ns: int) -> tuple[int, SymbolState] | None:
-        """Take the next timer that is due strictly before `before_ns`, or None."""
-        queue_ = self._queue
-        while queue_ and queue_[0][0] < before_ns:
-            due_ns, state = queue_.popleft()
-            state.timer_is_queued = False
+    def is_due(self, before_ns: int) -> bool:
+        """Return True when a timer is due strictly before `before_ns`."""
+        heap = self._heap
+        while heap and heap[0][0] < before_ns:
+            due_ns, _, state = heap[0]
             wanted_ns = state.timer_due_ns
             if wanted_ns > due_ns:
                 # The symbol spoke since: its entry moves to where its silence would end now.
-                self._insert(wanted_ns, state)
+                self._entries += 1
+                heapreplace(heap, (wanted_ns, self._entries, state))
             elif wanted_ns:
-                return due_ns, state
-        return None
+                return True
+            else:
+                heappop(heap)
+                state.timer_is_queued = False
+        return False
+
+    def next_due(self, before_ns: int) -> tuple[int, SymbolState] | None:
+        """Take the next timer that is due strictly before `before_ns`, or None."""
+        if not self.is_due(before_ns):
+            return None
+        due_ns, _, state = heappop(self._heap)
+        state.timer_is_queued = False
+        return due_ns, state
 
     def _insert(self, due_ns: int, state: SymbolState) -> None:
-        queue_ = self._queue
-        position = len(queue_)
-        while position and queue_[position - 1][0] > due_ns:
-            position -= 1
-        queue_.insert(position, (due_ns, state))
+        self._entries += 1
+        heappush(self._heap, (due_ns, self._entries, state))
         state.timer_is_queued = True
 
     def earliest_ns(self) -> int:
         """Return when the next entry is to be looked at, 0 when there is none."""
-        return self._queue[0][0] if self._queue else 0
+        return self._heap[0][0] if self._heap else 0
 
 
 class RecordedFeed:
@@ -202,7 +211,7 @@ class RecordedFeed:
             ts_ns = event.recv_ts_ns or event.exch_ts_ns
             state = state_of(event.symbol)
             # An event that will be refused says nothing of the time: it must not make timers up to its own.
-            if timers.earliest_ns() and timers.earliest_ns() < ts_ns and state.would_accept(event):
+            if timers.is_due(ts_ns) and state.would_accept(event):
                 while (timer := timers.next_due(ts_ns)) is not None:
                     due_ns, silent = timer
                     yield TimerEvent(due_ns, silent.symbol), silent

@@ -74,6 +74,8 @@ class Run:
         self._account = account
         self._view = AccountView()
         self._account_version = 0  # moves with every mark and every fill
+        self._active: set[str] = set()  # markets with a position or an order, as of the last count
+        self._filled_markets: set[str] = set()  # since then
         self._timers = timers
         self._clock = clock
         self._trace = trace
@@ -187,18 +189,26 @@ class Run:
             self._halt(f"on_market_data failed: {type(error).__name__}", parts, now_ns)
 
     def _active_markets(self) -> int:
-        """Markets with a position or an order."""
+        """Markets with a position or an order, counted by what changed: there may be thousands of them."""
         if len(self._parts) == 1:
             return int(self._view.position != 0.0 or self._orders.open_count > 0)
-        held = set(self._account.held_markets())
-        held.update(order.market_id for order in self._orders.open_orders())
-        return len(held)
+        touched = self._orders.markets_touched()
+        if self._filled_markets:
+            touched |= self._filled_markets
+            self._filled_markets.clear()
+        for market_id in touched:
+            if self._orders.has_open(market_id) or self._account.positions.position(market_id) != 0.0:
+                self._active.add(market_id)
+            else:
+                self._active.discard(market_id)
+        return len(self._active)
 
     def _book(self, fill: Fill, now_ns: int) -> None:
         """Book one fill everywhere that counts fills."""
         market_id = fill.market_id
         self.counters.fills += 1
         result = self._account.apply(fill)
+        self._filled_markets.add(market_id)
         parts = self._parts_by_market.get(market_id)
         if parts is None:
             return

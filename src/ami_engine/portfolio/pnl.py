@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from ami_engine.events import Fill
 from ami_engine.portfolio.positions import FillResult, Positions
+from ami_engine.portfolio.sum_tree import SumTree
 from ami_engine.units import Instrument
 
 __all__ = ["Account"]
@@ -51,6 +52,7 @@ class Account:
     __slots__ = (
         "_exposure",
         "_marks",
+        "_places",
         "_settled",
         "_terms",
         "_unrealized",
@@ -77,10 +79,12 @@ class Account:
         self.open_count = self.close_count = 0
         self._settled = float(cash)  # start + realized − fees: moves only with fills
         self._marks: dict[str, float] = {}
-        # Of the markets that are not flat: (qty × multiplier, average price, is inverse), and what a mark makes of it.
-        self._terms: dict[str, tuple[float, float, bool]] = {}
-        self._unrealized: dict[str, float] = {}
-        self._exposure: dict[str, float] = {}
+        # Of the markets that are not flat: place in the sums, qty × multiplier, average price, is inverse.
+        self._terms: dict[str, tuple[int, float, float, bool]] = {}
+        # What the marks make of them; a market keeps its place when it is flat, with nothing in it.
+        self._places: dict[str, int] = {}
+        self._unrealized = SumTree()
+        self._exposure = SumTree()
 
     @property
     def drawdown(self) -> float:
@@ -116,14 +120,18 @@ class Account:
         positions, market_id = self.positions, fill.market_id
         self._settled = self.start + positions.realized - positions.fees
         qty = positions.position(market_id)
+        place = self._places.get(market_id)
+        if place is None:
+            place = self._places[market_id] = self._unrealized.add_place()
+            self._exposure.add_place()
         if qty == 0.0:
             self._terms.pop(market_id, None)
-            self._unrealized.pop(market_id, None)
-            self._exposure.pop(market_id, None)
+            self._unrealized.put(place, 0.0)
+            self._exposure.put(place, 0.0)
         else:
             instrument = positions.instrument(market_id)
             avg_price = positions.avg_price(market_id)
-            self._terms[market_id] = (qty * instrument.multiplier, avg_price, instrument.is_inverse)
+            self._terms[market_id] = (place, qty * instrument.multiplier, avg_price, instrument.is_inverse)
         self.mark(market_id, self._marks.get(market_id, fill.price))
         return result
 
@@ -134,15 +142,14 @@ class Account:
         self._marks[market_id] = price
         terms = self._terms.get(market_id)
         if terms is not None:
-            size, avg_price, is_inverse = terms
+            place, size, avg_price, is_inverse = terms
             if is_inverse:
-                self._unrealized[market_id] = size * (price - avg_price) / (avg_price * price)
-                self._exposure[market_id] = abs(size)
+                self._unrealized.put(place, size * (price - avg_price) / (avg_price * price))
+                self._exposure.put(place, abs(size))
             else:
-                self._unrealized[market_id] = size * (price - avg_price)
-                self._exposure[market_id] = abs(size) * price
-        # Summed anew, not adjusted: a running sum would drift over millions of steps.
-        self.unrealized = sum(self._unrealized.values())
+                self._unrealized.put(place, size * (price - avg_price))
+                self._exposure.put(place, abs(size) * price)
+        self.unrealized = self._unrealized.total
         self.equity = equity = self._settled + self.unrealized
         if equity > self.peak:
             self.peak = equity
@@ -152,13 +159,15 @@ class Account:
 
     def unrealized_of(self, market_id: str) -> float:
         """Return the profit of a market's position at its last mark, settlement currency."""
-        return self._unrealized.get(market_id, 0.0)
+        place = self._places.get(market_id)
+        return 0.0 if place is None else self._unrealized[place]
 
     def exposure_usd(self, market_id: str | None = None) -> float:
         """Return the gross notional held at the last marks, USD; over all markets when none is named."""
         if market_id is None:
-            return sum(self._exposure.values())
-        return self._exposure.get(market_id, 0.0)
+            return self._exposure.total
+        place = self._places.get(market_id)
+        return 0.0 if place is None else self._exposure[place]
 
     def held_markets(self) -> tuple[str, ...]:
         """Return the markets that are not flat."""

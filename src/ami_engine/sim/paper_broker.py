@@ -29,6 +29,7 @@ from ami_engine.events import (
     Trade,
 )
 from ami_engine.sim.fill_models import queue_model
+from ami_engine.sim.order_history import OrderHistory
 from ami_engine.sim.paper_ledger import EXACT, ZERO, PaperLedger, exact
 from ami_engine.sim.paper_market import PaperMarket, PaperOrder
 from ami_engine.sim.paper_matching import PaperMatcher
@@ -84,8 +85,8 @@ class PaperBroker(Broker):
     refused on arrival is EXPIRED in `fetch_order`, because it was acknowledged. Without latency a request is done when
     the call returns.
 
-    **Memory** is bounded: ended orders are remembered for `history` orders, so that an id is refused or acknowledged
-    again as it was; after that it would be taken for new. `fetch_fills` knows the last 10 000 fills.
+    **Memory** is bounded: ended orders are remembered for `history` orders, 64 bytes each, so that an id is refused or
+    acknowledged again as it was; after that it would be taken for new. `fetch_fills` knows the last 10 000 fills.
 
     There is no margin: cash may become negative.
 
@@ -155,14 +156,12 @@ class PaperBroker(Broker):
         self._jitter_ns = latency_jitter_ms * NS_PER_MS
         self._is_remote = latency_ms > 0.0 or latency_jitter_ms > 0.0
         self._stream = UniformStream(seed, stream=1)
-        self._history = history
         self._ledger = PaperLedger(cash, self._currency)
         self._positions: dict[str, float] = {}
         self._feeds: dict[str, PaperMarket] = {}
         self._markets: dict[str, PaperMarket] = {}
         self._open: dict[str, PaperOrder] = {}
-        self._ended: dict[str, OrderReport] = {}
-        self._ended_ids: deque[str] = deque()
+        self._ended = OrderHistory(history)
         self._in_flight: deque[tuple[int, PaperOrder, bool]] = deque()
         self._unreported: list[Fill] = []
         self._fills: deque[Fill] = deque(maxlen=_FILLS_KEPT)
@@ -316,10 +315,7 @@ class PaperBroker(Broker):
         client_order_id = order.request.client_order_id
         order.market.remove(order)
         del self._open[client_order_id]
-        self._ended[client_order_id] = order.report(status)
-        self._ended_ids.append(client_order_id)
-        if len(self._ended_ids) > self._history:
-            del self._ended[self._ended_ids.popleft()]
+        self._ended.add(order.report(status))
 
     # Requests on their way.
 
