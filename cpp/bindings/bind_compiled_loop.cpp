@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "arrays.hpp"
+#include "loop_settings.hpp"
 
 namespace nb = nanobind;
 
@@ -97,39 +98,6 @@ ami::FeatureParams read_features(const nb::dict& f) {
             nb::cast<std::uint64_t>(f["sigma_long_steps"])};
 }
 
-ami::RiskPolicy read_policy(const std::vector<double>& values) {
-    if (values.size() != ami::kPolicyCount) throw std::invalid_argument("a policy needs one value a key");
-    return ami::read_policy([&values](int i) { return values[static_cast<std::size_t>(i)]; });
-}
-
-ami::Instrument read_instrument(const std::vector<double>& v) {
-    if (v.size() != 8) throw std::invalid_argument("an instrument needs eight values");
-    return {v[0], v[1], v[2], v[3], v[4], v[5] != 0.0, v[6], v[7]};
-}
-
-ami::LoopSettings read_settings(const nb::dict& s, const arrays::Floats& draws, const std::vector<double>& model_params) {
-    const auto number = [&s](const char* name) { return nb::cast<double>(s[name]); };
-    const auto whole = [&s](const char* name) { return nb::cast<std::int64_t>(s[name]); };
-    return {read_policy(nb::cast<std::vector<double>>(s["policy"])),
-            read_instrument(nb::cast<std::vector<double>>(s["instrument"])),
-            read_instrument(nb::cast<std::vector<double>>(s["venue_instrument"])),
-            nb::cast<bool>(s["is_venue_on_grid"]),
-            static_cast<ami::Queue>(whole("queue")),
-            draws.data(),
-            draws.shape(0),
-            {whole("refresh_ms"), number("min_requote_ticks"), whole("order_ttl_ms"), whole("post_fill_cooldown_ms"),
-             whole("max_replacements_per_min")},
-            {number("tp_ticks"), number("sl_ticks"), number("T_max_ms")},
-            {number("confidence_threshold"), number("imbalance_threshold"), number("max_size_usd")},
-            reinterpret_cast<ami::ModelFunction>(nb::cast<std::uintptr_t>(s["model"])),
-            model_params.data(),
-            number("start_cash"),
-            whole("timer_ns"),
-            nb::cast<bool>(s["times_bars"]),
-            nb::cast<bool>(s["is_table_checked"]),
-            nb::cast<bool>(s["is_dry"])};
-}
-
 template <class Counts>
 nb::list listed(const Counts& counts) {
     nb::list list;
@@ -187,7 +155,7 @@ nb::dict run(const nb::dict& columns, std::size_t rows, const nb::dict& features
              const arrays::Floats& draws, const std::vector<double>& model_params, std::int64_t steps, bool records) {
     Table table(columns, rows);
     read_columns(table);
-    ami::CompiledLoop loop(read_features(features), read_settings(settings, draws, model_params));
+    ami::CompiledLoop loop(read_features(features), read_settings(settings, draws.data(), draws.shape(0), model_params));
     {
         const nb::gil_scoped_release release;
         loop.run(table.c, steps, records);

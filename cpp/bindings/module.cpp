@@ -13,6 +13,7 @@ void bind_feature_vector(nb::module_& m);
 void bind_order_book(nb::module_& m);
 void bind_features(nb::module_& m);
 void bind_compiled_loop(nb::module_& m);
+void bind_stepper(nb::module_& m);
 void bind_trace(nb::module_& m);
 
 NB_MODULE(_core, m) {
@@ -29,6 +30,7 @@ NB_MODULE(_core, m) {
     bind_order_book(m);
     bind_features(m);
     bind_compiled_loop(m);
+    bind_stepper(m);
     bind_trace(m);
     bind_bench(m);
 }

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from ami_engine.backtest import CompiledModel, EventTable, run_compiled, table_from_source
 from ami_engine.backtest import core as core_module
-from ami_engine.backtest.compiled import policy_values
+from ami_engine.loop.native_values import policy_values
 from ami_engine.backtest.core import compiled_core
 from ami_engine.config import ExitConfig, QuotingConfig
 from ami_engine.dmc import RiskPolicy, modulate

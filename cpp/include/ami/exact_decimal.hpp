@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <string>
 
 #include "ami/big_uint.hpp"
 
@@ -46,6 +47,14 @@ public:
         const double value = exponent_ < 0 ? BigUint::nearest_quotient(digits_, power, 0)
                                            : BigUint::nearest_quotient(digits_ * power, BigUint(1), 0);
         return is_negative_ ? -value : value;
+    }
+
+    // As Python's Decimal reads it: the value, not how it came about.
+    std::string text() const {
+        std::string digits;
+        for (BigUint rest = digits_; !rest.is_zero();) digits.insert(digits.begin(), static_cast<char>('0' + rest.divide_small(10)));
+        if (digits.empty()) return "0";
+        return (is_negative_ ? "-" : "") + digits + "E" + std::to_string(exponent_);
     }
 
     bool is_zero() const { return digits_.is_zero(); }

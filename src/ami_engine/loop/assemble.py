@@ -23,6 +23,7 @@ from ami_engine.loop.audit_edge import AuditEdge
 from ami_engine.loop.feed import LiveFeed, RecordedFeed, RetryPolicy, SourceReader, Timers
 from ami_engine.loop.latches import Latches, Release
 from ami_engine.loop.market import Market
+from ami_engine.loop.native_run import NativeSettings, is_wanted
 from ami_engine.loop.run import Run
 from ami_engine.loop.step import MarketParts, Modulate
 from ami_engine.loop.summary import RunCounters
@@ -278,6 +279,9 @@ def assemble(source: DataSource, broker: Broker, *, should_stop: Callable[[], bo
         is_dry=given.dry_run,
         staleness_ms=policy.staleness_ms,
         progress=given.progress,
+        native=NativeSettings(policy, quoting, exits, float(given.start_cash), given.timer_ms is not None, given.dry_run)
+        if _may_be_native(given, is_live, folder)
+        else None,
         facts={
             "source": source,
             "reader": reader,
@@ -285,6 +289,19 @@ def assemble(source: DataSource, broker: Broker, *, should_stop: Callable[[], bo
             "notes": ["no modulator: proposals ran unguarded"] if given.modulator is None else [],
             "policy_hash": required.policy_hash if given.modulator is not None else None,
         },
+    )
+
+
+def _may_be_native(given: RunOptions, is_live: bool, folder: Path | None) -> bool:
+    """Return True when nothing was given that the compiled step cannot stand in for; the rest is seen at the first event."""
+    return (
+        is_wanted()
+        and not is_live
+        and folder is None  # a trace and an audit log are written by the Python step
+        and given.clock is None
+        and given.executor is None
+        and given.modulator is GUARDED
+        and given.position_manager is None
     )
 
 

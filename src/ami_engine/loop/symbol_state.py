@@ -70,11 +70,11 @@ class SymbolState:
         "timer_due_ns",
         "timer_is_queued",
         "_handlers",
-        "_keeps_book",
-        "_last_seq",
+        "keeps_book",
+        "last_seq",
         "row",
         "_spare",
-        "_unique_seq",
+        "unique_seq",
     )
 
     def __init__(
@@ -102,9 +102,9 @@ class SymbolState:
         self.timer_is_queued = False
         self.mid = self.bid = self.ask = self.bid_size = self.ask_size = 0.0
         self.row = self.builder.view
-        self._keeps_book = not snapshots_only
-        self._unique_seq = frozenset(unique_seq)
-        self._last_seq: dict[str, int] = {}
+        self.keeps_book = not snapshots_only
+        self.unique_seq = frozenset(unique_seq)
+        self.last_seq: dict[str, int] = {}
         self._handlers: dict[type, Callable[[Any, int], None]] = {
             BookSnapshot: self._on_snapshot,
             BookDelta: self._on_delta,
@@ -125,7 +125,7 @@ class SymbolState:
         rolling = self.builder.snapshot()
         generic = None if self.generic is None else self.generic.snapshot()
         book = None if self.book is None else self.book.to_bytes()
-        last_seq = dict(self._last_seq)
+        last_seq = dict(self.last_seq)
         try:
             self.observe(event)
         except EventError:
@@ -141,7 +141,7 @@ class SymbolState:
             self.generic.restore(generic)
         self.book = None if book is None else OrderBook.from_bytes(book)
         # Two books may have changed places: the spare one holds nothing that matters.
-        self._spare, self._last_seq = None, last_seq
+        self._spare, self.last_seq = None, last_seq
         return is_accepted
 
     def observe(self, event: MarketEvent) -> None:
@@ -168,8 +168,8 @@ class SymbolState:
         self.last_ts_ns = ts_ns
 
     def _check_seq(self, kind: str, seq: int) -> None:
-        if seq and kind in self._unique_seq:
-            last = self._last_seq.get(kind, 0)
+        if seq and kind in self.unique_seq:
+            last = self.last_seq.get(kind, 0)
             if seq <= last:
                 raise EventError(
                     f"`seq` of a {kind} must be above the last one, {last}, was {seq}",
@@ -178,8 +178,8 @@ class SymbolState:
                 )
 
     def _took_seq(self, kind: str, seq: int) -> None:
-        if seq and kind in self._unique_seq:
-            self._last_seq[kind] = seq
+        if seq and kind in self.unique_seq:
+            self.last_seq[kind] = seq
 
     def _took_book(self, ts_ns: int, bid_size: float, ask_size: float) -> None:
         row = self.row
@@ -191,7 +191,7 @@ class SymbolState:
     def _on_snapshot(self, event: BookSnapshot, ts_ns: int) -> None:
         self._check_seq("book", event.seq)
         has_levels = len(event.bids) > 0 or len(event.asks) > 0
-        if has_levels and self._keeps_book:
+        if has_levels and self.keeps_book:
             self._on_book_image(event, ts_ns)
         else:
             self.builder.push(event)
