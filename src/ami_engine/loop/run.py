@@ -67,7 +67,7 @@ class Run:
         self.counters = counters
         self.stop_reason = ""
         self.market = market
-        self._parts: dict[str, MarketParts] = {}
+        self.parts: dict[str, MarketParts] = {}
         self._parts_by_market: dict[str, MarketParts] = {}
         self.parts_for = parts_for
         self.broker = broker
@@ -143,7 +143,7 @@ class Run:
             # Bars are far apart by nature: silence after one says nothing, unless timers were asked for.
             if self._times_bars or type(event) is not Bar:
                 self.timers.arm(state, min(state.last_ts_ns, now_ns))
-        parts = self._parts.get(state.symbol) or self._add_parts(state)
+        parts = self.parts.get(state.symbol) or self._add_parts(state)
         observed = perf_ns()
         if self._sees_market and state.changed and not is_timer:
             self._show_market(event, state, parts, now_ns)
@@ -154,7 +154,7 @@ class Run:
         started = perf_ns()
         self._now_ns = now_ns
         is_timer = type(event) is TimerEvent
-        self._decide_on(event, state, self._parts[state.symbol], (started, started), is_timer=is_timer)
+        self._decide_on(event, state, self.parts[state.symbol], (started, started), is_timer=is_timer)
 
     def _decide_on(
         self, event: Any, state: SymbolState, parts: MarketParts, times: tuple[int, int], *, is_timer: bool
@@ -190,7 +190,7 @@ class Run:
             self.stop_reason = f"bad_event: {placed}"
 
     def _add_parts(self, state: SymbolState, made: MarketParts | None = None) -> MarketParts:
-        parts = self._parts[state.symbol] = made or self.parts_for(state)
+        parts = self.parts[state.symbol] = made or self.parts_for(state)
         self._parts_by_market[parts.market_id] = parts
         self.latches.join(parts.risk)
         return parts
@@ -234,7 +234,7 @@ class Run:
 
     def _active_markets(self) -> int:
         """Markets with a position or an order."""
-        if len(self._parts) == 1:
+        if len(self.parts) == 1:
             return int(self._view.position != 0.0 or self.orders.open_count > 0)
         held = set(self.account.held_markets())
         held.update(order.market_id for order in self.orders.open_orders())
@@ -446,7 +446,7 @@ class Run:
     def _withdraw(self, reason: str) -> None:
         """The end of a run with an executor: it is told to cancel in every market."""
         decision = FinalDecision(Action.CANCEL, True, [f"end of run: {reason}"])
-        for parts in self._parts.values():
+        for parts in self.parts.values():
             self.counters.add_actions(self._run_executor(decision, parts.state, parts))
 
     def _close_logs(self) -> dict[str, Any]:
