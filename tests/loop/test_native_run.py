@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import ctypes
 import math
 import random
 from collections.abc import Callable
@@ -15,11 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ami_engine.adapters.base import MarketDataSource
-from ami_engine.config import ExitConfig, QuotingConfig
-from ami_engine.dmc import RiskPolicy
-from ami_engine.errors import EventError, QuoteError
-from ami_engine.events import BookSnapshot, BookTicker, GenericEvent, Trade
 from ami_engine.backtest import CompiledModel
+from ami_engine.dmc import RiskPolicy
+from ami_engine.errors import EventError
+from ami_engine.events import BookDelta, BookSnapshot, BookTicker, FeedGap, GenericEvent, Trade
 from ami_engine.features import FeatureConfig
 from ami_engine.features.schema import SCHEMA_HASH
 from ami_engine.loop.assemble import assemble
@@ -28,9 +29,7 @@ from ami_engine.loop.native_run import STEP_VARIABLE
 from ami_engine.loop.run_loop import run_loop
 from ami_engine.loop.shutdown import StopSignal
 from ami_engine.mdm.decision_engine import DecisionEngine
-from ami_engine.sim.microstructure_sim import MicrostructureSim
 from ami_engine.sim.paper_broker import PaperBroker
-from ami_engine.sim.synthetic_source import SyntheticSource
 from ami_engine.units import Instrument
 from tests.backtest.conftest import ListedSource, rough_market
 from tests.backtest.test_compiled import limits, restless
@@ -118,7 +117,10 @@ def _working(working: Any) -> Any:
 
 def remembered(run: Any) -> dict[str, Any]:
     """Everything that decides how a run goes on, but for the venue."""
-    ((symbol, parts),) = run.parts.items()
+    return {symbol: _of_market(run, parts) for symbol, parts in run.parts.items()}
+
+
+def _of_market(run: Any, parts: Any) -> dict[str, Any]:
     state, table = parts.state, run.orders._table
     plain = ("bid", "ask", "mid", "bid_size", "ask_size", "changed", "has_gap", "last_ts_ns", "last_book_ts_ns")
     timers = ("timer_due_ns", "timer_is_queued", "last_seq")
@@ -131,7 +133,6 @@ def remembered(run: Any) -> dict[str, Any]:
         else (market.calm_until_ms, market.is_bid_off, market.is_ask_off, market.buys_usd, market.sells_usd)
     )
     return {
-        "symbol": symbol,
         "state": {name: getattr(state, name) for name in (*plain, *timers)},
         "row": state.row.tobytes(),
         "rolling": state.builder.snapshot(),
@@ -184,7 +185,8 @@ def pair(
     monkeypatch.setenv(STEP_VARIABLE, "python")
     python = Played(make, broker(), steps, **options)
     monkeypatch.delenv(STEP_VARIABLE)
-    assert native.run._native._core is not None and python.run._native is None
+    assert native.run._native is not None
+    assert python.run._native is None
     return native, python
 
 
@@ -208,7 +210,8 @@ def test_a_run_may_be_handed_over_at_every_step(monkeypatch: pytest.MonkeyPatch,
         )
         assert_same(native, python)
     assert native.summary["fills_count"] > 10
-    assert native.summary["rejected_events"] and native.summary["timer_count"] > 10
+    assert native.summary["rejected_events"]
+    assert native.summary["timer_count"] > 10
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
@@ -282,3 +285,207 @@ def test_a_recorded_feed_gives_the_same(
         risk_policy=policy,
     )
     assert_same(native, python)
+
+
+# What is not covered, event by event. ---------------------------------------------------------------------------------
+
+_INSTRUMENT = Instrument("X", tick_size=0.01)
+_MS = 1_000_000
+
+
+def _books(count: int, symbol: str = "X", start_ms: int = 1_000) -> list[Any]:
+    return [
+        BookSnapshot(0, (start_ms + 20 * i) * _MS, symbol, i + 1, 0.49, 0.51, 60.0 + i % 3, 20.0) for i in range(count)
+    ]
+
+
+def _events_with(special: Any, at: int = 20) -> list[Any]:
+    events = _books(60)
+    events[at:at] = special if isinstance(special, list) else [special]
+    return events
+
+
+_AT_NS = (1_000 + 20 * 20 - 10) * _MS
+_SPECIAL = {
+    "a second symbol": BookSnapshot(0, _AT_NS, "Y", 1, 5.0, 5.02, 60.0, 20.0),
+    "an event without a price": GenericEvent(0, _AT_NS, "X", 1, {"value": 1.0}),
+    "a dict": {"ts_ns": _AT_NS, "symbol": "X", "bid": 0.48, "ask": 0.5, "bid_depth": 60.0, "ask_depth": 10.0},
+    "a dict that is no event": {"ts_ns": "soon"},
+    "a number": 7,
+    "a ticker": BookTicker(0, _AT_NS, "X", 1, 0.48, 10.0, 0.52, 10.0),
+    "a delta without a book": BookDelta(0, _AT_NS, "X", 1, 1, 0, [(0.48, 1.0)], []),
+    "a gap": FeedGap(0, _AT_NS, "X"),
+    "a time that is no number": BookSnapshot(0, None, "X", 1, 0.48, 0.5, 60.0, 20.0),  # type: ignore[arg-type]
+    "a price that is no number": Trade(0, _AT_NS, "X", 1, "high", 1.0, 1),  # type: ignore[arg-type]
+    "a crossed book": BookSnapshot(0, _AT_NS, "X", 1, 0.6, 0.5, 60.0, 20.0),
+    "a bad record": EventError("unreadable", reason="malformed"),
+    "a record that cannot be read twice": [RuntimeError("no connection"), RuntimeError("no connection")],
+    "an event after a long silence that is refused": BookSnapshot(0, 10**18, "X", 1, 0.6, 0.5, 60.0, 20.0),
+}
+
+
+class Scripted(ListedSource):
+    """A `ListedSource` that may raise anything, with books of its own or without."""
+
+    def next_event(self) -> Any:
+        event = super().next_event()
+        if isinstance(event, Exception):
+            raise event
+        return event
+
+
+@pytest.mark.parametrize("first", [False, True], ids=["later", "first"])
+@pytest.mark.parametrize("with_books", [False, True], ids=["snapshots", "books"])
+@pytest.mark.parametrize("special", _SPECIAL.values(), ids=_SPECIAL.keys())
+def test_what_is_not_covered_gives_the_same(
+    monkeypatch: pytest.MonkeyPatch, special: Any, with_books: bool, first: bool
+) -> None:
+    events = _events_with(special, 0 if first else 20)
+
+    def source() -> Any:
+        listed = Scripted(events, _INSTRUMENT)
+        listed.snapshots_only = not with_books
+        return listed
+
+    for bad in ("skip", "stop"):
+        native, python = pair(
+            monkeypatch, source, lambda: PaperBroker(_INSTRUMENT), None, on_bad_event=bad, source_backoff_ms=0.0
+        )
+        assert_same(native, python)
+
+
+def test_deltas_and_tickers_are_folded_in_python_and_decided_in_the_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    book = BookSnapshot(0, _MS, "X", 10, 0.49, 0.51, 0.0, 0.0, [(0.49, 60.0)], [(0.51, 20.0), (0.52, 5.0)])
+    events: list[Any] = [book]
+    for i in range(200):
+        ts_ns = (2 + 30 * i + 400 * (i % 7 == 0)) * _MS + 450 * _MS * (i // 7)
+        if i % 5 == 4:
+            events.append(BookTicker(0, ts_ns, "X", 11 + i, 0.49, 50.0 + i, 0.51, 7.0))
+        elif i % 50 == 7:
+            events.append(BookDelta(0, ts_ns, "X", 500 + i, 400 + i, 0, [(0.49, 1.0)], []))  # something was lost
+            events.append(msgspec.structs.replace(book, recv_ts_ns=ts_ns, seq=11 + i))
+        else:
+            events.append(BookDelta(0, ts_ns, "X", 11 + i, 11 + i, 0, [(0.48, 3.0 + i % 4)], [(0.52, 1.0 + i % 3)]))
+
+    def source() -> Any:
+        listed = ListedSource(events, _INSTRUMENT)
+        listed.snapshots_only = False
+        return listed
+
+    for at in (None, 50, 120):
+        native, python = pair(monkeypatch, source, lambda: PaperBroker(_INSTRUMENT), at)
+        assert_same(native, python)
+        assert native.summary["timer_count"] > 10
+        assert native.summary["rejected_events"]
+
+
+def test_sequence_numbers_are_checked_where_the_source_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    events = _books(30)
+    events.insert(12, events[11])
+    events.insert(20, msgspec.structs.replace(events[18], seq=0))
+
+    def source() -> Any:
+        listed = ListedSource(events, _INSTRUMENT)
+        listed.unique_seq = frozenset({"book"})
+        return listed
+
+    for at in (None, 5, 12, 13):
+        native, python = pair(monkeypatch, source, lambda: PaperBroker(_INSTRUMENT), at)
+        assert_same(native, python)
+        assert native.summary["rejected_events"] == {"duplicate_seq": 1, "time_backwards": 1}
+
+
+def _quoting(bid: float, size_usd: float) -> CompiledModel:
+    @ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.POINTER(ctypes.c_double), ctypes.c_int64] * 2)
+    def quote(row: Any, n: int, params: Any, out: int) -> int:
+        answer = ctypes.cast(out, ctypes.POINTER(ctypes.c_double))
+        answer[1], answer[2], answer[3] = bid, 0.0, size_usd
+        return 1
+
+    return CompiledModel(quote, schema_hash=SCHEMA_HASH)
+
+
+@pytest.mark.parametrize("crumb", [1e-10, 1e-7])
+def test_a_fill_that_leaves_a_crumb_at_the_venue_gives_the_same(monkeypatch: pytest.MonkeyPatch, crumb: float) -> None:
+    events = _events_with(Trade(0, _AT_NS, "X", 1, 0.47, 1.0 - crumb, -1))
+    events.append(Trade(0, events[-1].recv_ts_ns + _MS, "X", 2, 0.47, 5.0, -1))
+    events += _books(10, start_ms=3_000)
+    native, python = pair(
+        monkeypatch,
+        lambda: ListedSource(events, _INSTRUMENT),
+        PaperBroker,
+        None,
+        decision_engine=DecisionEngine(model=_quoting(0.48, 0.48)),
+    )
+    assert_same(native, python)
+    assert native.summary["fills_count"] > 0
+    assert native.run._native._is_over
+
+
+@pytest.mark.parametrize("steps", [0, 1, 7, 60, 61])
+def test_a_bound_on_the_steps_holds(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    events = _books(60)
+    results = []
+    for mode in ("auto", "python"):
+        monkeypatch.setenv(STEP_VARIABLE, mode)
+        source, broker = ListedSource(events, _INSTRUMENT), PaperBroker(_INSTRUMENT)
+        summary = run_loop(source=source, broker=broker, steps=steps, trace=False)
+        results.append({key: value for key, value in summary.items() if key not in _NOT_COMPARED})
+        left = len(list(iter(source.next_event, None)))
+        assert left == max(0, 60 - steps)
+    assert results[0] == results[1]
+
+
+def test_progress_is_told_and_may_look_at_the_broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    events = _books(2_500)
+    seen: dict[str, list[Any]] = {}
+    for mode in ("auto", "python"):
+        monkeypatch.setenv(STEP_VARIABLE, mode)
+        broker = PaperBroker(_INSTRUMENT)
+        told = seen.setdefault(mode, [])
+        run_loop(
+            source=ListedSource(events, _INSTRUMENT),
+            broker=broker,
+            trace=False,
+            run_id="r",
+            progress=lambda steps, broker=broker, told=told: told.append((steps, broker.get_state())),  # type: ignore[misc]
+        )
+    assert [steps for steps, _ in seen["auto"]] == [1_000, 2_000]
+    assert seen["auto"] == seen["python"]
+
+
+def test_latencies_are_counted_for_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(STEP_VARIABLE, "auto")
+    run = assemble(
+        ListedSource(_books(5_000), _INSTRUMENT), PaperBroker(_INSTRUMENT), should_stop=lambda: False, trace=False
+    )
+    with pytest.raises(FeedEnd):
+        run.drive(None, StopSignal())
+    summary = run.finish("done")
+    assert run.counters.total.count == summary["steps"] + summary["timer_count"] == 5_000
+    stages = summary["latency_us"]["stages"]
+    assert all(0.0 < stages[name]["p50"] <= summary["latency_us"]["max"] for name in stages)
+
+
+def test_what_a_subclass_changes_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(STEP_VARIABLE, "auto")
+
+    class Counting(PaperBroker):
+        orders = 0
+
+        def submit_order(self, order: Any) -> Any:
+            self.orders += 1
+            return super().submit_order(order)
+
+    broker = Counting(_INSTRUMENT)
+    summary = run_loop(source=ListedSource(_books(60), _INSTRUMENT), broker=broker, trace=False)
+    assert broker.orders == summary["orders_submitted"] > 0
+
+
+def test_a_broker_may_be_copied_after_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(STEP_VARIABLE, "auto")
+    broker = PaperBroker(_INSTRUMENT)
+    run_loop(source=ListedSource(_books(60), _INSTRUMENT), broker=broker, trace=False)
+    copied = copy.deepcopy(broker)
+    assert copied.get_state() == broker.get_state()
+    assert vars(copied)["_orders_seen"] > 0

@@ -113,8 +113,8 @@ class SourceReader:
         while True:
             try:
                 if error is not None:
-                    error, failed = None, error
-                    raise failed
+                    told, error = error, None
+                    raise told
                 event = self._next()
             except EventError:
                 raise

@@ -1,8 +1,8 @@
 """The compiled step: decides event by event on one market, and hands everything over to the Python parts when asked.
 
-An accelerator and nothing else. What it covers is what `parts_covered` says; on anything else (a second symbol, an event
-without a price, somebody who looks at the broker) the Python parts get the whole state at a step's boundary, and the run
-goes on in them with the results that it would have had without.
+An accelerator and nothing else. Whatever it does not cover (a second symbol, an event without a price, somebody who looks
+at the broker) brings the whole state to the Python parts at a step's boundary, and the run goes on in them with the
+results that it would have had without.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from decision_schema.types import Action
 if TYPE_CHECKING:
     from ami_engine.loop.run import Run
 
-__all__ = ["NativeRun", "NativeSettings", "is_wanted"]
+__all__ = ["NativeRun", "NativeSettings", "compiled_step"]
 
 STEP_VARIABLE = "AMI_STEP"
 
@@ -67,6 +67,7 @@ _STOP_CODES = ("kill_switch", "daily_loss_stop", "circuit_breaker", "equity_floo
 class NativeSettings(msgspec.Struct, frozen=True):
     """What a run was made of, as far as the compiled step has to know it."""
 
+    core: Any
     policy: RiskPolicy
     quoting: QuotingConfig
     exits: ExitConfig
@@ -75,9 +76,18 @@ class NativeSettings(msgspec.Struct, frozen=True):
     is_dry: bool
 
 
-def is_wanted() -> bool:
-    """Return False when the environment's AMI_STEP says "python": then every step is Python's."""
-    return os.environ.get(STEP_VARIABLE, "auto") != "python"
+def compiled_step() -> Any:
+    """Return the compiled core when it can step a run of this package.
+
+    None where it is absent or was built from other tables, and when the environment's AMI_STEP says "python".
+    """
+    if os.environ.get(STEP_VARIABLE, "auto") == "python":
+        return None
+    try:
+        core = import_module("ami_engine._core")
+    except ImportError:
+        return None
+    return core if hasattr(core, "Stepper") and not core_difference(core) else None
 
 
 def _model_params(engine: object) -> dict[str, Any] | None:
@@ -118,9 +128,10 @@ class NativeRun:
 
     def __init__(self, run: Run, reader: SourceReader, settings: NativeSettings) -> None:
         self._run = run
+        self._broker: Any = run.broker
         self._reader = reader
         self._settings = settings
-        self._core: Any = None
+        self._core = settings.core
         self._stepper: Any = None
         self._step: Callable[[Any], int] = self._begin
         self._state: Any = None
@@ -309,13 +320,12 @@ class NativeRun:
 
     def _begin(self, event: Any) -> int:
         """Take the first event: its symbol is the run's market."""
-        core = self._core = self._core or import_module("ami_engine._core")
         if type(event) in _NATIVE or type(event) in _FOLDED:
             self._make(event.symbol)
             if self._stepper is not None:
                 self._step = self._stepper.step
                 return self._step(event)
-        return int(core.STEP_FOREIGN)
+        return int(self._core.STEP_FOREIGN)
 
     def _make(self, symbol: str) -> None:
         run, settings = self._run, self._settings
@@ -324,7 +334,7 @@ class NativeRun:
         model = _model_params(parts.engine)
         if model is None or not self._are_covered(state, parts):
             return
-        broker = run.broker
+        broker = self._broker
         venue_instrument = broker.instrument_of(symbol, parts.market_id)
         self._draws = copy.deepcopy(broker.draws)
         address, params = model.pop("model"), model.pop("params")
@@ -365,10 +375,10 @@ class NativeRun:
     def _are_covered(self, state: SymbolState, parts: MarketParts) -> bool:
         """Return True when the compiled parts mean the same as this market's."""
         run, policy = self._run, self._settings.policy
-        if core_difference(self._core) or state.builder.backend != "native" or not _is_untouched(run.broker):
+        if state.builder.backend != "native" or not _is_untouched(self._broker):
             return False
         currency = run.account.positions.currency
-        venue = run.broker.instrument_of(state.symbol, parts.market_id)
+        venue = self._broker.instrument_of(state.symbol, parts.market_id)
         known = (run.orders.instrument_of(parts.market_id), run.account.positions.instrument(parts.market_id))
         same = instrument_values(state.instrument)
         return (
@@ -376,16 +386,14 @@ class NativeRun:
             and not run.latches.names
             and not (state.instrument.is_inverse or (venue is not None and venue.is_inverse))
             and all(instrument_values(other) == same for other in known)
-            and {state.instrument.currency, run.broker.currency if venue is None else venue.currency} == {currency}
+            and {state.instrument.currency, self._broker.currency if venue is None else venue.currency} == {currency}
             and all(key in GuardContext.__struct_fields__ and key != "extra" for key in policy.required_context)
-            and all(
-                getattr(policy, key) <= MAX_WHOLE for key, allowed in policy_ranges().items() if allowed.is_whole
-            )
+            and all(getattr(policy, key) <= MAX_WHOLE for key, allowed in policy_ranges().items() if allowed.is_whole)
         )
 
     def _forget(self) -> None:
         self._run.market.forget(self._state.symbol)
-        self._run.broker.lend(None)
+        self._broker.lend(None)
         self._stepper = self._state = self._parts = None
         self._step = self._begin
 
@@ -429,7 +437,7 @@ class NativeRun:
         self._bring_books()
         self._run.take_over(self._parts, self._stepper.sequence, self._stepper.now_ns)
         # Whoever looks at the broker gets its books then: to name every order takes longer than to place it.
-        self._run.broker.lend(self._bring_venue)
+        self._broker.lend(self._bring_venue)
         return True
 
     def _bring_books(self) -> None:
@@ -442,11 +450,11 @@ class NativeRun:
 
     def _recall(self) -> None:
         """Somebody looks at the broker while the run goes on."""
-        self._run.broker.lend(None)
+        self._broker.lend(None)
         self.hand_over()
 
     def _bring_venue(self) -> None:
-        self._run.broker.load(
+        self._broker.load(
             self._state.symbol,
             self._parts.market_id,
             self._stepper.venue(),

@@ -250,7 +250,7 @@ class Positions:
         return result
 
     def load(self, market_id: str, sums: Mapping[str, Decimal]) -> None:
-        """Take over the only market's exact sums: `qty`, `cost`, `realized`, `fees` and `trip_pnl`, linear, no cash yet.
+        """Take over the only market's exact sums: `qty`, `cost`, `realized`, `fees` and `trip_pnl`; it is linear.
 
         Cash follows from them: what a position cost is what it took, less what was realized, and fees.
         """
