@@ -112,6 +112,7 @@ void bind_features(nb::module_& m) {
              nb::arg("ask_depth"), now)
         .def("push", &FeatureEngine::push_event, nb::arg("event"), now,
              "Take an event: a struct or a mapping, or five numbers.")
+        .def("accepts", &FeatureEngine::accepts, nb::arg("event"), "Return whether push(event) would take it.")
         .def("update", &FeatureEngine::update_quote, nb::arg("ts_ns"), nb::arg("bid"), nb::arg("ask"),
              nb::arg("bid_depth"), nb::arg("ask_depth"), now)
         .def("update", &FeatureEngine::update_event, nb::arg("event"), now, "push(), and return the row as a vector of its own.")

@@ -118,7 +118,7 @@ public:
         const std::int64_t ts = seen.ts_ns;
         if (ts <= 0 || ts < last_ts_ns_ || (seq != 0 && seq <= last_seq_[kind])) return kFold;
         if (timer_entry_ns_ != 0 && timer_entry_ns_ < ts) {
-            if (check(seen, kind)) return kFold;
+            if (kind != kGap && engine_.check(seen, ts)) return kFold;
             if (const int told = run_timers(ts)) return told < 0 ? told : told | kAgain;
             started = clock_ns();
         }
@@ -255,14 +255,6 @@ private:
         if (e.kind == EventKind::trade) return builder.push_trade(e.ts_ns, e.price, e.size, e.aggressor, 0);
         if (e.kind == EventKind::quote) return builder.push_quote(e.ts_ns, e.bid, e.ask, e.bid_depth, e.ask_depth, 0);
         return builder.push_book(e.ts_ns, e.bids, e.bid_count, e.asks, e.ask_count, 0, e.bid, e.ask);
-    }
-
-    ami::Fault check(const EventView& e, Kind kind) {
-        const ami::FeatureBuilder& builder = engine_.builder();
-        if (kind == kGap) return {};
-        if (e.kind == EventKind::trade) return builder.check_trade_event(e.ts_ns, e.price, e.size, e.aggressor);
-        if (e.kind == EventKind::quote) return builder.check_quote_event(e.ts_ns, e.bid, e.ask, e.bid_depth, e.ask_depth);
-        return builder.check_book_event(e.ts_ns, e.bids, e.bid_count, e.asks, e.ask_count, e.bid, e.ask);
     }
 
     void arm(Kind kind, std::int64_t ts) {

@@ -77,6 +77,32 @@ public:
         push_view(reader_.read(event), now_ns);
     }
 
+    // Whether `push_event` would take the event; nothing changes.
+    bool accepts(nanobind::handle event) {
+        const Owner owner(is_busy_);
+        try {
+            const EventView view = reader_.read(event);
+            const std::int64_t ts = view.has_time ? view.ts_ns : builder_.implicit_ts_ns();
+            const bool is_accepted = !check(view, ts);
+            reader_.release();
+            return is_accepted;
+        } catch (const ami::EventError&) {
+            return false;
+        }
+    }
+    ami::Fault check(const EventView& view, std::int64_t ts) const {
+        switch (view.kind) {
+            case EventKind::trade:
+                return builder_.check_trade_event(ts, view.price, view.size, view.aggressor);
+            case EventKind::levels:
+                return builder_.check_book_event(ts, view.bids, view.bid_count, view.asks, view.ask_count, view.bid,
+                                                 view.ask);
+            case EventKind::quote:
+                break;
+        }
+        return builder_.check_quote_event(ts, view.bid, view.ask, view.bid_depth, view.ask_depth);
+    }
+
     FeatureVector update_event(nanobind::handle event, std::int64_t now_ns) {
         const Owner owner(is_busy_);
         push_view(reader_.read(event), now_ns);

@@ -306,21 +306,22 @@ def _events_with(special: Any, at: int = 20) -> list[Any]:
 
 
 _AT_NS = (1_000 + 20 * 20 - 10) * _MS
-_SPECIAL = {
-    "a second symbol": BookSnapshot(0, _AT_NS, "Y", 1, 5.0, 5.02, 60.0, 20.0),
-    "an event without a price": GenericEvent(0, _AT_NS, "X", 1, {"value": 1.0}),
-    "a dict": {"ts_ns": _AT_NS, "symbol": "X", "bid": 0.48, "ask": 0.5, "bid_depth": 60.0, "ask_depth": 10.0},
-    "a dict that is no event": {"ts_ns": "soon"},
-    "a number": 7,
-    "a ticker": BookTicker(0, _AT_NS, "X", 1, 0.48, 10.0, 0.52, 10.0),
-    "a delta without a book": BookDelta(0, _AT_NS, "X", 1, 1, 0, [(0.48, 1.0)], []),
-    "a gap": FeedGap(0, _AT_NS, "X"),
-    "a time that is no number": BookSnapshot(0, None, "X", 1, 0.48, 0.5, 60.0, 20.0),  # type: ignore[arg-type]
-    "a price that is no number": Trade(0, _AT_NS, "X", 1, "high", 1.0, 1),  # type: ignore[arg-type]
-    "a crossed book": BookSnapshot(0, _AT_NS, "X", 1, 0.6, 0.5, 60.0, 20.0),
-    "a bad record": EventError("unreadable", reason="malformed"),
-    "a record that cannot be read twice": [RuntimeError("no connection"), RuntimeError("no connection")],
-    "an event after a long silence that is refused": BookSnapshot(0, 10**18, "X", 1, 0.6, 0.5, 60.0, 20.0),
+# Made anew for each run: an exception that is raised keeps the frames that it went through.
+_SPECIAL: dict[str, Callable[[], Any]] = {
+    "a second symbol": lambda: BookSnapshot(0, _AT_NS, "Y", 1, 5.0, 5.02, 60.0, 20.0),
+    "an event without a price": lambda: GenericEvent(0, _AT_NS, "X", 1, {"value": 1.0}),
+    "a dict": lambda: {"ts_ns": _AT_NS, "symbol": "X", "bid": 0.48, "ask": 0.5, "bid_depth": 60.0, "ask_depth": 10.0},
+    "a dict that is no event": lambda: {"ts_ns": "soon"},
+    "a number": lambda: 7,
+    "a ticker": lambda: BookTicker(0, _AT_NS, "X", 1, 0.48, 10.0, 0.52, 10.0),
+    "a delta without a book": lambda: BookDelta(0, _AT_NS, "X", 1, 1, 0, [(0.48, 1.0)], []),
+    "a gap": lambda: FeedGap(0, _AT_NS, "X"),
+    "a time that is no number": lambda: BookSnapshot(0, None, "X", 1, 0.48, 0.5, 60.0, 20.0),  # type: ignore[arg-type]
+    "a price that is no number": lambda: Trade(0, _AT_NS, "X", 1, "high", 1.0, 1),  # type: ignore[arg-type]
+    "a crossed book": lambda: BookSnapshot(0, _AT_NS, "X", 1, 0.6, 0.5, 60.0, 20.0),
+    "a bad record": lambda: EventError("unreadable", reason="malformed"),
+    "a record that cannot be read twice": lambda: [RuntimeError("no connection"), RuntimeError("no connection")],
+    "an event after a long silence that is refused": lambda: BookSnapshot(0, 10**18, "X", 1, 0.6, 0.5, 60.0, 20.0),
 }
 
 
@@ -338,12 +339,10 @@ class Scripted(ListedSource):
 @pytest.mark.parametrize("with_books", [False, True], ids=["snapshots", "books"])
 @pytest.mark.parametrize("special", _SPECIAL.values(), ids=_SPECIAL.keys())
 def test_what_is_not_covered_gives_the_same(
-    monkeypatch: pytest.MonkeyPatch, special: Any, with_books: bool, first: bool
+    monkeypatch: pytest.MonkeyPatch, special: Callable[[], Any], with_books: bool, first: bool
 ) -> None:
-    events = _events_with(special, 0 if first else 20)
-
     def source() -> Any:
-        listed = Scripted(events, _INSTRUMENT)
+        listed = Scripted(_events_with(special(), 0 if first else 20), _INSTRUMENT)
         listed.snapshots_only = not with_books
         return listed
 

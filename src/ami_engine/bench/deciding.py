@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from ami_engine.bench.rows import BOTTLENECK_ROW
 from ami_engine.dmc import RiskPolicy, modulate
 from ami_engine.dmc.risk_state import RiskState
 from ami_engine.events import BookSnapshot
+from ami_engine.loop.native_run import STEP_VARIABLE
 from ami_engine.loop.run_loop import run_loop
 from ami_engine.loop.step import AccountView, MarketParts, decide
 from ami_engine.loop.symbol_state import SymbolState
@@ -92,10 +94,11 @@ def drive(source: MarketDataSource, **options: Any) -> dict[str, Any]:
     )
 
 
-def replay(events: list[BookSnapshot], **options: Any) -> dict[str, Any]:
+def replay(events: list[BookSnapshot], *, looks: bool = False, **options: Any) -> dict[str, Any]:
+    """Run the loop over events that lie ready; `looks`: the broker's books are asked for at the end."""
     broker = PaperBroker(instruments={SYMBOL: INSTRUMENT}, cash=1e6)
     source = ReplaySource(events)
-    return run_loop(
+    summary = run_loop(
         source=source,
         broker=broker,
         feature_config=CONFIG,
@@ -104,6 +107,9 @@ def replay(events: list[BookSnapshot], **options: Any) -> dict[str, Any]:
         timer_ms=0.0,
         **options,
     )
+    if looks:
+        require(broker.get_state()["positions"] == summary["positions"], "the broker holds something else than the run")
+    return summary
 
 
 def _check_summary(summary: dict[str, Any], steps: int) -> None:
@@ -120,6 +126,33 @@ def _untraced(scale: Scale) -> Prepared:
 
     def run() -> dict[str, Any]:
         return replay(events, trace=False)
+
+    return Prepared(run, lambda: _check_summary(run(), len(events)), len(events))
+
+
+def _looking(scale: Scale) -> Prepared:
+    events = _events(scale.steps)
+
+    def run() -> dict[str, Any]:
+        return replay(events, looks=True, trace=False)
+
+    return Prepared(run, lambda: _check_summary(run(), len(events)), len(events))
+
+
+def _in_python(scale: Scale) -> Prepared:
+    """The same run without the compiled step."""
+    events = _events(scale.steps)
+
+    def run() -> dict[str, Any]:
+        before = os.environ.get(STEP_VARIABLE)
+        os.environ[STEP_VARIABLE] = "python"
+        try:
+            return replay(events, trace=False)
+        finally:
+            if before is None:
+                del os.environ[STEP_VARIABLE]
+            else:
+                os.environ[STEP_VARIABLE] = before
 
     return Prepared(run, lambda: _check_summary(run(), len(events)), len(events))
 
@@ -281,6 +314,9 @@ LOOP_GROUP = Group(
         Case("loop.untraced",
              "`run_loop`, untraced, PaperBroker, every guard, one-level books; orders in a tenth of the steps",
              _untraced, "ns/step"),
+        Case("loop.looked", "the same, and the broker's books brought at the end, every order named",
+             _looking, "ns/step"),
+        Case("loop.python", "the same without the compiled step", _in_python, "ns/step", rounds=3),
         Case("loop.source", "the source of it alone", _draining, "ns/step"),
         Case("loop.synthetic", "`run_loop`, untraced, synthetic source: ten-level books and trades, made on the way",
              _simulated, "ns/step", rounds=3),

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["SymbolState"]
 
+# Events that only the features can refuse, beside their sequence number.
+_PLAIN_KINDS: dict[type, str] = {BookSnapshot: "book", Trade: "trade", Bar: "bar"}
+
 _BID, _ASK, _MID = FEATURE_INDEX["bid"], FEATURE_INDEX["ask"], FEATURE_INDEX["mid"]
 _BID_DEPTH, _ASK_DEPTH = FEATURE_INDEX["bid_depth"], FEATURE_INDEX["ask_depth"]
 
@@ -120,7 +123,31 @@ class SymbolState:
         return self.builder.vector()
 
     def would_accept(self, event: MarketEvent) -> bool:
-        """Return whether `observe` would take the event: it is tried on the state, which is then put back."""
+        """Return whether `observe` would take the event."""
+        ts_ns = event.recv_ts_ns or event.exch_ts_ns
+        if ts_ns <= 0 or ts_ns < self.last_ts_ns:
+            return False
+        checked = self._checked(event)
+        return self._try(event) if checked is None else checked
+
+    def _checked(self, event: MarketEvent) -> bool | None:
+        """Return what a look at the event tells; None when only trying can tell."""
+        if type(event) is FeedGap:
+            return True
+        kind = _PLAIN_KINDS.get(type(event))
+        accepts = getattr(self.builder.engine, "accepts", None)
+        if kind is None or accepts is None:
+            return None
+        if type(event) is BookSnapshot and self.keeps_book and (len(event.bids) > 0 or len(event.asks) > 0):
+            return None
+        try:
+            self._check_seq(kind, event.seq)
+        except EventError:
+            return False
+        return bool(accepts(event))
+
+    def _try(self, event: MarketEvent) -> bool:
+        """Fold an event and put the state back."""
         plain = {name: getattr(self, name) for name in _PLAIN_STATE}
         rolling = self.builder.snapshot()
         generic = None if self.generic is None else self.generic.snapshot()
