@@ -138,9 +138,10 @@ nb::list listed(const Counts& counts) {
 }
 
 nb::dict told(const ami::CompiledLoop& loop) {
-    const ami::LoopCounts& counts = loop.counts;
-    const ami::Account& account = loop.account();
-    const ami::QuoteFault& fault = loop.last_fault();
+    const ami::DecisionCore& core = loop.core();
+    const ami::LoopCounts& counts = core.counts;
+    const ami::Account& account = core.account();
+    const ami::QuoteFault& fault = core.keeper().last_fault();
     nb::dict d;
     d["steps"] = counts.steps;
     d["timers"] = counts.timers;
@@ -152,7 +153,7 @@ nb::dict told(const ami::CompiledLoop& loop) {
     d["errors"] = counts.errors;
     d["is_last_error_the_models"] = counts.is_last_error_the_models;
     nb::list latches;
-    for (const ami::Guard guard : loop.latches()) latches.append(ami::kGuardFlags[static_cast<int>(guard) - 1]);
+    for (const ami::Guard guard : core.risk().latches()) latches.append(ami::kGuardFlags[static_cast<int>(guard) - 1]);
     d["latches"] = latches;
     d["actions"] = listed(counts.actions);
     d["proposals"] = listed(counts.proposals);
@@ -175,8 +176,8 @@ nb::dict told(const ami::CompiledLoop& loop) {
     d["close_count"] = account.close_count;
     const ami::Quotes& q = fault.quotes;
     d["quote_fault"] = nb::make_tuple(q.bid_quote, q.ask_quote, q.size_usd, q.post_only, fault.bid, fault.ask);
-    d["fill_count"] = loop.fills.size();
-    d["fills"] = nb::bytes(reinterpret_cast<const char*>(loop.fills.data()), loop.fills.size() * sizeof(ami::VenueFill));
+    d["fill_count"] = core.fills.size();
+    d["fills"] = nb::bytes(reinterpret_cast<const char*>(core.fills.data()), core.fills.size() * sizeof(ami::VenueFill));
     d["decisions"] =
         nb::bytes(reinterpret_cast<const char*>(loop.decisions.data()), loop.decisions.size() * sizeof(ami::DecisionRecord));
     return d;

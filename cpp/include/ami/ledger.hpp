@@ -67,6 +67,11 @@ public:
     double avg_price() const { return average_view_; }
     double realized() const { return realized_view_; }
     double fees() const { return fees_view_; }
+    const Decimal& exact_qty() const { return qty_; }
+    const Decimal& exact_cost() const { return cost_; }
+    const Decimal& exact_realized() const { return realized_; }
+    const Decimal& exact_fees() const { return fees_; }
+    const Decimal& exact_trip_pnl() const { return trip_pnl_; }
 
 private:
     static constexpr std::size_t kDigits = 50;
@@ -116,6 +121,7 @@ public:
     Position position;
 
     double drawdown() const { return peak - equity; }
+    double last_mark() const { return mark_; }
 
     FillResult apply(bool is_buy, double price, double qty, double fee) {
         const FillResult result = position.fold(is_buy, price, qty, fee);
