@@ -218,6 +218,19 @@ nb::tuple judge(const std::vector<double>& policy, int proposed, bool has_size, 
     return nb::make_tuple(static_cast<int>(v.action), v.codes, v.held_codes, v.pulls, v.size_usd);
 }
 
+// What the exact money of a run is computed with, for a test that holds it against Python's `decimal`.
+nb::tuple exact_arithmetic(double a, double b, int precision) {
+    using ami::Decimal;
+    const Decimal x = Decimal::from_double(a);
+    const Decimal y = Decimal::from_double(b);
+    const auto digits = static_cast<std::size_t>(precision);
+    const Decimal quotient = Decimal::divide(x, y, digits);
+    const Decimal error = Decimal::add(Decimal::multiply(quotient, y).rounded(digits), x.negated());
+    return nb::make_tuple(Decimal::add(x, y).to_double(), Decimal::multiply(x, y).to_double(), Decimal::compare(x, y),
+                          quotient.to_double(), Decimal::divide_to_double(x, y, digits), error.to_double(),
+                          Decimal::divide_whole(x.abs(), y.abs()).to_double());
+}
+
 template <std::size_t N>
 nb::tuple names(const char* const (&list)[N]) {
     nb::list made;
@@ -236,6 +249,8 @@ void bind_compiled_loop(nb::module_& m) {
     m.def("run_compiled", &run, nb::arg("columns"), nb::arg("rows"), nb::arg("features"), nb::arg("settings"),
           nb::arg("draws"), nb::arg("model_params"), nb::arg("steps"), nb::arg("records"),
           "Run the loop over a table; return what it counted, its fills, and its decisions as records.");
+    m.def("exact_arithmetic", &exact_arithmetic, nb::arg("a"), nb::arg("b"), nb::arg("precision"),
+          "Return a + b, a × b, their order, a / b twice, (a / b) × b − a and the whole part of |a| / |b|, in decimals.");
     m.def("judge", &judge, nb::arg("policy"), nb::arg("proposed"), nb::arg("has_size"), nb::arg("size_usd"),
           nb::arg("context"), "Let the guards judge one proposal; return action, codes, codes that hold, pull and size.");
 }

@@ -10,6 +10,7 @@ void bind_build_info(nb::module_& m);
 void bind_errors(nb::module_& m);
 void bind_rolling(nb::module_& m);
 void bind_feature_vector(nb::module_& m);
+void bind_depth_message(nb::module_& m);
 void bind_order_book(nb::module_& m);
 void bind_features(nb::module_& m);
 void bind_compiled_loop(nb::module_& m);
@@ -27,6 +28,7 @@ NB_MODULE(_core, m) {
     bind_errors(m);
     bind_rolling(m);
     bind_feature_vector(m);
+    bind_depth_message(m);
     bind_order_book(m);
     bind_features(m);
     bind_compiled_loop(m);

@@ -89,7 +89,8 @@ private:
     double average_price() const {
         if (qty_.is_zero()) return 0.0;
         const Decimal size = times(qty_, multiplier_);
-        return (is_inverse_ ? over(size.negated(), cost_) : over(cost_, size)).to_double();
+        return is_inverse_ ? Decimal::divide_to_double(size.negated(), cost_, kDigits)
+                           : Decimal::divide_to_double(cost_, size, kDigits);
     }
 
     bool is_inverse_;

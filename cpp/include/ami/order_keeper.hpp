@@ -183,12 +183,35 @@ private:
     bool is_calm(const Quotes& q, std::int64_t now_ms, const MarketView& view) const {
         const Calm& c = calm_;
         if (now_ms >= c.until_ms || q.post_only != c.post_only) return false;
+        return is_within(q, view) || is_young(q, now_ms, view);
+    }
+
+    // The quotes stay where the orders are.
+    bool is_within(const Quotes& q, const MarketView& view) const {
+        const Calm& c = calm_;
         const bool is_bid_calm = c.is_bid_off ? q.bid_quote == 0.0
                                               : c.bid_low <= q.bid_quote && q.bid_quote < c.bid_high &&
                                                     bid_.order.price < view.ask;
         if (!is_bid_calm) return false;
         return c.is_ask_off ? q.ask_quote == 0.0
                             : c.ask_low < q.ask_quote && q.ask_quote <= c.ask_high && ask_.order.price > view.bid;
+    }
+
+    // The orders are too young to be replaced, wherever the quotes are, as long as these are sound and of the same sides.
+    bool is_young(const Quotes& q, std::int64_t now_ms, const MarketView& view) const {
+        const double tick = instrument_.tick_size;
+        if (!calm_.is_bid_off) {
+            const bool is_sound = q.bid_quote >= 2.0 * tick && view.ask >= 3.0 * tick;
+            if (!is_sound || now_ms - bid_.order.placed_ms >= limits_.refresh_ms) return false;
+        } else if (q.bid_quote != 0.0) {
+            return false;
+        }
+        if (!calm_.is_ask_off) {
+            // A quarter of a tick between the quotes is a whole one when they are on the grid: it takes them apart.
+            const bool is_sound = q.ask_quote - q.bid_quote >= tick / 4.0;
+            return is_sound && now_ms - ask_.order.placed_ms < limits_.refresh_ms;
+        }
+        return q.ask_quote == 0.0;
     }
 
     void act(Quotes q, const MarketView& view, std::int64_t step, Actions& done) {

@@ -18,7 +18,7 @@ namespace ami {
 template <class T>
 class BoundedQueue {
 public:
-    explicit BoundedQueue(std::size_t most) : most_(most), items_(std::min<std::size_t>(most, 1024)) {}
+    explicit BoundedQueue(std::size_t most) : most_(most), items_(room_for(std::min<std::size_t>(most, 1024))) {}
 
     std::size_t size() const { return size_; }
     bool is_full() const { return size_ == most_; }
@@ -28,7 +28,7 @@ public:
 
     void push(const T& item) {
         if (is_full()) pop();
-        if (size_ == items_.size()) grow();
+        if (size_ > mask_) grow();
         items_[wrapped(head_ + size_)] = item;
         ++size_;
     }
@@ -38,11 +38,18 @@ public:
     }
 
 private:
-    std::size_t wrapped(std::size_t i) const { return i >= items_.size() ? i - items_.size() : i; }
+    // Powers of two, so that a place is found by a mask.
+    static std::size_t room_for(std::size_t count) {
+        std::size_t room = 1;
+        while (room < count) room *= 2;
+        return room;
+    }
+    std::size_t wrapped(std::size_t i) const { return i & mask_; }
     void grow() {
-        std::vector<T> larger(std::min(most_, 2 * items_.size()));
+        std::vector<T> larger(2 * items_.size());
         for (std::size_t i = 0; i < size_; ++i) larger[i] = (*this)[i];
         items_ = std::move(larger);
+        mask_ = items_.size() - 1;
         head_ = 0;
     }
 
@@ -50,6 +57,7 @@ private:
     std::size_t head_ = 0;
     std::size_t size_ = 0;
     std::vector<T> items_;
+    std::size_t mask_ = items_.size() - 1;
 };
 
 // Times of the last events that are younger than `length_ns`.

@@ -22,6 +22,7 @@ GROUPS: tuple[Group, ...] = (
     ingest.GROUP,
     deciding.DECIDE_GROUP,
     deciding.LOOP_GROUP,
+    deciding.WAYS_GROUP,
     deciding.TRACE_GROUP,
     compiled.GROUP,
     start_up.GROUP,

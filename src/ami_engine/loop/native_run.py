@@ -1,8 +1,8 @@
 """The compiled step: decides event by event on one market, and hands everything over to the Python parts when asked.
 
 An accelerator and nothing else. Whatever it does not cover (a second symbol, an event without a price, somebody who
-looks at the broker) brings the whole state to the Python parts at a step's boundary, and the run goes on in them with the
-results that it would have had without.
+looks at the broker) brings the whole state to the Python parts at a step's boundary, and the run goes on in them with
+the results that it would have had without.
 """
 
 from __future__ import annotations
