@@ -68,8 +68,18 @@ private:
     nb::object held_;
 };
 
-std::int64_t whole(const nb::object& value) { return nb::cast<std::int64_t>(value); }
-double number(const nb::object& value) { return nb::cast<double>(value); }
+// Whole numbers and numbers of any type that says it is one, such as NumPy's.
+std::int64_t whole(const nb::object& value) {
+    const nb::object index = nb::steal(PyNumber_Index(value.ptr()));
+    const long long given = index.is_valid() ? PyLong_AsLongLong(index.ptr()) : -1;
+    if (given == -1 && PyErr_Occurred() != nullptr) throw nb::python_error();
+    return given;
+}
+double number(const nb::object& value) {
+    const double given = PyFloat_AsDouble(value.ptr());
+    if (given == -1.0 && PyErr_Occurred() != nullptr) throw nb::python_error();
+    return given;
+}
 
 class Stepper final : public ami::LevelSource {
 public:
@@ -112,7 +122,7 @@ public:
             }
         } catch (const ami::EventError&) {
             return kFold;
-        } catch (const nb::cast_error&) {
+        } catch (const nb::python_error&) {
             return kFold;
         }
         const std::int64_t ts = seen.ts_ns;
@@ -353,10 +363,10 @@ void Stepper::read_levels(nb::handle levels, bool is_bid, std::vector<double>& t
     const std::size_t count = nb::len(sides);
     for (std::size_t i = 0; i < count; ++i) {
         const nb::object pair = sides[i];
-        const double price = nb::cast<double>(nb::object(pair[0]));
+        const double price = number(pair[0]);
         if (!std::isnan(price)) {
             to.push_back(price);
-            to.push_back(nb::cast<double>(nb::object(pair[1])));
+            to.push_back(number(pair[1]));
         } else if (i + 1 == count) {
             // Nothing is known of what lies behind a level without a price.
             to.push_back(is_bid ? std::numeric_limits<double>::infinity() : -std::numeric_limits<double>::infinity());

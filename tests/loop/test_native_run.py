@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -488,3 +489,20 @@ def test_a_broker_may_be_copied_after_the_run(monkeypatch: pytest.MonkeyPatch) -
     copied = copy.deepcopy(broker)
     assert copied.get_state() == broker.get_state()
     assert vars(copied)["_orders_seen"] > 0
+
+
+def test_numbers_of_numpy_are_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[Any] = []
+    for i in range(80):
+        ts_ns = (1_000 + 20 * i) * _MS
+        if i % 4 == 3:
+            events.append(Trade(0, ts_ns, "X", i, np.float64(0.49), np.float64(30.0), np.int8(-1)))  # type: ignore[arg-type]
+            continue
+        bids, asks = np.array([[0.49, 60.0], [0.48, 7.0]]), np.array([[0.51, 20.0 + i % 3], [0.52, 9.0]])
+        events.append(BookSnapshot(0, ts_ns, "X", i, np.float64(0.49), 0.51, 0.0, 0.0, bids, asks))  # type: ignore[arg-type]
+    native, python = pair(
+        monkeypatch, lambda: ListedSource(events, _INSTRUMENT), lambda: PaperBroker(_INSTRUMENT), None
+    )
+    assert_same(native, python)
+    assert native.summary["fills_count"] > 0
+    assert native.parts is None  # no hand-over
