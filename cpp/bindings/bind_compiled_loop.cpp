@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "arrays.hpp"
+#include "loop_settings.hpp"
 
 namespace nb = nanobind;
 
@@ -97,39 +98,6 @@ ami::FeatureParams read_features(const nb::dict& f) {
             nb::cast<std::uint64_t>(f["sigma_long_steps"])};
 }
 
-ami::RiskPolicy read_policy(const std::vector<double>& values) {
-    if (values.size() != ami::kPolicyCount) throw std::invalid_argument("a policy needs one value a key");
-    return ami::read_policy([&values](int i) { return values[static_cast<std::size_t>(i)]; });
-}
-
-ami::Instrument read_instrument(const std::vector<double>& v) {
-    if (v.size() != 8) throw std::invalid_argument("an instrument needs eight values");
-    return {v[0], v[1], v[2], v[3], v[4], v[5] != 0.0, v[6], v[7]};
-}
-
-ami::LoopSettings read_settings(const nb::dict& s, const arrays::Floats& draws, const std::vector<double>& model_params) {
-    const auto number = [&s](const char* name) { return nb::cast<double>(s[name]); };
-    const auto whole = [&s](const char* name) { return nb::cast<std::int64_t>(s[name]); };
-    return {read_policy(nb::cast<std::vector<double>>(s["policy"])),
-            read_instrument(nb::cast<std::vector<double>>(s["instrument"])),
-            read_instrument(nb::cast<std::vector<double>>(s["venue_instrument"])),
-            nb::cast<bool>(s["is_venue_on_grid"]),
-            static_cast<ami::Queue>(whole("queue")),
-            draws.data(),
-            draws.shape(0),
-            {whole("refresh_ms"), number("min_requote_ticks"), whole("order_ttl_ms"), whole("post_fill_cooldown_ms"),
-             whole("max_replacements_per_min")},
-            {number("tp_ticks"), number("sl_ticks"), number("T_max_ms")},
-            {number("confidence_threshold"), number("imbalance_threshold"), number("max_size_usd")},
-            reinterpret_cast<ami::ModelFunction>(nb::cast<std::uintptr_t>(s["model"])),
-            model_params.data(),
-            number("start_cash"),
-            whole("timer_ns"),
-            nb::cast<bool>(s["times_bars"]),
-            nb::cast<bool>(s["is_table_checked"]),
-            nb::cast<bool>(s["is_dry"])};
-}
-
 template <class Counts>
 nb::list listed(const Counts& counts) {
     nb::list list;
@@ -138,9 +106,10 @@ nb::list listed(const Counts& counts) {
 }
 
 nb::dict told(const ami::CompiledLoop& loop) {
-    const ami::LoopCounts& counts = loop.counts;
-    const ami::Account& account = loop.account();
-    const ami::QuoteFault& fault = loop.last_fault();
+    const ami::DecisionCore& core = loop.core();
+    const ami::LoopCounts& counts = core.counts;
+    const ami::Account& account = core.account();
+    const ami::QuoteFault& fault = core.keeper().last_fault();
     nb::dict d;
     d["steps"] = counts.steps;
     d["timers"] = counts.timers;
@@ -152,7 +121,7 @@ nb::dict told(const ami::CompiledLoop& loop) {
     d["errors"] = counts.errors;
     d["is_last_error_the_models"] = counts.is_last_error_the_models;
     nb::list latches;
-    for (const ami::Guard guard : loop.latches()) latches.append(ami::kGuardFlags[static_cast<int>(guard) - 1]);
+    for (const ami::Guard guard : core.risk().latches()) latches.append(ami::kGuardFlags[static_cast<int>(guard) - 1]);
     d["latches"] = latches;
     d["actions"] = listed(counts.actions);
     d["proposals"] = listed(counts.proposals);
@@ -175,8 +144,8 @@ nb::dict told(const ami::CompiledLoop& loop) {
     d["close_count"] = account.close_count;
     const ami::Quotes& q = fault.quotes;
     d["quote_fault"] = nb::make_tuple(q.bid_quote, q.ask_quote, q.size_usd, q.post_only, fault.bid, fault.ask);
-    d["fill_count"] = loop.fills.size();
-    d["fills"] = nb::bytes(reinterpret_cast<const char*>(loop.fills.data()), loop.fills.size() * sizeof(ami::VenueFill));
+    d["fill_count"] = core.fills.size();
+    d["fills"] = nb::bytes(reinterpret_cast<const char*>(core.fills.data()), core.fills.size() * sizeof(ami::VenueFill));
     d["decisions"] =
         nb::bytes(reinterpret_cast<const char*>(loop.decisions.data()), loop.decisions.size() * sizeof(ami::DecisionRecord));
     return d;
@@ -186,7 +155,7 @@ nb::dict run(const nb::dict& columns, std::size_t rows, const nb::dict& features
              const arrays::Floats& draws, const std::vector<double>& model_params, std::int64_t steps, bool records) {
     Table table(columns, rows);
     read_columns(table);
-    ami::CompiledLoop loop(read_features(features), read_settings(settings, draws, model_params));
+    ami::CompiledLoop loop(read_features(features), read_settings(settings, draws.data(), draws.shape(0), model_params));
     {
         const nb::gil_scoped_release release;
         loop.run(table.c, steps, records);
@@ -249,6 +218,19 @@ nb::tuple judge(const std::vector<double>& policy, int proposed, bool has_size, 
     return nb::make_tuple(static_cast<int>(v.action), v.codes, v.held_codes, v.pulls, v.size_usd);
 }
 
+// What the exact money of a run is computed with, for a test that holds it against Python's `decimal`.
+nb::tuple exact_arithmetic(double a, double b, int precision) {
+    using ami::Decimal;
+    const Decimal x = Decimal::from_double(a);
+    const Decimal y = Decimal::from_double(b);
+    const auto digits = static_cast<std::size_t>(precision);
+    const Decimal quotient = Decimal::divide(x, y, digits);
+    const Decimal error = Decimal::add(Decimal::multiply(quotient, y).rounded(digits), x.negated());
+    return nb::make_tuple(Decimal::add(x, y).to_double(), Decimal::multiply(x, y).to_double(), Decimal::compare(x, y),
+                          quotient.to_double(), Decimal::divide_to_double(x, y, digits), error.to_double(),
+                          Decimal::divide_whole(x.abs(), y.abs()).to_double());
+}
+
 template <std::size_t N>
 nb::tuple names(const char* const (&list)[N]) {
     nb::list made;
@@ -267,6 +249,8 @@ void bind_compiled_loop(nb::module_& m) {
     m.def("run_compiled", &run, nb::arg("columns"), nb::arg("rows"), nb::arg("features"), nb::arg("settings"),
           nb::arg("draws"), nb::arg("model_params"), nb::arg("steps"), nb::arg("records"),
           "Run the loop over a table; return what it counted, its fills, and its decisions as records.");
+    m.def("exact_arithmetic", &exact_arithmetic, nb::arg("a"), nb::arg("b"), nb::arg("precision"),
+          "Return a + b, a × b, their order, a / b twice, (a / b) × b − a and the whole part of |a| / |b|, in decimals.");
     m.def("judge", &judge, nb::arg("policy"), nb::arg("proposed"), nb::arg("has_size"), nb::arg("size_usd"),
           nb::arg("context"), "Let the guards judge one proposal; return action, codes, codes that hold, pull and size.");
 }

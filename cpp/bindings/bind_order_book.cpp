@@ -18,6 +18,8 @@
 #include <utility>
 #include <vector>
 
+#include "level_list.hpp"
+
 namespace nb = nanobind;
 
 namespace {
@@ -61,6 +63,13 @@ public:
 
     void read(nb::handle levels, const char* field) {
         PyObject* p = levels.ptr();
+        if (nb::isinstance<LevelList>(levels)) {
+            // The caller holds it while the book reads, and it never changes.
+            const LevelList& list = *nb::inst_ptr<LevelList>(levels);
+            data_ = list.data();
+            count_ = list.size();
+            return;
+        }
         if (PyList_Check(p)) {
             for (Py_ssize_t i = 0; i < NB_LIST_GET_SIZE(p); ++i) read_pair(NB_LIST_GET_ITEM(p, i), field, i);
         } else if (PyTuple_Check(p)) {

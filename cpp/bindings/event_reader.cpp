@@ -11,6 +11,8 @@
 #include <limits>
 #include <string>
 
+#include "level_list.hpp"
+
 namespace nb = nanobind;
 
 namespace {
@@ -177,6 +179,11 @@ EventKind tagged_kind(PyObject* event, bool& is_tagged) {
 void SideReader::read(nb::handle levels) {
     if (PyList_Check(levels.ptr()) || PyTuple_Check(levels.ptr())) {
         read_sequence(levels);
+    } else if (nb::isinstance<LevelList>(levels)) {
+        const LevelList& list = *nb::inst_ptr<LevelList>(levels);
+        count_ = list.size() < most_ ? list.size() : most_;
+        buffer_.assign(list.data(), list.data() + 2 * count_);
+        data_ = buffer_.data();
     } else {
         read_array(levels);
     }

@@ -10,9 +10,11 @@ void bind_build_info(nb::module_& m);
 void bind_errors(nb::module_& m);
 void bind_rolling(nb::module_& m);
 void bind_feature_vector(nb::module_& m);
+void bind_depth_message(nb::module_& m);
 void bind_order_book(nb::module_& m);
 void bind_features(nb::module_& m);
 void bind_compiled_loop(nb::module_& m);
+void bind_stepper(nb::module_& m);
 void bind_trace(nb::module_& m);
 
 NB_MODULE(_core, m) {
@@ -26,9 +28,11 @@ NB_MODULE(_core, m) {
     bind_errors(m);
     bind_rolling(m);
     bind_feature_vector(m);
+    bind_depth_message(m);
     bind_order_book(m);
     bind_features(m);
     bind_compiled_loop(m);
+    bind_stepper(m);
     bind_trace(m);
     bind_bench(m);
 }

@@ -38,7 +38,7 @@ def watch(source: Any, broker: PaperBroker, *, steps: int | None = None, **optio
 
     def judge(proposal: Any, policy: Any, context: Any) -> Any:
         final, mismatch = modulate(proposal, policy, context)
-        seen = (run._view.position, run._account.equity)
+        seen = (run._view.position, run.account.equity)
         actions = (ACTIONS.index(proposal.action), ACTIONS.index(final.action))
         decisions.append((run._now_ns, frozenset(mismatch.reason_codes), *seen, *actions, is_timer))
         return final, mismatch

@@ -18,8 +18,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ami_engine.backtest import CompiledModel, EventTable, run_compiled, table_from_source
-from ami_engine.backtest import core as core_module
-from ami_engine.backtest.compiled import policy_values
 from ami_engine.backtest.core import compiled_core
 from ami_engine.config import ExitConfig, QuotingConfig
 from ami_engine.dmc import RiskPolicy, modulate
@@ -29,7 +27,9 @@ from ami_engine.errors import BackendError, ConfigError
 from ami_engine.events import BookSnapshot, Trade
 from ami_engine.features import FeatureBuilder, FeatureConfig
 from ami_engine.features.schema import FEATURE_INDEX, SCHEMA_HASH
+from ami_engine.loop import native_values as core_module
 from ami_engine.loop.assemble import PROVIDED_CONTEXT
+from ami_engine.loop.native_values import policy_values
 from ami_engine.mdm.decision_engine import DecisionEngine
 from ami_engine.mdm.reference_model import compute_proposal_reference
 from ami_engine.sim.microstructure_sim import MicrostructureSim

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import random
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -158,3 +160,37 @@ def test_mbo_books_agree_over_many_orders(native_books: tuple[Any, Any]) -> None
             book.apply("C", "B", 6_412_777_162_812 + 7 * i, 0.0, 1 + i % 2)
     assert native.order_count == plain.order_count
     assert native.to_bytes() == plain.to_bytes()
+
+
+def test_order_books_agree_over_deep_sides(native_books: tuple[Any, Any]) -> None:
+    # Blocks of the compiled book fill, split, empty and join: sides grow to thousands of levels and shrink to none.
+    native, _ = native_books
+    compiled, plain = native(0.1), PlainOrderBook(0.1)
+    draw = random.Random(8)
+    for book in (compiled, plain):
+        book.apply_snapshot([(10_000.0, 1.0)], [(10_000.1, 1.0)], 0)
+    for round_ in range(400):
+        deletes = 0.8 if round_ // 100 % 2 else 0.1
+        sides = [
+            [
+                (
+                    (100_000 - depth if sign < 0 else 100_001 + depth) / 10,
+                    0.0 if draw.random() < deletes else draw.random(),
+                )
+                for depth in sorted(int(draw.expovariate(0.001)) for _ in range(60))
+            ]
+            for sign in (-1, 1)
+        ]
+        for book in (compiled, plain):
+            book.apply_delta(*sides)
+        if round_ % 20 == 0:
+            assert compiled.to_bytes() == plain.to_bytes()
+            assert all(
+                np.array_equal(ours, theirs) for ours, theirs in zip(compiled.top(90), plain.top(90), strict=True)
+            )
+    assert compiled.level_counts == plain.level_counts
+    every = [[(level[0], 0.0) for level in side.tolist()] for side in compiled.top(100_000)]
+    for book in (compiled, plain):
+        book.apply_delta(*every)
+    assert compiled.level_counts == (0, 0)
+    assert compiled.to_bytes() == plain.to_bytes()

@@ -12,26 +12,40 @@ namespace ami {
 
 class BigUint {
 public:
+    // The widest limb of which the compiler knows a product: amounts of money are of one to three such limbs.
+#if defined(__SIZEOF_INT128__)
+    using Limb = std::uint64_t;
+    __extension__ typedef unsigned __int128 Wide;
+#else
+    using Limb = std::uint32_t;
+    using Wide = std::uint64_t;
+#endif
+
     BigUint() = default;
     explicit BigUint(std::uint64_t value) {
-        for (; value != 0; value >>= 32) limbs_[size_++] = static_cast<std::uint32_t>(value);
+        for (; value != 0; value = static_cast<std::uint64_t>(static_cast<Wide>(value) >> kBits)) {
+            limbs_[size_++] = static_cast<Limb>(value);
+        }
     }
-    BigUint(const BigUint& other) : size_(other.size_) { std::copy_n(other.limbs_.data(), size_, limbs_.data()); }
+    BigUint(const BigUint& other) : size_(other.size_) { copy_limbs(other); }
     BigUint& operator=(const BigUint& other) {
         size_ = other.size_;
-        std::copy_n(other.limbs_.data(), size_, limbs_.data());
+        copy_limbs(other);
         return *this;
     }
 
     bool is_zero() const { return size_ == 0; }
     bool is_odd() const { return size_ > 0 && (limbs_[0] & 1u) != 0; }
     std::size_t bit_length() const {
-        return size_ == 0 ? 0 : 32 * size_ - static_cast<std::size_t>(leading_zeros(limbs_[size_ - 1]));
+        return size_ == 0 ? 0 : kBits * size_ - static_cast<std::size_t>(leading_zeros(limbs_[size_ - 1]));
     }
     // The value modulo 2^64.
     std::uint64_t low_bits() const {
-        return (size_ > 1 ? static_cast<std::uint64_t>(limbs_[1]) << 32 : 0) | (size_ > 0 ? limbs_[0] : 0);
+        return word_at(0);
     }
+
+    // Whether low_bits() is the value: what a number of an order or a fill is.
+    bool is_word() const { return size_ <= 64 / kBits; }
 
     // -1, 0 or 1.
     static int compare(const BigUint& a, const BigUint& b) {
@@ -44,25 +58,21 @@ public:
 
     BigUint& operator+=(const BigUint& other) {
         const std::size_t n = std::max(size_, other.size_);
-        std::uint64_t carry = 0;
+        Wide carry = 0;
         for (std::size_t i = 0; i < n; ++i) {
-            carry += static_cast<std::uint64_t>(at(i)) + other.at(i);
-            set(i, static_cast<std::uint32_t>(carry));
-            carry >>= 32;
+            carry += static_cast<Wide>(at(i)) + other.at(i);
+            set(i, static_cast<Limb>(carry));
+            carry >>= kBits;
         }
         size_ = n;
-        if (carry != 0) push(static_cast<std::uint32_t>(carry));
+        if (carry != 0) push(static_cast<Limb>(carry));
         return *this;
     }
 
     // `other` is at most this.
     BigUint& operator-=(const BigUint& other) {
-        std::int64_t borrow = 0;
-        for (std::size_t i = 0; i < size_; ++i) {
-            std::int64_t digit = static_cast<std::int64_t>(limbs_[i]) - other.at(i) - borrow;
-            borrow = digit < 0 ? 1 : 0;
-            limbs_[i] = static_cast<std::uint32_t>(digit);
-        }
+        Limb borrow = 0;
+        for (std::size_t i = 0; i < size_; ++i) borrow = subtract(limbs_[i], other.at(i), borrow);
         trim();
         return *this;
     }
@@ -72,13 +82,13 @@ public:
         if (a.is_zero() || b.is_zero()) return product;
         product.resize(a.size_ + b.size_);
         for (std::size_t i = 0; i < a.size_; ++i) {
-            std::uint64_t carry = 0;
+            Wide carry = 0;
             for (std::size_t j = 0; j < b.size_; ++j) {
-                carry += static_cast<std::uint64_t>(a.limbs_[i]) * b.limbs_[j] + product.limbs_[i + j];
-                product.limbs_[i + j] = static_cast<std::uint32_t>(carry);
-                carry >>= 32;
+                carry += static_cast<Wide>(a.limbs_[i]) * b.limbs_[j] + product.limbs_[i + j];
+                product.limbs_[i + j] = static_cast<Limb>(carry);
+                carry >>= kBits;
             }
-            product.limbs_[i + b.size_] = static_cast<std::uint32_t>(carry);
+            product.limbs_[i + b.size_] = static_cast<Limb>(carry);
         }
         product.trim();
         return product;
@@ -87,13 +97,13 @@ public:
     BigUint shifted_left(std::size_t bits) const {
         BigUint shifted;
         if (is_zero()) return shifted;
-        const std::size_t whole = bits / 32;
-        const std::size_t part = bits % 32;
+        const std::size_t whole = bits / kBits;
+        const std::size_t part = bits % kBits;
         shifted.resize(size_ + whole + 1);
         for (std::size_t i = 0; i < size_; ++i) {
-            const std::uint64_t wide = static_cast<std::uint64_t>(limbs_[i]) << part;
-            shifted.limbs_[i + whole] |= static_cast<std::uint32_t>(wide);
-            shifted.limbs_[i + whole + 1] = static_cast<std::uint32_t>(wide >> 32);
+            const Wide wide = static_cast<Wide>(limbs_[i]) << part;
+            shifted.limbs_[i + whole] |= static_cast<Limb>(wide);
+            shifted.limbs_[i + whole + 1] = static_cast<Limb>(wide >> kBits);
         }
         shifted.trim();
         return shifted;
@@ -101,28 +111,29 @@ public:
 
     BigUint shifted_right(std::size_t bits) const {
         BigUint shifted;
-        const std::size_t whole = bits / 32;
-        const std::size_t part = bits % 32;
+        const std::size_t whole = bits / kBits;
+        const std::size_t part = bits % kBits;
         if (whole >= size_) return shifted;
         shifted.resize(size_ - whole);
         for (std::size_t i = whole; i < size_; ++i) {
-            const std::uint64_t wide = (static_cast<std::uint64_t>(at(i + 1)) << 32) | limbs_[i];
-            shifted.limbs_[i - whole] = static_cast<std::uint32_t>(wide >> part);
+            const Wide wide = (static_cast<Wide>(at(i + 1)) << kBits) | limbs_[i];
+            shifted.limbs_[i - whole] = static_cast<Limb>(wide >> part);
         }
         shifted.trim();
         return shifted;
     }
 
     // Divide by a small number in place; return the remainder.
-    std::uint32_t divide_small(std::uint32_t divisor) {
-        std::uint64_t rest = 0;
+    Limb divide_small(Limb divisor) {
+        Limb rest = 0;
         for (std::size_t i = size_; i-- > 0;) {
-            rest = (rest << 32) | limbs_[i];
-            limbs_[i] = static_cast<std::uint32_t>(rest / divisor);
-            rest %= divisor;
+            const Wide wide = (static_cast<Wide>(rest) << kBits) | limbs_[i];
+            const Limb quotient = rest == 0 ? limbs_[i] / divisor : static_cast<Limb>(wide / divisor);
+            rest = static_cast<Limb>(limbs_[i] - quotient * divisor);
+            limbs_[i] = quotient;
         }
         trim();
-        return static_cast<std::uint32_t>(rest);
+        return rest;
     }
 
     // Knuth, The Art of Computer Programming 2, 4.3.1, algorithm D. `divisor` is not 0.
@@ -156,6 +167,8 @@ public:
     // numerator / denominator × 2^exponent, rounded once, half to even; the denominator is not 0.
     static double nearest_quotient(const BigUint& numerator, const BigUint& denominator, int exponent) {
         if (numerator.is_zero()) return 0.0;
+        double near = 0.0;
+        if (is_plain_quotient(numerator, denominator, exponent, near)) return near;
         const auto wanted = static_cast<long>(denominator.bit_length()) + 62;
         const long shift = std::max(0L, wanted - static_cast<long>(numerator.bit_length()));
         BigUint quotient;
@@ -170,6 +183,39 @@ public:
         const int scale = exponent - static_cast<int>(shift) + static_cast<int>(dropped);
         return std::ldexp(static_cast<double>(static_cast<std::int64_t>(digits)), scale);
     }
+
+    // True when `numerator` is a multiple of `denominator` and both are small: the usual case of money, told fast.
+    static bool is_whole_quotient(const BigUint& numerator, const BigUint& denominator, std::uint64_t& out) {
+        if (!numerator.is_word() || !denominator.is_word()) return false;
+        const std::uint64_t x = numerator.low_bits();
+        const std::uint64_t y = denominator.low_bits();
+        out = x / y;
+        return out * y == x;
+    }
+
+#if defined(__SIZEOF_INT128__)
+    // The quotient of nearest_quotient() by the highest 64 bits of both, unless it is so near the middle between two
+    // doubles that what was cut off could decide.
+    static bool is_plain_quotient(const BigUint& numerator, const BigUint& denominator, int exponent, double& out) {
+        int up = 0;
+        int down = 0;
+        const std::uint64_t x = numerator.head(up);
+        const std::uint64_t y = denominator.head(down);
+        const int shift = x >= y ? 63 : 64;
+        const auto quotient = static_cast<std::uint64_t>((static_cast<Wide>(x) << shift) / y);
+        const int scale = exponent + up - down - shift;
+        // Each cut takes less than one part in 2^63: the quotient, of 64 bits, is off by less than four.
+        constexpr std::uint64_t kMiddle = std::uint64_t{1} << 10;
+        constexpr std::uint64_t kDoubt = 8;
+        const std::uint64_t dropped = quotient & (2 * kMiddle - 1);
+        if (dropped - (kMiddle - kDoubt) <= 2 * kDoubt || scale < -1000 || scale > 900) return false;
+        const std::uint64_t kept = (quotient >> 11) + (dropped > kMiddle ? 1 : 0);
+        out = std::ldexp(static_cast<double>(kept), scale + 11);
+        return true;
+    }
+#else
+    static bool is_plain_quotient(const BigUint&, const BigUint&, int, double&) { return false; }
+#endif
 
     static const BigUint& power_of_ten(std::size_t exponent) {
         static const std::array<BigUint, kPowers> powers = [] {
@@ -191,32 +237,62 @@ public:
     }
 
 private:
-    static constexpr std::size_t kLimbs = 64;
+    static constexpr std::size_t kBits = 8 * sizeof(Limb);
+    static constexpr std::size_t kLimbs = 2048 / kBits;
     static constexpr std::size_t kPowers = 400;
 
-    static int leading_zeros(std::uint32_t limb) {
+    static int leading_zeros(std::uint64_t limb, int width = static_cast<int>(kBits)) {
+#if defined(__GNUC__)
+        return __builtin_clzll(limb) - (64 - width);
+#else
         int zeros = 0;
-        for (int half = 16; half > 0; half /= 2) {
-            if ((limb >> (32 - half)) != 0) continue;
-            zeros += half;
-            limb <<= half;
-        }
+        while ((limb >> (width - 1 - zeros)) == 0) ++zeros;
         return zeros;
+#endif
     }
 
-    std::uint32_t at(std::size_t i) const { return i < size_ ? limbs_[i] : 0; }
-    void set(std::size_t i, std::uint32_t limb) {
+    // A loop, since there is hardly more than one limb: the library's copy is a call.
+    void copy_limbs(const BigUint& other) {
+        for (std::size_t i = 0; i < other.size_; ++i) limbs_[i] = other.limbs_[i];
+    }
+
+    // a −= b + borrow; return what is borrowed of the next limb.
+    static Limb subtract(Limb& a, Limb b, Limb borrow) {
+        const Wide difference = static_cast<Wide>(a) - b - borrow;
+        a = static_cast<Limb>(difference);
+        return (difference >> kBits) != 0 ? 1 : 0;
+    }
+
+    // 64 bits from limb `i` on.
+    std::uint64_t word_at(std::size_t i) const {
+        if constexpr (kBits == 64) return at(i);
+        return (static_cast<std::uint64_t>(at(i + 1)) << 32) | at(i);
+    }
+
+#if defined(__SIZEOF_INT128__)
+    // The highest 64 bits, cut off below, and how many bits stand below them. The value is not 0.
+    std::uint64_t head(int& below) const {
+        below = static_cast<int>(bit_length()) - 64;
+        if (below <= 0) return limbs_[0] << -below;
+        const auto whole = static_cast<std::size_t>(below) / 64;
+        const auto part = static_cast<std::size_t>(below) % 64;
+        return part == 0 ? limbs_[whole] : (at(whole + 1) << (64 - part)) | (limbs_[whole] >> part);
+    }
+#endif
+
+    Limb at(std::size_t i) const { return i < size_ ? limbs_[i] : 0; }
+    void set(std::size_t i, Limb limb) {
         if (i >= kLimbs) throw std::overflow_error("a number is too large for exact money");
         limbs_[i] = limb;
     }
-    void push(std::uint32_t limb) {
+    void push(Limb limb) {
         set(size_, limb);
         ++size_;
     }
     void resize(std::size_t size) {
         if (size > kLimbs) throw std::overflow_error("a number is too large for exact money");
         size_ = size;
-        std::fill_n(limbs_.data(), size_, 0u);
+        std::fill_n(limbs_.data(), size_, Limb{0});
     }
     void resize_keeping(std::size_t size) {
         while (size_ < size) push(0);
@@ -226,43 +302,38 @@ private:
     }
 
     // One digit of the quotient: take the largest multiple of `v` off the digits from `j` on.
-    std::uint32_t divide_digit(const BigUint& v, std::size_t j, std::size_t n) {
-        const std::uint64_t base = std::uint64_t{1} << 32;
-        const std::uint64_t top = (static_cast<std::uint64_t>(limbs_[j + n]) << 32) | limbs_[j + n - 1];
-        std::uint64_t digit = top / v.limbs_[n - 1];
-        std::uint64_t left = top % v.limbs_[n - 1];
-        while (digit >= base || digit * v.limbs_[n - 2] > ((left << 32) | limbs_[j + n - 2])) {
+    Limb divide_digit(const BigUint& v, std::size_t j, std::size_t n) {
+        const Wide base = static_cast<Wide>(1) << kBits;
+        const Wide top = (static_cast<Wide>(limbs_[j + n]) << kBits) | limbs_[j + n - 1];
+        Wide digit = top / v.limbs_[n - 1];
+        Wide left = top % v.limbs_[n - 1];
+        while (digit >= base || digit * v.limbs_[n - 2] > ((left << kBits) | limbs_[j + n - 2])) {
             --digit;
             left += v.limbs_[n - 1];
             if (left >= base) break;
         }
-        std::int64_t borrow = 0;
-        std::uint64_t carry = 0;
+        Limb borrow = 0;
+        Wide carry = 0;
         for (std::size_t i = 0; i < n; ++i) {
             carry += digit * v.limbs_[i];
-            const std::int64_t difference =
-                static_cast<std::int64_t>(limbs_[i + j]) - borrow - static_cast<std::int64_t>(carry & 0xffffffffu);
-            limbs_[i + j] = static_cast<std::uint32_t>(difference);
-            borrow = difference < 0 ? 1 : 0;
-            carry >>= 32;
+            borrow = subtract(limbs_[i + j], static_cast<Limb>(carry), borrow);
+            carry >>= kBits;
         }
-        const std::int64_t difference =
-            static_cast<std::int64_t>(limbs_[j + n]) - borrow - static_cast<std::int64_t>(carry);
-        limbs_[j + n] = static_cast<std::uint32_t>(difference);
-        if (difference >= 0) return static_cast<std::uint32_t>(digit);
+        borrow = subtract(limbs_[j + n], static_cast<Limb>(carry), borrow);
+        if (borrow == 0) return static_cast<Limb>(digit);
         // One too many: add the divisor back.
         carry = 0;
         for (std::size_t i = 0; i < n; ++i) {
-            carry += static_cast<std::uint64_t>(limbs_[i + j]) + v.limbs_[i];
-            limbs_[i + j] = static_cast<std::uint32_t>(carry);
-            carry >>= 32;
+            carry += static_cast<Wide>(limbs_[i + j]) + v.limbs_[i];
+            limbs_[i + j] = static_cast<Limb>(carry);
+            carry >>= kBits;
         }
-        limbs_[j + n] += static_cast<std::uint32_t>(carry);
-        return static_cast<std::uint32_t>(digit - 1);
+        limbs_[j + n] += static_cast<Limb>(carry);
+        return static_cast<Limb>(digit - 1);
     }
 
     std::size_t size_ = 0;  // Invariant: the limb above which there is none is not 0
-    std::array<std::uint32_t, kLimbs> limbs_;
+    std::array<Limb, kLimbs> limbs_;
 };
 
 }  // namespace ami

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
+#include <limits>
 #include <string>
 
 #include "ami/event_error.hpp"
@@ -35,18 +36,22 @@ struct Quote {
     bool is_empty() const { return !has_bid() && !has_ask(); }
 };
 
-// Write levels from the `at`-th best on as (price, size) pairs until `n` are written, `count` of them already; return
-// how many there are then.
+// Write the levels whose key is below `limit`, best first, as (price, size) pairs until `n` are written, `count` of them
+// already; return how many there are then.
 template <class Level>
-int write_levels(const Ladder<Level>& ladder, Side side, const TickGrid& grid, std::size_t at, int count, int n,
+int write_levels(const Ladder<Level>& ladder, Side side, const TickGrid& grid, std::int64_t limit, int count, int n,
                  double* out) {
-    for (; count < n && at < ladder.size(); ++at, ++count) {
-        const Level& level = ladder.from_best(at);
-        out[2 * count] = grid.price(key_of(side, level.key));
-        out[2 * count + 1] = level.size;
-    }
+    if (count >= n) return count;
+    ladder.each_from_best(
+        [&](const Level& level) {
+            out[2 * count] = grid.price(key_of(side, level.key));
+            out[2 * count + 1] = level.size;
+            return ++count < n;
+        },
+        limit);
     return count;
 }
+inline constexpr std::int64_t kNoLimit = std::numeric_limits<std::int64_t>::max();
 
 namespace book_detail {
 

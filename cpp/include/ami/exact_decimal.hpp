@@ -1,11 +1,14 @@
 // Decimal numbers as Python's `decimal` computes them: exactly, or rounded half to even at so many digits.
 #pragma once
 
+#include <array>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <limits>
+#include <string>
 
 #include "ami/big_uint.hpp"
 
@@ -24,9 +27,12 @@ public:
         // Decimals of at most 15 digits are all different doubles, so the first that fits is the shortest.
         double scale = 1.0;
         for (int places = 0; places <= 15; ++places, scale *= 10.0) {
-            const double digits = std::nearbyint(magnitude * scale);
-            if (digits >= 1e15) break;
-            if (digits / scale == magnitude) {
+            const double scaled = magnitude * scale;
+            if (!(scaled < 1e15)) break;
+            const auto digits = static_cast<std::int64_t>(scaled + 0.5);
+            const auto whole = static_cast<double>(digits);
+            // Only what is as near as one rounding can read back: most places are told without a division.
+            if (std::fabs(scaled - whole) <= scaled * kRounding && whole / scale == magnitude) {
                 return {value < 0.0, BigUint(static_cast<std::uint64_t>(digits)), -places};
             }
         }
@@ -37,8 +43,7 @@ public:
         // Both operands are exact doubles, so that one operation rounds once.
         if (digits_.bit_length() <= 53 && exponent_ >= -22 && exponent_ <= 22) {
             double value = static_cast<double>(digits_.low_bits());
-            double scale = 1.0;
-            for (int i = 0; i < std::abs(exponent_); ++i) scale *= 10.0;
+            const double scale = kScales[static_cast<std::size_t>(std::abs(exponent_))];
             value = exponent_ < 0 ? value / scale : value * scale;
             return is_negative_ ? -value : value;
         }
@@ -48,6 +53,14 @@ public:
         return is_negative_ ? -value : value;
     }
 
+    // As Python's Decimal reads it: the value, not how it came about.
+    std::string text() const {
+        std::string digits;
+        for (BigUint rest = digits_; !rest.is_zero();) digits.insert(digits.begin(), static_cast<char>('0' + rest.divide_small(10)));
+        if (digits.empty()) return "0";
+        return (is_negative_ ? "-" : "") + digits + "E" + std::to_string(exponent_);
+    }
+
     bool is_zero() const { return digits_.is_zero(); }
     bool is_negative() const { return is_negative_ && !is_zero(); }
     bool is_positive() const { return !is_negative_ && !is_zero(); }
@@ -55,6 +68,12 @@ public:
     Decimal abs() const { return {false, digits_, exponent_}; }
 
     static int compare(const Decimal& a, const Decimal& b) {
+        const int exponent = a.exponent_ < b.exponent_ ? a.exponent_ : b.exponent_;
+        std::uint64_t m = 0;
+        std::uint64_t n = 0;
+        if (a.is_word_at(exponent, m) && b.is_word_at(exponent, n) && !a.is_negative_ && !b.is_negative_) {
+            return m == n ? 0 : (m < n ? -1 : 1);
+        }
         const Decimal difference = add(a, b.negated());
         return difference.is_zero() ? 0 : (difference.is_negative_ ? -1 : 1);
     }
@@ -63,6 +82,15 @@ public:
         if (a.is_zero()) return b;
         if (b.is_zero()) return a;
         const int exponent = a.exponent_ < b.exponent_ ? a.exponent_ : b.exponent_;
+        std::uint64_t m = 0;
+        std::uint64_t n = 0;
+        if (a.is_word_at(exponent, m) && b.is_word_at(exponent, n)) {
+            if (a.is_negative_ != b.is_negative_) {
+                return m >= n ? Decimal(a.is_negative_, BigUint(m - n), exponent)
+                              : Decimal(b.is_negative_, BigUint(n - m), exponent);
+            }
+            if (m + n >= m) return {a.is_negative_, BigUint(m + n), exponent};
+        }
         BigUint x = a.digits_at(exponent);
         BigUint y = b.digits_at(exponent);
         if (a.is_negative_ == b.is_negative_) return {a.is_negative_, x += y, exponent};
@@ -77,6 +105,11 @@ public:
     // a / b, rounded to `precision` digits; b is not 0.
     static Decimal divide(const Decimal& a, const Decimal& b, std::size_t precision) {
         if (a.is_zero()) return {};
+        const bool is_negative = a.is_negative_ != b.is_negative_;
+        std::uint64_t whole = 0;
+        if (BigUint::is_whole_quotient(a.digits_, b.digits_, whole)) {
+            return Decimal(is_negative, BigUint(whole), a.exponent_ - b.exponent_).rounded(precision);
+        }
         // So many digits more than are kept that the last of them can stand for the rest.
         const auto wanted = static_cast<long>(precision + 2 + b.digits_.digit_count());
         const long shift = std::max(0L, wanted - static_cast<long>(a.digits_.digit_count()));
@@ -89,12 +122,27 @@ public:
             quotient += BigUint(1);
             --exponent;
         }
-        return Decimal(a.is_negative_ != b.is_negative_, quotient, exponent).rounded(precision);
+        return Decimal(is_negative, quotient, exponent).rounded(precision);
+    }
+
+    // The double nearest to divide(a, b, precision); b is not 0, and `precision` is at least 30.
+    static double divide_to_double(const Decimal& a, const Decimal& b, std::size_t precision) {
+        if (a.is_zero()) return 0.0;
+        const int exponent = a.exponent_ < b.exponent_ ? a.exponent_ : b.exponent_;
+        double value = 0.0;
+        // What is clear of the middle between two doubles stays on its side when it is rounded at so many digits.
+        if (BigUint::is_plain_quotient(a.digits_at(exponent), b.digits_at(exponent), 0, value)) {
+            return a.is_negative_ != b.is_negative_ ? -value : value;
+        }
+        return divide(a, b, precision).to_double();
     }
 
     // The whole part of a / b; neither is negative.
     static Decimal divide_whole(const Decimal& a, const Decimal& b) {
         const int exponent = a.exponent_ < b.exponent_ ? a.exponent_ : b.exponent_;
+        std::uint64_t m = 0;
+        std::uint64_t n = 0;
+        if (a.is_word_at(exponent, m) && b.is_word_at(exponent, n)) return {false, BigUint(m / n), 0};
         BigUint quotient;
         BigUint rest;
         BigUint::divide(a.digits_at(exponent), b.digits_at(exponent), quotient, rest);
@@ -117,6 +165,18 @@ public:
     }
 
 private:
+    static constexpr std::uint64_t kHalfWord = std::uint64_t{1} << 32;
+    static constexpr std::array<std::uint64_t, 16> kWords = [] {
+        std::array<std::uint64_t, 16> powers{};
+        powers[0] = 1;
+        for (std::size_t i = 1; i < powers.size(); ++i) powers[i] = 10 * powers[i - 1];
+        return powers;
+    }();
+    static constexpr double kRounding = 4.0 * std::numeric_limits<double>::epsilon();
+    static constexpr std::array<double, 23> kScales = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,
+                                                       1e8,  1e9,  1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
+                                                       1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
+
     static Decimal read_shortest(double value) {
         char text[40];
         for (int precision = 15; precision <= 17; ++precision) {
@@ -136,6 +196,16 @@ private:
         }
         const int exponent = std::atoi(at + 1) - (places < 0 ? 0 : places);
         return {value < 0.0, BigUint(digits), exponent};
+    }
+
+    // The digits at an exponent that is not above their own, where they are a word: most amounts are.
+    bool is_word_at(int exponent, std::uint64_t& out) const {
+        const int places = exponent_ - exponent;
+        if (!digits_.is_word() || places >= static_cast<int>(kWords.size())) return false;
+        const std::uint64_t word = digits_.low_bits();
+        const std::uint64_t scale = kWords[static_cast<std::size_t>(places)];
+        out = word * scale;
+        return scale == 1 || (word < kHalfWord && scale < kHalfWord) || out / scale == word;
     }
 
     BigUint digits_at(int exponent) const {

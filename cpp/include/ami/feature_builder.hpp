@@ -101,6 +101,24 @@ public:
         return take_trade(ts_ns, price, size, aggressor, now_ns, own_row());
     }
 
+    // What the calls above would say, and nothing else.
+    Fault check_quote_event(std::int64_t ts_ns, double bid, double ask, double bid_depth, double ask_depth) const {
+        if (const Fault fault = check_quote(bid, ask, bid_depth, ask_depth)) return fault;
+        return check_book(ts_ns, 0, BookSide::one_level(bid, bid_depth), BookSide::one_level(ask, ask_depth));
+    }
+    Fault check_book_event(std::int64_t ts_ns, const double* bids, std::size_t bid_count, const double* asks,
+                           std::size_t ask_count, double stated_bid, double stated_ask) const {
+        BookSide bid;
+        BookSide ask;
+        const Levels levels{bids, bid_count, asks, ask_count, false};
+        if (const Fault fault = read_levels(levels, stated_bid, stated_ask, bid, ask)) return fault;
+        return check_book(ts_ns, 0, bid, ask);
+    }
+    Fault check_trade_event(std::int64_t ts_ns, double price, double size, std::int64_t aggressor) const {
+        if (const Fault fault = check_trade(price, size, aggressor)) return fault;
+        return check_time(ts_ns, 0);
+    }
+
     // One row an event into `out` (rows × kFeatureCount); a refused one gives NaN and leaves no other trace.
     void run(const EventColumns& columns, double* out, RunReport& report) {
         report.rows = columns.rows;
@@ -189,9 +207,14 @@ private:
 
     Fault take_levels(std::int64_t ts_ns, const Levels& given, std::int64_t now_ns, double stated_bid,
                       double stated_ask, const Rows& rows) {
-        const std::vector<double>& weights = params_.level_weights;
         BookSide bid;
         BookSide ask;
+        if (const Fault fault = read_levels(given, stated_bid, stated_ask, bid, ask)) return fault;
+        return accept_book(ts_ns, now_ns, bid, ask, rows);
+    }
+
+    Fault read_levels(const Levels& given, double stated_bid, double stated_ask, BookSide& bid, BookSide& ask) const {
+        const std::vector<double>& weights = params_.level_weights;
         if (const Fault fault = check_quote(stated_bid, stated_ask, 0.0, 0.0)) return fault;
         if (const Fault fault = read_side(given.bids, given.bid_count, weights.data(), weights.size(), true,
                                           given.is_padded, bid)) {
@@ -206,7 +229,7 @@ private:
         // Venues send a level of size 0 for a best price that was just taken: that side is not there.
         if (bid.size == 0.0) bid = BookSide{};
         if (ask.size == 0.0) ask = BookSide{};
-        return accept_book(ts_ns, now_ns, bid, ask, rows);
+        return {};
     }
 
     Fault take_trade(std::int64_t ts_ns, double price, double size, std::int64_t aggressor, std::int64_t now_ns,
@@ -222,12 +245,18 @@ private:
         return {};
     }
 
-    Fault accept_book(std::int64_t ts_ns, std::int64_t now_ns, const BookSide& bid, const BookSide& ask,
-                      const Rows& rows) {
+    Fault check_book(std::int64_t ts_ns, std::int64_t now_ns, const BookSide& bid, const BookSide& ask) const {
         if (const Fault fault = check_time(ts_ns, now_ns)) return fault;
         if (bid.is_missing() && ask.is_missing()) return {Reason::empty_book, "", 0.0};
         const bool is_two_sided = !bid.is_missing() && !ask.is_missing();
         if (is_two_sided && bid.price > ask.price) return {Reason::crossed_book, "bid", bid.price, ask.price};
+        return {};
+    }
+
+    Fault accept_book(std::int64_t ts_ns, std::int64_t now_ns, const BookSide& bid, const BookSide& ask,
+                      const Rows& rows) {
+        if (const Fault fault = check_book(ts_ns, now_ns, bid, ask)) return fault;
+        const bool is_two_sided = !bid.is_missing() && !ask.is_missing();
 
         // Once there was a mid, a book event writes every feature anew.
         if (mids_seen_ == 0) rows.repeat_last();

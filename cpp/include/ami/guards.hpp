@@ -161,10 +161,14 @@ private:
         if (std::isnan(c.sigma_5m) || (p.sigma_5m_max != 0.0 && c.sigma_5m > p.sigma_5m_max)) {
             f.hold(Code::regime_volatile);
         }
-        const double wide_bps = c.mid > 0.0 ? 1e4 * c.spread_med_5m / c.mid : std::numeric_limits<double>::infinity();
-        if (std::isnan(wide_bps) || std::isnan(c.spread_med_5m) ||
-            (p.spread_med_5m_max_bps != 0.0 && wide_bps > p.spread_med_5m_max_bps)) {
-            f.hold(Code::regime_wide);
+        // Without a limit a finite spread is never too wide, whatever it is in basis points.
+        if (p.spread_med_5m_max_bps != 0.0 || !std::isfinite(c.spread_med_5m)) {
+            const double wide_bps =
+                c.mid > 0.0 ? 1e4 * c.spread_med_5m / c.mid : std::numeric_limits<double>::infinity();
+            if (std::isnan(wide_bps) || std::isnan(c.spread_med_5m) ||
+                (p.spread_med_5m_max_bps != 0.0 && wide_bps > p.spread_med_5m_max_bps)) {
+                f.hold(Code::regime_wide);
+            }
         }
         if (std::isnan(c.depth_p10_5m) || (p.depth_p10_5m_min != 0.0 && c.depth_p10_5m < p.depth_p10_5m_min)) {
             f.hold(Code::regime_thin);
@@ -200,7 +204,7 @@ private:
         if ((c.latched & bit(Code::daily_loss_stop)) != 0 || c.daily_pnl <= -p.daily_loss_stop_usd) {
             f.ask(Code::daily_loss_stop, Action::STOP);
         }
-        if (c.steps_in_window >= kMinStepsForErrorRate &&
+        if (c.errors_in_window > 0 && c.steps_in_window >= kMinStepsForErrorRate &&
             static_cast<double>(c.errors_in_window) / static_cast<double>(c.steps_in_window) > p.error_rate_max) {
             f.hold(Code::error_rate_exceeded);
         }

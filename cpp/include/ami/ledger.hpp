@@ -67,6 +67,11 @@ public:
     double avg_price() const { return average_view_; }
     double realized() const { return realized_view_; }
     double fees() const { return fees_view_; }
+    const Decimal& exact_qty() const { return qty_; }
+    const Decimal& exact_cost() const { return cost_; }
+    const Decimal& exact_realized() const { return realized_; }
+    const Decimal& exact_fees() const { return fees_; }
+    const Decimal& exact_trip_pnl() const { return trip_pnl_; }
 
 private:
     static constexpr std::size_t kDigits = 50;
@@ -84,7 +89,8 @@ private:
     double average_price() const {
         if (qty_.is_zero()) return 0.0;
         const Decimal size = times(qty_, multiplier_);
-        return (is_inverse_ ? over(size.negated(), cost_) : over(cost_, size)).to_double();
+        return is_inverse_ ? Decimal::divide_to_double(size.negated(), cost_, kDigits)
+                           : Decimal::divide_to_double(cost_, size, kDigits);
     }
 
     bool is_inverse_;
@@ -116,6 +122,7 @@ public:
     Position position;
 
     double drawdown() const { return peak - equity; }
+    double last_mark() const { return mark_; }
 
     FillResult apply(bool is_buy, double price, double qty, double fee) {
         const FillResult result = position.fold(is_buy, price, qty, fee);

@@ -138,7 +138,7 @@ public:
     }
 
     int top(Side side, int n, double* out) const {
-        return write_levels(sides_[index_of(side)], side, grid_, 0, 0, n, out);
+        return write_levels(sides_[index_of(side)], side, grid_, kNoLimit, 0, n, out);
     }
     std::size_t view_bound(Side side) const { return level_count(side); }
 
@@ -177,11 +177,11 @@ public:
         // Sums are kept as they are: adding the orders up again could round otherwise.
         for (const Ladder<MboLevel>& side : sides_) {
             out.u64(side.size());
-            for (std::size_t i = 0; i < side.size(); ++i) {
-                out.i64(side[i].key);
-                out.f64(side[i].size);
-                out.i64(side[i].count);
-            }
+            side.each([&out](const MboLevel& level) {
+                out.i64(level.key);
+                out.f64(level.size);
+                out.i64(level.count);
+            });
         }
         const std::vector<RestingOrder> orders = orders_.sorted_by_id();
         out.u64(orders.size());
@@ -286,12 +286,12 @@ private:
         if (order.size == 0.0) return false;
         Ladder<MboLevel>& side = sides_[index_of(order.side)];
         const std::int64_t key = key_of(order.side, order.ticks);
-        const std::size_t index = side.find(key);
-        if (side.holds(index, key)) {
-            side[index].size += order.size;
-            ++side[index].count;
+        const Ladder<MboLevel>::Place place = side.find(key);
+        if (side.holds(place, key)) {
+            side[place].size += order.size;
+            ++side[place].count;
         } else {
-            side.insert(index, {key, order.size, 1});
+            side.insert(place, {key, order.size, 1});
         }
         orders_.insert(order);
         return true;
@@ -300,11 +300,11 @@ private:
     // Invariant: every order in the table is counted in the level of its price.
     void remove(RestingOrder* order) {
         Ladder<MboLevel>& side = sides_[index_of(order->side)];
-        const std::size_t index = side.find(key_of(order->side, order->ticks));
-        if (--side[index].count == 0) {
-            side.erase(index);
+        const Ladder<MboLevel>::Place place = side.find(key_of(order->side, order->ticks));
+        if (--side[place].count == 0) {
+            side.erase(place);
         } else {
-            side[index].size -= order->size;
+            side[place].size -= order->size;
         }
         orders_.erase(order);
     }

@@ -123,19 +123,17 @@ public:
     // Write the best `n` levels as (price, size) pairs, best first; return how many there are.
     int top(Side side, int n, double* out) const {
         const auto s = index_of(side);
-        const Depth& depth = sides_[s];
-        std::size_t at = is_ready() ? 0 : depth.size();
+        std::int64_t limit = kNoLimit;
         int count = 0;
         if (has_ticker_ && n > 0) {
             const Best& best = ticker_.best[s];
             if (best.ticks == 0) return 0;
-            const std::int64_t key = key_of(side, best.ticks);
+            limit = key_of(side, best.ticks);
             out[0] = grid_.price(best.ticks);
             out[1] = best.size;
             count = 1;
-            while (at < depth.size() && depth.from_best(at).key >= key) ++at;
         }
-        return write_levels(depth, side, grid_, at, count, n, out);
+        return is_ready() ? write_levels(sides_[s], side, grid_, limit, count, n, out) : count;
     }
 
     // Upper bound of what top() returns.
@@ -153,8 +151,8 @@ public:
     Quote depth_best() const {
         double bid[2] = {0.0, 0.0};
         double ask[2] = {0.0, 0.0};
-        write_levels(sides_[0], Side::kBid, grid_, 0, 0, 1, bid);
-        write_levels(sides_[1], Side::kAsk, grid_, 0, 0, 1, ask);
+        write_levels(sides_[0], Side::kBid, grid_, kNoLimit, 0, 1, bid);
+        write_levels(sides_[1], Side::kAsk, grid_, kNoLimit, 0, 1, ask);
         return {bid[0], bid[1], ask[0], ask[1]};
     }
 
@@ -189,10 +187,10 @@ public:
         }
         for (const Depth& depth : sides_) {
             out.u64(depth.size());
-            for (std::size_t i = 0; i < depth.size(); ++i) {
-                out.i64(depth[i].key);
-                out.f64(depth[i].size);
-            }
+            depth.each([&out](const DepthLevel& level) {
+                out.i64(level.key);
+                out.f64(level.size);
+            });
         }
         return out.finish();
     }
@@ -349,16 +347,16 @@ private:
     std::uint64_t apply_changes(std::size_t s) {
         Depth& depth = sides_[s];
         std::uint64_t unknown = 0;
-        std::size_t index = depth.size();
+        Depth::Place place = depth.best_end();
         for (const DepthLevel& change : changes_[s]) {
-            index = depth.find(change.key, index);
-            const bool is_held = depth.holds(index, change.key);
+            place = depth.find(change.key, place);
+            const bool is_held = depth.holds(place, change.key);
             if (!is_held && change.size == 0.0) {
                 ++unknown;
                 continue;
             }
-            undo_[s].push_back({change.key, is_held ? depth[index].size : 0.0});
-            put(depth, index, is_held, change);
+            undo_[s].push_back({change.key, is_held ? depth[place].size : 0.0});
+            put(depth, place, is_held, change);
         }
         return unknown;
     }
@@ -366,18 +364,18 @@ private:
     void undo_changes(std::size_t s) {
         Depth& depth = sides_[s];
         for (auto old = undo_[s].rbegin(); old != undo_[s].rend(); ++old) {
-            const std::size_t index = depth.find(old->key);
-            put(depth, index, depth.holds(index, old->key), *old);
+            const Depth::Place place = depth.find(old->key);
+            put(depth, place, depth.holds(place, old->key), *old);
         }
     }
 
-    static void put(Depth& depth, std::size_t index, bool is_held, const DepthLevel& level) {
+    static void put(Depth& depth, Depth::Place place, bool is_held, const DepthLevel& level) {
         if (level.size == 0.0) {
-            if (is_held) depth.erase(index);
+            if (is_held) depth.erase(place);
         } else if (is_held) {
-            depth[index].size = level.size;
+            depth[place].size = level.size;
         } else {
-            depth.insert(index, level);
+            depth.insert(place, level);
         }
     }
 

@@ -55,8 +55,54 @@ public:
           min_requote_ticks_(std::max(1.0, limits.min_requote_ticks)),
           replaced_ms_(static_cast<std::size_t>(std::max<std::int64_t>(1, limits.max_replacements_per_min))) {}
 
+    // The order at one place, and what is remembered of the place.
+    struct Working {
+        bool is_live = false;
+        OrderRecord order;
+        std::int64_t lookup_ms = 0;
+        std::int64_t blocked_until_ms = std::numeric_limits<std::int64_t>::min();  // nothing is put here before
+    };
+    // Bounds within which an ACT changes nothing, and until when.
+    struct Calm {
+        std::int64_t until_ms = std::numeric_limits<std::int64_t>::min();
+        bool is_bid_off = true;
+        bool is_ask_off = true;
+        bool post_only = true;
+        double bid_low = 0.0;
+        double bid_high = 0.0;
+        double ask_low = 0.0;
+        double ask_high = 0.0;
+    };
+
+    void keep_books(OrderLog& log) { log_ = &log; }
+    const Working& working(Place place) const {
+        return place == Place::bid ? bid_ : place == Place::ask ? ask_ : exit_;
+    }
+    const Calm& calm() const { return calm_; }
+    bool is_stopped() const { return is_stopped_; }
+    const BoundedQueue<std::int64_t>& replaced_ms() const { return replaced_ms_; }
+
     std::int64_t open_count() const { return (bid_.is_live ? 1 : 0) + (ask_.is_live ? 1 : 0) + (exit_.is_live ? 1 : 0); }
     const QuoteFault& last_fault() const { return fault_; }
+
+    // False when an order was filled but for a crumb that is lost in rounding here and rests on at the venue.
+    bool can_fold() const {
+        if (venue_.fills.empty()) return true;
+        for (const bool is_buy : {true, false}) {
+            const Working& resting = is_buy ? bid_ : ask_;
+            const Place place = is_buy ? Place::bid : Place::ask;
+            const double qty = resting.order.qty;
+            double filled = resting.order.filled_qty;
+            bool is_live = resting.is_live;
+            for (const VenueFill& fill : venue_.fills) {
+                if (fill.place != place) continue;
+                is_live = filled + fill.qty - qty < -(kQtyRelTol * qty);
+                filled += fill.qty;
+            }
+            if (is_live != venue_.is_open(is_buy)) return false;
+        }
+        return true;
+    }
 
     // Bring the venue's fills to their orders; they are in `fills` then, oldest first.
     void poll(std::int64_t now_ms, std::vector<VenueFill>& fills) {
@@ -71,9 +117,8 @@ public:
         }
         // An IOC that ended without a whole fill is looked up after a while: nobody tells.
         if (exit_.is_live && now_ms >= exit_.lookup_ms) {
-            exit_.is_live = false;
-            calm_until_ms_ = kNever;
-            if (exit_.filled_qty == 0.0) exit_.blocked_until_ms = now_ms + limits_.refresh_ms;
+            close(exit_, OrderEnd::expired);
+            if (exit_.order.filled_qty == 0.0) exit_.blocked_until_ms = now_ms + limits_.refresh_ms;
         }
     }
 
@@ -83,11 +128,15 @@ public:
         Actions done;
         if (action == Action::ACT ? is_calm(quotes, now_ms, view) : action == Action::HOLD && !pulls) return done;
         now_ms_ = now_ms;
+        if (action != Action::STOP && action != Action::HOLD) is_stopped_ = false;
         if (action == Action::ACT) {
             act(quotes, view, step, done);
         } else if (action == Action::EXIT) {
             cancel_quotes(done);
             close_position(view, position, step, done);
+        } else if (action == Action::STOP) {
+            cancel_oldest_first(done);
+            is_stopped_ = true;
         } else if (action != Action::HOLD || pulls) {
             cancel_quotes(done);
         }
@@ -96,41 +145,27 @@ public:
 
     // At the end of a run, when a fill may be on its way.
     std::int64_t cancel_all() {
-        std::int64_t canceled = 0;
-        for (Working* working : {&bid_, &ask_}) {
-            if (working->is_live && venue_.cancel(working == &bid_)) {
-                working->is_live = false;
-                ++canceled;
-            }
-        }
-        return canceled;
+        Actions done;
+        cancel_oldest_first(done);
+        return done.canceled;
     }
 
 private:
     static constexpr std::int64_t kNever = std::numeric_limits<std::int64_t>::min();
     static constexpr std::int64_t kAlways = std::numeric_limits<std::int64_t>::max();
 
-    // The order at one place, and what is remembered of the place.
-    struct Working {
-        bool is_live = false;
-        std::int64_t ticks = 0;
-        double price = 0.0;
-        double qty = 0.0;
-        double filled_qty = 0.0;
-        std::int64_t placed_ms = 0;
-        std::int64_t lookup_ms = 0;
-        std::int64_t blocked_until_ms = kNever;  // nothing is put here before
-    };
-
     void fold(const VenueFill& fill) {
         Working& working = fill.place == Place::bid ? bid_ : fill.place == Place::ask ? ask_ : exit_;
-        const double excess = working.filled_qty + fill.qty - working.qty;
-        const double tolerance = kQtyRelTol * working.qty;
-        calm_until_ms_ = kNever;
+        OrderRecord& order = working.order;
+        const double excess = order.filled_qty + fill.qty - order.qty;
+        const double tolerance = kQtyRelTol * order.qty;
+        calm_.until_ms = kNever;
+        order.avg_price += (fill.price - order.avg_price) * (fill.qty / (order.filled_qty + fill.qty));
         if (excess >= -tolerance) {
-            working.is_live = false;
+            order.filled_qty = order.qty;
+            close(working, OrderEnd::filled);
         } else {
-            working.filled_qty += fill.qty;
+            order.filled_qty += fill.qty;
         }
         if (excess > tolerance) throw std::logic_error("the paper venue filled more than was ordered");
         if (limits_.post_fill_cooldown_ms != 0 && fill.place != Place::exit) {
@@ -138,13 +173,45 @@ private:
         }
     }
 
+    void close(Working& working, OrderEnd how) {
+        working.is_live = false;
+        working.order.end = how;
+        calm_.until_ms = kNever;
+        if (log_ != nullptr) log_->close(working.order);
+    }
+
     bool is_calm(const Quotes& q, std::int64_t now_ms, const MarketView& view) const {
-        if (now_ms >= calm_until_ms_ || q.post_only != is_calm_post_only_) return false;
-        const bool is_bid_calm = is_bid_off_ ? q.bid_quote == 0.0
-                                             : bid_low_ <= q.bid_quote && q.bid_quote < bid_high_ && bid_.price < view.ask;
+        const Calm& c = calm_;
+        if (now_ms >= c.until_ms || q.post_only != c.post_only) return false;
+        return is_within(q, view) || is_young(q, now_ms, view);
+    }
+
+    // The quotes stay where the orders are.
+    bool is_within(const Quotes& q, const MarketView& view) const {
+        const Calm& c = calm_;
+        const bool is_bid_calm = c.is_bid_off ? q.bid_quote == 0.0
+                                              : c.bid_low <= q.bid_quote && q.bid_quote < c.bid_high &&
+                                                    bid_.order.price < view.ask;
         if (!is_bid_calm) return false;
-        return is_ask_off_ ? q.ask_quote == 0.0
-                           : ask_low_ < q.ask_quote && q.ask_quote <= ask_high_ && ask_.price > view.bid;
+        return c.is_ask_off ? q.ask_quote == 0.0
+                            : c.ask_low < q.ask_quote && q.ask_quote <= c.ask_high && ask_.order.price > view.bid;
+    }
+
+    // The orders are too young to be replaced, wherever the quotes are, as long as these are sound and of the same sides.
+    bool is_young(const Quotes& q, std::int64_t now_ms, const MarketView& view) const {
+        const double tick = instrument_.tick_size;
+        if (!calm_.is_bid_off) {
+            const bool is_sound = q.bid_quote >= 2.0 * tick && view.ask >= 3.0 * tick;
+            if (!is_sound || now_ms - bid_.order.placed_ms >= limits_.refresh_ms) return false;
+        } else if (q.bid_quote != 0.0) {
+            return false;
+        }
+        if (!calm_.is_ask_off) {
+            // A quarter of a tick between the quotes is a whole one when they are on the grid: it takes them apart.
+            const bool is_sound = q.ask_quote - q.bid_quote >= tick / 4.0;
+            return is_sound && now_ms - ask_.order.placed_ms < limits_.refresh_ms;
+        }
+        return q.ask_quote == 0.0;
     }
 
     void act(Quotes q, const MarketView& view, std::int64_t step, Actions& done) {
@@ -162,8 +229,8 @@ private:
         // Cancels go first, on both sides: a new bid must not meet our own old ask.
         const bool sends_bid = clear_way(bid_, true, has_bid, bid_ticks, may_send, done);
         const bool sends_ask = clear_way(ask_, false, has_ask, ask_ticks, may_send, done);
-        if (sends_bid && !(ask_.is_live && bid_ticks >= ask_.ticks)) quote(bid_, true, bid_ticks, q, step, done);
-        if (sends_ask && !(bid_.is_live && ask_ticks <= bid_.ticks)) quote(ask_, false, ask_ticks, q, step, done);
+        if (sends_bid && !(ask_.is_live && bid_ticks >= ask_.order.ticks)) quote(bid_, true, bid_ticks, q, step, done);
+        if (sends_ask && !(bid_.is_live && ask_ticks <= bid_.order.ticks)) quote(ask_, false, ask_ticks, q, step, done);
         note_calm(q);
     }
 
@@ -192,8 +259,8 @@ private:
         }
         if (!may_send || now_ms_ < working.blocked_until_ms) return false;
         if (!working.is_live) return true;
-        const std::int64_t age_ms = now_ms_ - working.placed_ms;
-        const auto moved = static_cast<double>(std::abs(ticks - working.ticks));
+        const std::int64_t age_ms = now_ms_ - working.order.placed_ms;
+        const auto moved = static_cast<double>(std::abs(ticks - working.order.ticks));
         const bool has_moved = moved >= min_requote_ticks_ && age_ms >= limits_.refresh_ms;
         const bool is_old = 0 < limits_.order_ttl_ms && limits_.order_ttl_ms < age_ms;
         if (!(has_moved || is_old) || !may_replace()) return false;
@@ -209,14 +276,20 @@ private:
 
     void cancel(Working& working, bool is_buy, Actions& done) {
         if (!venue_.cancel(is_buy)) throw std::logic_error("the order keeper and the paper venue disagree");
-        working.is_live = false;
-        calm_until_ms_ = kNever;
+        close(working, OrderEnd::canceled);
         ++done.canceled;
     }
 
     void cancel_quotes(Actions& done) {
         if (bid_.is_live) cancel(bid_, true, done);
         if (ask_.is_live) cancel(ask_, false, done);
+    }
+
+    void cancel_oldest_first(Actions& done) {
+        const bool is_ask_older =
+            ask_.is_live && bid_.is_live && ask_.order.venue_number < bid_.order.venue_number;
+        if (is_ask_older) cancel(ask_, false, done);
+        cancel_quotes(done);
     }
 
     void quote(Working& working, bool is_buy, std::int64_t ticks, const Quotes& q, std::int64_t step, Actions& done) {
@@ -226,24 +299,34 @@ private:
             ++done.skipped;
             return;
         }
-        note_sent(working, ticks, price, qty, done);
-        const Place place = is_buy ? Place::bid : Place::ask;
-        if (!venue_.submit({place, is_buy, price, qty, q.post_only, step})) refuse(working, done);
+        const OrderRequest request = {is_buy ? Place::bid : Place::ask, is_buy, price, qty, q.post_only, step};
+        note_sent(working, request, ticks, done);
+        if (venue_.submit(request)) {
+            working.order.venue_number = venue_.orders_seen();
+        } else {
+            refuse(working, done);
+        }
     }
 
-    void note_sent(Working& working, std::int64_t ticks, double price, double qty, Actions& done) {
+    void note_sent(Working& working, const OrderRequest& request, std::int64_t ticks, Actions& done) {
         working.is_live = true;
-        working.ticks = ticks;
-        working.price = price;
-        working.qty = qty;
-        working.filled_qty = 0.0;
-        working.placed_ms = now_ms_;
-        calm_until_ms_ = kNever;
+        OrderRecord& order = working.order;
+        order = OrderRecord{};
+        order.place = request.place;
+        order.is_buy = request.is_buy;
+        order.post_only = request.post_only;
+        order.price = request.price;
+        order.qty = request.qty;
+        order.ticks = ticks;
+        order.placed_ms = now_ms_;
+        order.step = request.step;
+        calm_.until_ms = kNever;
+        if (log_ != nullptr) log_->last_sent[request.is_buy ? 0 : 1] = request.step;
         ++done.submitted;
     }
 
     void refuse(Working& working, Actions& done) {
-        working.is_live = false;
+        close(working, OrderEnd::rejected);
         working.blocked_until_ms = now_ms_ + limits_.refresh_ms;
         ++done.rejected;
     }
@@ -257,35 +340,40 @@ private:
         // A quote rounds outward; what has to trade rounds the other way.
         const std::int64_t ticks = std::max<std::int64_t>(1, instrument_.quote_ticks(best, !is_buy));
         const double price = instrument_.price_from_ticks(ticks);
-        note_sent(exit_, ticks, price, qty, done);
+        const OrderRequest request = {Place::exit, is_buy, price, qty, false, step};
+        note_sent(exit_, request, ticks, done);
         exit_.lookup_ms = now_ms_ + std::max(limits_.refresh_ms, kMinLookupMs);
-        if (!venue_.submit_exit({Place::exit, is_buy, price, qty, false, step})) refuse(exit_, done);
+        if (venue_.submit_exit(request)) {
+            exit_.order.venue_number = venue_.orders_seen();
+        } else {
+            refuse(exit_, done);
+        }
     }
 
     // Work out within which bounds, and until when, an ACT changes nothing.
     void note_calm(const Quotes& q) {
-        is_bid_off_ = q.bid_quote == 0.0;
-        is_ask_off_ = q.ask_quote == 0.0;
+        calm_.is_bid_off = q.bid_quote == 0.0;
+        calm_.is_ask_off = q.ask_quote == 0.0;
         // A side that waits for a cooldown may have to be acted on at the next step.
-        if (is_bid_off_ == bid_.is_live || is_ask_off_ == ask_.is_live) return;
+        if (calm_.is_bid_off == bid_.is_live || calm_.is_ask_off == ask_.is_live) return;
         const double reach = min_requote_ticks_;
         const double edge = kEdgeTicks * instrument_.tick_size;
         std::int64_t oldest_ms = kAlways;
         if (bid_.is_live) {
-            const auto ticks = static_cast<double>(bid_.ticks);
-            bid_low_ = price_of(std::floor(ticks - reach) + 1.0);
-            bid_high_ = price_of(std::ceil(ticks + reach)) - edge;
-            oldest_ms = bid_.placed_ms;
+            const auto ticks = static_cast<double>(bid_.order.ticks);
+            calm_.bid_low = price_of(std::floor(ticks - reach) + 1.0);
+            calm_.bid_high = price_of(std::ceil(ticks + reach)) - edge;
+            oldest_ms = bid_.order.placed_ms;
         }
         if (ask_.is_live) {
-            const auto ticks = static_cast<double>(ask_.ticks);
-            ask_low_ = price_of(std::floor(ticks - reach)) + edge;
-            ask_high_ = price_of(std::ceil(ticks + reach) - 1.0);
-            oldest_ms = std::min(oldest_ms, ask_.placed_ms);
+            const auto ticks = static_cast<double>(ask_.order.ticks);
+            calm_.ask_low = price_of(std::floor(ticks - reach)) + edge;
+            calm_.ask_high = price_of(std::ceil(ticks + reach) - 1.0);
+            oldest_ms = std::min(oldest_ms, ask_.order.placed_ms);
         }
-        is_calm_post_only_ = q.post_only;
+        calm_.post_only = q.post_only;
         const bool ages = limits_.order_ttl_ms != 0 && oldest_ms != kAlways;
-        calm_until_ms_ = ages ? oldest_ms + limits_.order_ttl_ms : kAlways;
+        calm_.until_ms = ages ? oldest_ms + limits_.order_ttl_ms : kAlways;
     }
 
     double price_of(double ticks) const { return instrument_.price_from_ticks(static_cast<std::int64_t>(ticks)); }
@@ -301,15 +389,9 @@ private:
     Working ask_;
     Working exit_;
 
-    // Until this time an ACT with the same sides, whose prices stay in the bounds below, changes nothing.
-    std::int64_t calm_until_ms_ = kNever;
-    bool is_bid_off_ = true;
-    bool is_ask_off_ = true;
-    bool is_calm_post_only_ = true;
-    double bid_low_ = 0.0;
-    double bid_high_ = 0.0;
-    double ask_low_ = 0.0;
-    double ask_high_ = 0.0;
+    bool is_stopped_ = false;
+    OrderLog* log_ = nullptr;
+    Calm calm_;
 };
 
 }  // namespace ami

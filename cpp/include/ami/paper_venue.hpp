@@ -12,13 +12,12 @@
 
 #include "ami/exact_decimal.hpp"
 #include "ami/instrument.hpp"
+#include "ami/order_log.hpp"
 
 namespace ami {
 
 // How much is ahead of an order that joins a displayed level.
 enum class Queue : int { back, front, prob };
-
-enum class Place : int { bid, ask, exit };
 
 // What an order asks for, and where it comes from. `step` is the number of the decision, part of the order's id.
 struct OrderRequest {
@@ -55,6 +54,7 @@ enum class BookImage : std::int64_t {
     whole = 1,    // every level of the event is in the table
     cut = 2,      // the event had more levels than the table
     unknown = 3,  // the event's levels are not in the table
+    on_call = 4,  // every level of the event, read when one is asked for
 };
 
 struct BookLevels {
@@ -71,6 +71,36 @@ struct BarRange {
     double low;
     double close;
     double volume;
+};
+
+// Who reads the levels of the last book when a `BookImage` is `on_call`.
+class LevelSource {
+public:
+    virtual ~LevelSource() = default;
+    virtual BookLevels load() = 0;
+};
+
+// One of our orders as the venue keeps it.
+struct VenueOrder {
+    // What is not filled yet, as a decimal; read when it is first needed.
+    Decimal& leaves() {
+        if (!has_leaves) left = Decimal::from_double(request.qty);
+        has_leaves = true;
+        return left;
+    }
+
+    bool is_open = false;
+    bool is_reducing = false;
+    bool takes = false;
+    bool has_leaves = false;
+    OrderRequest request{};
+    double low = 0.0;  // bounds of what counts as the order's own price
+    double high = 0.0;
+    double ahead = std::numeric_limits<double>::infinity();  // size before us at the price; infinite while unknown
+    double shown = -1.0;                                     // size last displayed there; negative when not seen
+    double traded = 0.0;                                     // what trades took since
+    std::int64_t number = 0;                                 // of the orders that came, this one
+    Decimal left;
 };
 
 class PaperVenue {
@@ -109,9 +139,8 @@ public:
         if (!is_well_formed(request)) return false;
         Order& order = request.is_buy ? buy_ : sell_;
         const Order& other = request.is_buy ? sell_ : buy_;
-        Order fresh(request, same_price(request.price));
-        if (other.is_open && (request.is_buy ? other.low <= fresh.high : other.high >= fresh.low)) return false;
-        if (request.post_only && reaches(fresh)) return false;
+        Order fresh = made(request);
+        if (meets(other, fresh) || (request.post_only && reaches(fresh))) return refuse(fresh);
         order = fresh;
         order.is_open = true;
         if (reaches(order)) {
@@ -124,52 +153,92 @@ public:
 
     // Close a position at once, as far as the best price goes: immediate or cancel, reduce-only. False when refused.
     bool submit_exit(const OrderRequest& request) {
-        if (!is_well_formed(request) || reducible(request.is_buy).is_zero()) return false;
-        Order order(request, same_price(request.price));
+        if (!is_well_formed(request)) return false;
+        Order order = made(request);
         const Order& other = request.is_buy ? sell_ : buy_;
-        if (other.is_open && (request.is_buy ? other.low <= order.high : other.high >= order.low)) return false;
+        if (reducible(request.is_buy).is_zero() || meets(other, order)) return refuse(order);
         order.is_open = true;
         order.is_reducing = true;
         if (reaches(order)) take_best(order);
+        if (order.is_open) end(order, OrderEnd::expired);
         return true;
     }
 
     // True when there was something to cancel.
-    bool cancel(bool is_buy) { return std::exchange((is_buy ? buy_ : sell_).is_open, false); }
+    bool cancel(bool is_buy) {
+        Order& order = is_buy ? buy_ : sell_;
+        if (!order.is_open) return false;
+        end(order, OrderEnd::canceled);
+        return true;
+    }
     bool is_open(bool is_buy) const { return (is_buy ? buy_ : sell_).is_open; }
+
+    // For a run that may be handed over: orders that end go into the log, and cash is counted.
+    void keep_books(OrderLog& log, LevelSource& levels) {
+        log_ = &log;
+        level_source_ = &levels;
+    }
+    void use_draws(const double* draws, std::size_t count) {
+        draws_ = draws;
+        draw_count_ = count;
+        next_draw_ = 0;
+    }
+    std::size_t draws_left() const { return draw_count_ - next_draw_; }
+    std::size_t draws_used() const { return next_draw_; }
+    std::int64_t now_ns() const { return now_ns_; }
+    std::int64_t orders_seen() const { return orders_seen_; }
+    const MarketView& view() const { return view_; }
+    const Decimal& taken(bool is_buy) const { return is_buy ? ask_taken_ : bid_taken_; }
+    const Decimal& position() const { return position_; }
+    const Decimal& cash_flow() const { return cash_flow_; }
+    VenueOrder& order(bool is_buy) { return is_buy ? buy_ : sell_; }
 
     std::vector<VenueFill> fills;  // not yet reported
 
 private:
     static constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
-    struct Order {
-        Order() = default;
-        Order(const OrderRequest& asked, double margin)
-            : request(asked), low(asked.price - margin), high(asked.price + margin) {}
-
-        // What is not filled yet, as a decimal; read when it is first needed.
-        Decimal& leaves() {
-            if (!has_leaves) left = Decimal::from_double(request.qty);
-            has_leaves = true;
-            return left;
-        }
-
-        bool is_open = false;
-        bool is_reducing = false;
-        bool takes = false;
-        bool has_leaves = false;
-        OrderRequest request{};
-        double low = 0.0;  // bounds of what counts as the order's own price
-        double high = 0.0;
-        double ahead = kInfinity;  // size before us at the price; infinite while it is unknown
-        double shown = -1.0;       // size last displayed there; negative when not seen
-        double traded = 0.0;       // what trades took since
-        Decimal left;
-    };
+    using Order = VenueOrder;
 
     static Decimal least(const Decimal& a, const Decimal& b) { return Decimal::compare(a, b) <= 0 ? a : b; }
     static Decimal minus(const Decimal& a, const Decimal& b) { return Decimal::add(a, b.negated()); }
+
+    Order made(const OrderRequest& request) {
+        const double margin = same_price(request.price);
+        Order order;
+        order.request = request;
+        order.low = request.price - margin;
+        order.high = request.price + margin;
+        order.number = ++orders_seen_;
+        return order;
+    }
+
+    // True when a new order would trade with our own.
+    static bool meets(const Order& ours, const Order& fresh) {
+        return ours.is_open && (fresh.request.is_buy ? ours.low <= fresh.high : ours.high >= fresh.low);
+    }
+
+    bool refuse(Order& order) {
+        end(order, OrderEnd::rejected);
+        return false;
+    }
+
+    void end(Order& order, OrderEnd how) {
+        order.is_open = false;
+        if (log_ == nullptr) return;
+        const OrderRequest& asked = order.request;
+        OrderRecord record;
+        record.place = asked.place;
+        record.is_buy = asked.is_buy;
+        record.post_only = asked.post_only;
+        record.end = how;
+        record.price = asked.price;
+        record.qty = asked.qty;
+        record.filled_qty = minus(Decimal::from_double(asked.qty), order.leaves()).to_double();
+        record.step = asked.step;
+        record.venue_number = order.number;
+        log_->end(record);
+    }
 
     bool has_orders() const { return buy_.is_open || sell_.is_open; }
 
@@ -217,12 +286,13 @@ private:
     }
 
     // The size that others display at the order's price; infinite when nobody says.
-    double displayed_size(const Order& order) const {
+    double displayed_size(const Order& order) {
         const bool is_buy = order.request.is_buy;
         const double best = is_buy ? view_.bid : view_.ask;
         if (order.low <= best && best <= order.high) return is_buy ? view_.bid_size : view_.ask_size;
         if (best == 0.0 || (is_buy ? best < order.low : best > order.high)) return 0.0;
         if (levels_.image == BookImage::none) return kInfinity;
+        if (levels_.image == BookImage::on_call) levels_ = level_source_->load();
         const double* levels = is_buy ? levels_.bids : levels_.asks;
         const std::size_t most = is_buy ? levels_.bid_count : levels_.ask_count;
         double last = 0.0;
@@ -394,23 +464,29 @@ private:
         const OrderRequest& request = order.request;
         if (order.is_reducing) qty = least(qty, reducible(request.is_buy));
         if (!qty.is_positive()) return {};
-        const double fee = fee_of(Decimal::from_double(price), qty, is_maker);
+        const Decimal paid = Decimal::from_double(price);
+        const Decimal fee = fee_of(paid, qty, is_maker);
+        if (log_ != nullptr) {
+            const Decimal value = Decimal::multiply(Decimal::multiply(qty, multiplier_), paid);
+            cash_flow_ = minus(Decimal::add(cash_flow_, request.is_buy ? value.negated() : value), fee);
+        }
         position_ = Decimal::add(position_, request.is_buy ? qty : qty.negated());
         order.leaves() = minus(order.leaves(), qty);
-        fills.push_back({request.place, request.is_buy, is_maker, price, qty.to_double(), fee, now_ns_, request.step});
-        if (order.leaves().is_zero()) order.is_open = false;
+        fills.push_back(
+            {request.place, request.is_buy, is_maker, price, qty.to_double(), fee.to_double(), now_ns_, request.step});
+        if (order.leaves().is_zero()) end(order, OrderEnd::filled);
         return qty;
     }
 
-    double fee_of(const Decimal& price, const Decimal& qty, bool is_maker) const {
+    Decimal fee_of(const Decimal& price, const Decimal& qty, bool is_maker) const {
         const double rate = is_maker ? instrument_.maker_fee_bps : instrument_.taker_fee_bps;
-        if (rate == 0.0) return 0.0;
+        if (rate == 0.0) return {};
         const Decimal fraction = Decimal::multiply(Decimal::from_double(rate), Decimal(false, BigUint(1), -4));
         const Decimal size = Decimal::multiply(qty, multiplier_);
-        if (!instrument_.is_inverse) return Decimal::multiply(Decimal::multiply(size, price), fraction).to_double();
+        if (!instrument_.is_inverse) return Decimal::multiply(Decimal::multiply(size, price), fraction);
         // A coin amount is rounded to the smallest unit that any coin has, its fee once more.
         const Decimal coins = Decimal::divide(size, price, 300).quantized(kCoinExponent);
-        return Decimal::multiply(coins, fraction).quantized(kCoinExponent).to_double();
+        return Decimal::multiply(coins, fraction).quantized(kCoinExponent);
     }
 
     static constexpr int kCoinExponent = -18;
@@ -429,6 +505,10 @@ private:
     Decimal bid_taken_;
     Decimal ask_taken_;
     Decimal position_;
+    Decimal cash_flow_;  // into the account since the start; of linear markets whose books are kept
+    std::int64_t orders_seen_ = 0;
+    OrderLog* log_ = nullptr;
+    LevelSource* level_source_ = nullptr;
     Order buy_;
     Order sell_;
 };

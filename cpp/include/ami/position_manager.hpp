@@ -57,6 +57,12 @@ public:
 
     void on_position_closed() { is_open_ = false; }
 
+    bool is_open() const { return is_open_; }
+    double qty() const { return qty_; }
+    double avg_price() const { return avg_price_; }
+    double opened_ms() const { return opened_ms_; }
+    double largest_qty() const { return largest_qty_; }
+
 private:
     void open(double qty, double price, double ts_ms) {
         is_open_ = true;

@@ -18,16 +18,17 @@ namespace ami {
 template <class T>
 class BoundedQueue {
 public:
-    explicit BoundedQueue(std::size_t most) : most_(most), items_(std::min<std::size_t>(most, 1024)) {}
+    explicit BoundedQueue(std::size_t most) : most_(most), items_(room_for(std::min<std::size_t>(most, 1024))) {}
 
     std::size_t size() const { return size_; }
     bool is_full() const { return size_ == most_; }
     T& front() { return items_[head_]; }
+    const T& operator[](std::size_t i) const { return items_[wrapped(head_ + i)]; }
     T& operator[](std::size_t i) { return items_[wrapped(head_ + i)]; }
 
     void push(const T& item) {
         if (is_full()) pop();
-        if (size_ == items_.size()) grow();
+        if (size_ > mask_) grow();
         items_[wrapped(head_ + size_)] = item;
         ++size_;
     }
@@ -37,11 +38,18 @@ public:
     }
 
 private:
-    std::size_t wrapped(std::size_t i) const { return i >= items_.size() ? i - items_.size() : i; }
+    // Powers of two, so that a place is found by a mask.
+    static std::size_t room_for(std::size_t count) {
+        std::size_t room = 1;
+        while (room < count) room *= 2;
+        return room;
+    }
+    std::size_t wrapped(std::size_t i) const { return i & mask_; }
     void grow() {
-        std::vector<T> larger(std::min(most_, 2 * items_.size()));
+        std::vector<T> larger(2 * items_.size());
         for (std::size_t i = 0; i < size_; ++i) larger[i] = (*this)[i];
         items_ = std::move(larger);
+        mask_ = items_.size() - 1;
         head_ = 0;
     }
 
@@ -49,6 +57,7 @@ private:
     std::size_t head_ = 0;
     std::size_t size_ = 0;
     std::vector<T> items_;
+    std::size_t mask_ = items_.size() - 1;
 };
 
 // Times of the last events that are younger than `length_ns`.
@@ -58,6 +67,7 @@ public:
         : length_ns_(length_ms * kNsPerMs), times_(static_cast<std::size_t>(std::max(most, kMinWindowEvents))) {}
 
     void add(std::int64_t now_ns) { times_.push(now_ns); }
+    const BoundedQueue<std::int64_t>& times() const { return times_; }
     std::int64_t count(std::int64_t now_ns) {
         while (times_.size() > 0 && times_.front() <= now_ns - length_ns_) times_.pop();
         return static_cast<std::int64_t>(times_.size());
@@ -104,7 +114,6 @@ public:
         ticks[1] = adverse_[1];
     }
 
-private:
     struct MarkedFill {
         std::int64_t ts_ns;
         double sign;
@@ -112,6 +121,12 @@ private:
         double mid;
         double markouts[2];
     };
+    double mid() const { return mid_; }
+    const BoundedQueue<MarkedFill>& fills() const { return fills_; }
+    // Of the oldest fills, how many have a markout at a horizon.
+    std::size_t settled(int horizon) const { return settled_[horizon]; }
+
+private:
 
     void settle(std::int64_t until_ns) {
         if (until_ns < next_ns_) return;
@@ -204,7 +219,33 @@ public:
           markouts_(policy.adverse_window_ms * kNsPerMs, tick_size),
           steps_(static_cast<std::size_t>(policy.error_window_steps)) {}
 
+    // What a run that is handed over takes along.
+    struct Money {
+        std::int64_t day_end_ns = 0;  // 0: no day began
+        double realized = 0.0;
+        double total = 0.0;
+        double day_start_realized = 0.0;
+        double day_start_total = 0.0;
+        double equity = 0.0;
+        double peak_equity = -std::numeric_limits<double>::infinity();
+    };
+    struct Timers {
+        std::int64_t throttle = 0;
+        std::int64_t post_fill = 0;
+        std::int64_t adverse[2] = {0, 0};
+        std::int64_t streak = 0;
+        std::int64_t quote_budget = 0;
+    };
+
     const std::vector<Guard>& latches() const { return latches_; }
+    const TimeWindow& cancels() const { return cancels_; }
+    const TimeWindow& quotes() const { return quotes_; }
+    const Markouts& markouts() const { return markouts_; }
+    const BoundedQueue<std::int64_t>& steps() const { return steps_; }
+    std::int64_t losses() const { return losses_; }
+    double usd_rate() const { return usd_rate_; }
+    const Money& money() const { return money_; }
+    const Timers& timers() const { return timers_; }
 
     void on_book(std::int64_t now_ns, double mid) { markouts_.on_mid(now_ns, mid); }
 
@@ -216,7 +257,7 @@ public:
 
     void on_fill(std::int64_t now_ns, bool is_buy, double qty, double mid) {
         markouts_.on_fill(now_ns, is_buy ? 1.0 : -1.0, qty, mid);
-        if (post_fill_cooldown_ms_ != 0) post_fill_until_ms_ = now_ns / kNsPerMs + post_fill_cooldown_ms_;
+        if (post_fill_cooldown_ms_ != 0) timers_.post_fill = now_ns / kNsPerMs + post_fill_cooldown_ms_;
     }
 
     void on_position_closed(std::int64_t now_ms, double realized) {
@@ -229,10 +270,13 @@ public:
     }
 
     // Money of the settlement currency; `usd_rate` is what one unit of it is worth, USD.
-    void on_account(std::int64_t now_ns, double realized_after_fees, double unrealized, double usd_rate) {
+    void on_account(std::int64_t now_ns, double realized_after_fees, double unrealized, double equity, double usd_rate) {
         roll_day(now_ns);
         usd_rate_ = usd_rate;
-        total_ = realized_after_fees + unrealized;
+        money_.realized = realized_after_fees;
+        money_.total = realized_after_fees + unrealized;
+        money_.equity = equity;
+        if (equity > money_.peak_equity) money_.peak_equity = equity;
     }
 
     void on_verdict(std::int64_t now_ns, Action proposed, const Verdict& verdict) {
@@ -243,7 +287,7 @@ public:
 
     void fill_context(GuardContext& c, std::int64_t now_ns, std::int64_t now_ms) {
         roll_day(now_ns);
-        if (streak_until_ms_ != 0) end_streak(now_ms);
+        if (timers_.streak != 0) end_streak(now_ms);
         c.now_ms = now_ms;
         c.cancels_in_window = cancels_.count(now_ns);
         c.quotes_in_window = quotes_.count(now_ns);
@@ -251,38 +295,38 @@ public:
         c.errors_in_window = errors_;
         const double most[2] = {p.adv15_max_ticks, p.adv60_max_ticks};
         markouts_.write_adverse_ticks(now_ns, most, c.adverse_ticks);
-        c.daily_pnl = (total_ - day_start_total_) * usd_rate_;
+        c.daily_pnl = (money_.total - money_.day_start_total) * usd_rate_;
         c.consecutive_losses = losses_;
-        c.throttle_refresh_until_ms = throttle_until_ms_;
-        c.cooldown_until_ms = post_fill_until_ms_;
-        c.adverse_until_ms[0] = adverse_until_ms_[0];
-        c.adverse_until_ms[1] = adverse_until_ms_[1];
-        c.streak_cooldown_until_ms = streak_until_ms_;
-        c.quote_budget_until_ms = quote_budget_until_ms_;
+        c.throttle_refresh_until_ms = timers_.throttle;
+        c.cooldown_until_ms = timers_.post_fill;
+        c.adverse_until_ms[0] = timers_.adverse[0];
+        c.adverse_until_ms[1] = timers_.adverse[1];
+        c.streak_cooldown_until_ms = timers_.streak;
+        c.quote_budget_until_ms = timers_.quote_budget;
         c.latched = latched_;
     }
 
 private:
     // A hold that is under way is not prolonged, or it might never end.
     void begin_holds(std::int64_t now_ms, std::uint64_t codes) {
-        if ((codes & bit(Code::cancel_rate_exceeded)) != 0) throttle_until_ms_ = now_ms + p.throttle_refresh_ms;
+        if ((codes & bit(Code::cancel_rate_exceeded)) != 0) timers_.throttle = now_ms + p.throttle_refresh_ms;
         const Code adverse[2] = {Code::adverse_selection_15, Code::adverse_selection_60};
         for (int i = 0; i < 2; ++i) {
-            if ((codes & bit(adverse[i])) != 0 && now_ms >= adverse_until_ms_[i]) {
-                adverse_until_ms_[i] = now_ms + p.adverse_cooldown_ms;
+            if ((codes & bit(adverse[i])) != 0 && now_ms >= timers_.adverse[i]) {
+                timers_.adverse[i] = now_ms + p.adverse_cooldown_ms;
             }
         }
-        if ((codes & bit(Code::loss_streak)) != 0 && streak_until_ms_ == 0) {
-            streak_until_ms_ = now_ms + p.streak_cooldown_ms;
+        if ((codes & bit(Code::loss_streak)) != 0 && timers_.streak == 0) {
+            timers_.streak = now_ms + p.streak_cooldown_ms;
         }
-        if ((codes & bit(Code::quote_budget)) != 0 && now_ms >= quote_budget_until_ms_) {
-            quote_budget_until_ms_ = now_ms + p.quote_budget_cooldown_ms;
+        if ((codes & bit(Code::quote_budget)) != 0 && now_ms >= timers_.quote_budget) {
+            timers_.quote_budget = now_ms + p.quote_budget_cooldown_ms;
         }
     }
 
     void end_streak(std::int64_t now_ms) {
-        if (streak_until_ms_ != 0 && now_ms >= streak_until_ms_) {
-            streak_until_ms_ = 0;
+        if (timers_.streak != 0 && now_ms >= timers_.streak) {
+            timers_.streak = 0;
             losses_ = 0;
         }
     }
@@ -301,9 +345,12 @@ private:
     }
 
     void roll_day(std::int64_t now_ns) {
-        if (now_ns < day_end_ns_) return;
-        if (day_end_ns_ > 0) day_start_total_ = total_;
-        day_end_ns_ = (now_ns / kNsPerDay + 1) * kNsPerDay;
+        if (now_ns < money_.day_end_ns) return;
+        if (money_.day_end_ns > 0) {
+            money_.day_start_realized = money_.realized;
+            money_.day_start_total = money_.total;
+        }
+        money_.day_end_ns = (now_ns / kNsPerDay + 1) * kNsPerDay;
     }
 
     const RiskPolicy& p;
@@ -314,14 +361,8 @@ private:
     BoundedQueue<std::int64_t> steps_;  // 1 for a step that failed
     std::int64_t errors_ = 0;
     std::int64_t losses_ = 0;
-    std::int64_t day_end_ns_ = 0;
-    double total_ = 0.0;
-    double day_start_total_ = 0.0;
-    std::int64_t throttle_until_ms_ = 0;
-    std::int64_t post_fill_until_ms_ = 0;
-    std::int64_t adverse_until_ms_[2] = {0, 0};
-    std::int64_t streak_until_ms_ = 0;
-    std::int64_t quote_budget_until_ms_ = 0;
+    Money money_;
+    Timers timers_;
     std::uint64_t latched_ = 0;
     std::vector<Guard> latches_;  // oldest first
     double usd_rate_ = 1.0;

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -20,6 +21,13 @@ from ami_engine.adapters.json_faults import refusal
 from ami_engine.errors import ConfigError, EventError
 from ami_engine.events import BookDelta, BookSnapshot, BookTicker, FeedGap, MarketEvent, Trade
 from ami_engine.units import NS_PER_MS, Instrument
+
+# Absent where there is no compiler: msgspec reads every message then.
+_core: Any
+try:
+    _core = import_module("ami_engine._core")
+except ImportError:
+    _core = None
 
 __all__ = ["MAX_HELD_DELTAS", "BinanceReader"]
 
@@ -165,6 +173,8 @@ class BinanceReader(FeedReader):
         self._ready: deque[MarketEvent] = deque()
         self._known_symbols = {symbol} if symbol else _symbols_of(head)
         self._unseeded_were_told = False
+        # The compiled reader takes the venue's usual spelling; msgspec takes, or refuses, every other one.
+        self._read_usual = _core.DepthReader().read if _core is not None else None
         self._readers: dict[bytes, Callable[[int, bytes], MarketEvent | None]] = {
             b"@dep": self._read_depth,
             b"@boo": self._read_ticker,
@@ -253,20 +263,38 @@ class BinanceReader(FeedReader):
         return Trade(exch_ts_ns, recv_ts_ns, trade.s, trade.t, price, size, -1 if trade.m else 1)
 
     def _read_depth(self, recv_ts_ns: int, payload: bytes) -> MarketEvent | None:
+        if self._read_usual is not None:
+            usual = self._read_usual(payload)
+            if usual is not None:
+                return self._delta(recv_ts_ns, *usual)
         return self._depth(recv_ts_ns, _decode_depth(payload).data)
 
     def _depth(self, recv_ts_ns: int, depth: _Depth) -> MarketEvent | None:
-        symbol = depth.s
+        exch_ms = depth.T or depth.E
+        return self._delta(recv_ts_ns, depth.s, depth.U, depth.u, depth.pu, bool(depth.ps), exch_ms, depth.b, depth.a)
+
+    def _delta(
+        self,
+        recv_ts_ns: int,
+        symbol: str,
+        first_seq: int,
+        seq: int,
+        prev_seq: int,
+        has_pair: bool,
+        exch_ms: int,
+        bids: Any,
+        asks: Any,
+    ) -> MarketEvent | None:
         if self.symbol and self._is_other_symbol(symbol):
             return None
         market = self._markets.get(symbol)
         if market is None:
             market = self._markets[symbol] = _Market("")
         if not market.venue:
-            market.venue = "spot" if depth.pu < 0 else ("coinm" if depth.ps else "usdm")
-        prev_seq = depth.U - 1 if depth.pu < 0 else depth.pu
-        exch_ts_ns = (depth.T or depth.E) * NS_PER_MS
-        delta = BookDelta(exch_ts_ns, recv_ts_ns, symbol, depth.u, depth.U, prev_seq, depth.b, depth.a)
+            market.venue = "spot" if prev_seq < 0 else ("coinm" if has_pair else "usdm")
+        if prev_seq < 0:
+            prev_seq = first_seq - 1
+        delta = BookDelta(exch_ms * NS_PER_MS, recv_ts_ns, symbol, seq, first_seq, prev_seq, bids, asks)
         return delta if market.has_snapshot else self._hold(market, delta)
 
     def _hold(self, market: _Market, delta: BookDelta) -> FeedGap | None:

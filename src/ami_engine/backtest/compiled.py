@@ -7,7 +7,7 @@ loop gives the same decisions, fills and money to the last bit; what it does not
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
@@ -29,36 +29,26 @@ from ami_engine.execution.order_manager import OrderManager
 from ami_engine.features.columns import EventColumns, read_table
 from ami_engine.features.feature_config import FeatureConfig
 from ami_engine.loop.assemble import PROVIDED_CONTEXT
+from ami_engine.loop.native_values import (
+    MAX_WHOLE,
+    QUEUES,
+    code_names,
+    count_into,
+    feature_values,
+    loop_values,
+    quote_error,
+)
 from ami_engine.loop.summary import RunCounters
 from ami_engine.mdm.decision_engine import load_private_model
 from ami_engine.security.redaction import redact_text
 from ami_engine.sim.paper_broker import PaperBroker
 from ami_engine.sim.uniform_stream import UniformStream
 from ami_engine.units import NS_PER_MS, Instrument, ns_from_ms
-from decision_schema.types import Action, FinalDecision
 
 __all__ = ["CompiledResult", "run_compiled"]
 
-_ACTIONS = tuple(Action)
-_QUEUES = {"back": 0, "front": 1, "prob": 2}
-# Times beyond these would not fit into 64 bits of nanoseconds.
-_MAX_WHOLE = 10**12
-_MISSING_BIT = 63
 _DEFAULT_TIMER_MS = 100.0
 _MODEL_PARAMS = {"confidence_threshold": 0.5, "imbalance_threshold": 0.1, "max_size_usd": 1.0}
-
-# What the guards cannot be told before the first book.
-_MARKET_KEYS = (
-    "last_event_ts_ms",
-    "mid",
-    "spread_bps",
-    "depth",
-    "depth_p10_5m",
-    "sigma_5m",
-    "spread_med_5m",
-    "sigma_spike_z",
-    "cost_ticks",
-)
 
 # Options of `run_loop` and `PaperBroker` that are no options here, and why.
 _NOT_COVERED = {
@@ -261,7 +251,7 @@ def run_compiled(
         tick_size = config.tick_size if config is not None else Instrument("").tick_size
         instrument = given.source.instrument if given.source is not None else Instrument("", tick_size=tick_size)
     config = msgspec.structs.replace(config or FeatureConfig(), tick_size=instrument.tick_size)
-    if queue not in _QUEUES:
+    if queue not in QUEUES:
         raise ConfigError(f"`queue` must be 'back', 'front' or 'prob', was {queue!r}")
     if steps is not None and steps < 0:
         raise ConfigError(f"`steps` must be at least 0, was {steps!r}")
@@ -272,7 +262,7 @@ def run_compiled(
         policy, instrument, quoting or QuotingConfig(), exits or ExitConfig(), model_params, venue_grid
     )
     settings |= {
-        "queue": _QUEUES[queue],
+        "queue": QUEUES[queue],
         "model": model.address if isinstance(model, CompiledModel) else 0,
         "start_cash": float(start_cash),
         "timer_ns": ns_from_ms(_DEFAULT_TIMER_MS if timer_ms is None else timer_ms),
@@ -286,7 +276,7 @@ def run_compiled(
         told = core.run_compiled(
             given.columns,
             given.rows,
-            _features(config),
+            feature_values(config),
             settings,
             draws,
             list(model.params) if isinstance(model, CompiledModel) else [],
@@ -296,8 +286,8 @@ def run_compiled(
     except (RuntimeError, IndexError, OverflowError) as error:
         raise ConfigError(f"compiled decisions do not cover this run: {error}") from error
     market_id = market_id or (given.source.symbol if given.source is not None else "") or "default"
-    codes = _code_names(core)
-    _count(counters, told, core, codes, given, instrument)
+    codes = code_names(core)
+    _count(counters, told, core, given, instrument)
     summary = _summary(counters, told, given, run_id=run_id, market_id=market_id, steps=steps, policy=policy)
     records = np.frombuffer(told["decisions"], dtype=_DECISION) if decisions else None
     currency = instrument.currency if venue_grid else "USD"
@@ -334,10 +324,8 @@ def _refuse_hooks(policy: RiskPolicy, model: object) -> None:
         if key not in GuardContext.__struct_fields__ or key == "extra":
             raise ConfigError(f"`required_context` asks for {key!r}, which only a caller of `modulate` can provide")
     for key, allowed in policy_ranges().items():
-        if allowed.is_whole and getattr(policy, key) > _MAX_WHOLE:
-            raise ConfigError(
-                f"`{key}` must be at most {_MAX_WHOLE} for compiled decisions, was {getattr(policy, key)}"
-            )
+        if allowed.is_whole and getattr(policy, key) > MAX_WHOLE:
+            raise ConfigError(f"`{key}` must be at most {MAX_WHOLE} for compiled decisions, was {getattr(policy, key)}")
 
 
 def _read_input(table: Any) -> _Input:
@@ -393,19 +381,6 @@ def _column(table: Any, name: str) -> Any:
     return np.asarray(table[name]) if name in known else None
 
 
-def _features(config: FeatureConfig) -> dict[str, Any]:
-    return {
-        "tick_size": config.tick_size,
-        "cost_ticks": config.cost_ticks,
-        "level_weights": list(config.level_weights()),
-        "vol_window": config.vol_window,
-        "window_steps": config.window_steps,
-        "window_ns": config.window_ns,
-        "sigma_short_steps": config.sigma_short_steps,
-        "sigma_long_steps": config.sigma_long_steps,
-    }
-
-
 def _settings(
     policy: RiskPolicy,
     instrument: Instrument,
@@ -423,39 +398,15 @@ def _settings(
         if not value > 0:
             raise ConfigError(f"`{name}` must be > 0, was {value!r}")
     params = {name: float(value) for name, value in {**_MODEL_PARAMS, **(model_params or {})}.items()}
-    return {
-        "policy": policy_values(policy),
-        "instrument": _instrument_values(instrument),
-        "venue_instrument": _instrument_values(instrument if venue_grid else Instrument("")),
-        "is_venue_on_grid": venue_grid,
-        "refresh_ms": quoting.refresh_ms,
-        "min_requote_ticks": float(quoting.min_requote_ticks),
-        "order_ttl_ms": quoting.order_ttl_ms,
-        "post_fill_cooldown_ms": quoting.post_fill_cooldown_ms,
-        "max_replacements_per_min": quoting.max_replacements_per_min,
-        "tp_ticks": float(exits.tp_ticks),
-        "sl_ticks": float(exits.sl_ticks),
-        "T_max_ms": float(exits.T_max_ms),
-        **params,
-    }
-
-
-def policy_values(policy: RiskPolicy) -> list[float]:
-    """Return the policy's numbers in the order of its keys, as the core reads them."""
-    return [float(getattr(policy, key)) for key in policy_ranges()]
-
-
-def _instrument_values(instrument: Instrument) -> list[float]:
-    return [
-        instrument.tick_size,
-        instrument.lot_size,
-        instrument.min_qty,
-        instrument.min_notional,
-        instrument.multiplier,
-        float(instrument.is_inverse),
-        instrument.maker_fee_bps,
-        instrument.taker_fee_bps,
-    ]
+    return loop_values(
+        policy,
+        instrument,
+        instrument if venue_grid else Instrument(""),
+        quoting,
+        exits,
+        params,
+        venue_grid=venue_grid,
+    )
 
 
 def _draws(seed: int, count: int) -> npt.NDArray[np.float64]:
@@ -467,54 +418,24 @@ def _draws(seed: int, count: int) -> npt.NDArray[np.float64]:
 # What comes out. ------------------------------------------------------------------------------------------------------
 
 
-def _code_names(core: Any) -> tuple[tuple[str, ...], ...]:
-    """Return the reason codes of each bit."""
-    names: list[tuple[str, ...]] = [(name,) for name in core.REASON_CODES]
-    names += [()] * (_MISSING_BIT - len(names))
-    return (*names, tuple(f"context_missing:{key}" for key in _MARKET_KEYS if key in PROVIDED_CONTEXT))
-
-
-def _named(counts: Sequence[int], names: Sequence[Sequence[str]]) -> dict[str, int]:
-    return {name: count for count, known in zip(counts, names, strict=True) if count for name in known}
-
-
 def _count(
     counters: RunCounters,
     told: Mapping[str, Any],
     core: Any,
-    codes: tuple[tuple[str, ...], ...],
     given: _Input,
     instrument: Instrument,
 ) -> None:
-    counters.steps, counters.timers, counters.fills = told["steps"], told["timers"], told["fill_count"]
-    counters.orders_submitted, counters.orders_canceled = told["submitted"], told["canceled"]
-    counters.orders_rejected, counters.orders_skipped = told["rejected"], told["skipped"]
-    actions = [(str(action),) for action in _ACTIONS]
-    counters.action_counts = _named(told["actions"], actions)
-    counters.proposal_counts = _named(told["proposals"], actions)
-    reasons = [(name,) for name in core.MODEL_REASONS]
-    counters.hold_reasons = _named(told["held_codes"], codes) | _named(told["held_reasons"], reasons)
-    counters.mismatch_reasons = _named(told["codes"], codes)
+    count_into(counters, told, core)
     counters.rejected_events = dict(told["refused"])
     if given.source is not None:
         refused = [reason for row, reason in given.source.refusals if row < told["rows_read"]]
         for reason in refused:
             counters.rejected_events[reason] = counters.rejected_events.get(reason, 0) + 1
         counters.bad_places = list(given.source.places[: len(refused)])
-    counters.error_count = told["errors"]
     if told["is_last_error_the_models"]:
         counters.last_error = "the model failed: see private_hook_error in the audit log"
     elif told["errors"]:
-        counters.last_error = redact_text(_quote_error(told["quote_fault"], instrument))
-
-
-def _quote_error(fault: tuple[Any, ...], instrument: Instrument) -> str:
-    """Return what the order manager says of quotes that no order can be made of."""
-    bid_quote, ask_quote, size_usd, post_only, bid, ask = fault
-    quotes = {"bid_quote": bid_quote or None, "ask_quote": ask_quote or None}
-    final = FinalDecision(Action.ACT, params={**quotes, "size_usd": size_usd, "post_only": post_only})
-    manager = OrderManager(PaperBroker(), instrument=instrument)
-    return manager.apply(final, "", 0, bid=bid, ask=ask, position=0.0).errors[-1]
+        counters.last_error = redact_text(quote_error(told["quote_fault"], instrument))
 
 
 def _summary(

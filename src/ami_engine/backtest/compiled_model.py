@@ -82,6 +82,11 @@ class CompiledModel:
         self._call = _SIGNATURE(self.address)
         self._params = (ctypes.c_double * max(1, len(self.params)))(*self.params)
 
+    @property
+    def compiled_address(self) -> int | None:
+        """The function's address for who calls it directly; None where a subclass may answer otherwise."""
+        return self.address if type(self) is CompiledModel else None
+
     def __call__(self, features: Any, **_: Any) -> Proposal:
         """Return the function's answer as a proposal."""
         row = np.ascontiguousarray(

@@ -5,11 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from ami_engine.dmc.guards import GUARDS
-from ami_engine.dmc.risk_policy import policy_ranges
 from ami_engine.errors import BackendError
-from ami_engine.features.schema import SCHEMA_HASH
-from decision_schema.types import Action
+from ami_engine.loop.native_values import core_difference
 
 __all__ = ["compiled_core"]
 
@@ -33,13 +30,7 @@ def compiled_core() -> Any:
         raise BackendError(f"compiled decisions need the compiled core: {error}") from error
     if not hasattr(core, "run_compiled"):
         raise BackendError("the compiled core was built before compiled decisions were: build it again")
-    for name, built, known in (
-        ("feature schema", core.SCHEMA_HASH, SCHEMA_HASH),
-        ("actions", core.ACTIONS, tuple(map(str, Action))),
-        ("policy keys", core.POLICY_KEYS, tuple(policy_ranges())),
-        ("guards", core.GUARD_FLAGS, tuple(guard.flag for guard in GUARDS)),
-        ("reason codes", core.REASON_CODES, tuple(code for guard in GUARDS for code in guard.codes)),
-    ):
-        if built != known:
-            raise BackendError(f"the compiled core was built from other {name} than this package has: build it again")
+    different = core_difference(core)
+    if different:
+        raise BackendError(f"the compiled core was built from other {different} than this package has: build it again")
     return core

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from ami_engine.bench.rows import BOTTLENECK_ROW
 from ami_engine.dmc import RiskPolicy, modulate
 from ami_engine.dmc.risk_state import RiskState
 from ami_engine.events import BookSnapshot
+from ami_engine.loop.native_run import STEP_VARIABLE
 from ami_engine.loop.run_loop import run_loop
 from ami_engine.loop.step import AccountView, MarketParts, decide
 from ami_engine.loop.symbol_state import SymbolState
@@ -38,6 +40,7 @@ __all__ = [
     "LOOP_GROUP",
     "SYMBOL",
     "TRACE_GROUP",
+    "WAYS_GROUP",
     "WIDE_POLICY",
     "ReplaySource",
     "drive",
@@ -92,10 +95,11 @@ def drive(source: MarketDataSource, **options: Any) -> dict[str, Any]:
     )
 
 
-def replay(events: list[BookSnapshot], **options: Any) -> dict[str, Any]:
+def replay(events: list[BookSnapshot], *, looks: bool = False, **options: Any) -> dict[str, Any]:
+    """Run the loop over events that lie ready; `looks`: the broker's books are asked for at the end."""
     broker = PaperBroker(instruments={SYMBOL: INSTRUMENT}, cash=1e6)
     source = ReplaySource(events)
-    return run_loop(
+    summary = run_loop(
         source=source,
         broker=broker,
         feature_config=CONFIG,
@@ -104,6 +108,9 @@ def replay(events: list[BookSnapshot], **options: Any) -> dict[str, Any]:
         timer_ms=0.0,
         **options,
     )
+    if looks:
+        require(broker.get_state()["positions"] == summary["positions"], "the broker holds something else than the run")
+    return summary
 
 
 def _check_summary(summary: dict[str, Any], steps: int) -> None:
@@ -120,6 +127,33 @@ def _untraced(scale: Scale) -> Prepared:
 
     def run() -> dict[str, Any]:
         return replay(events, trace=False)
+
+    return Prepared(run, lambda: _check_summary(run(), len(events)), len(events))
+
+
+def _looking(scale: Scale) -> Prepared:
+    events = _events(scale.steps)
+
+    def run() -> dict[str, Any]:
+        return replay(events, looks=True, trace=False)
+
+    return Prepared(run, lambda: _check_summary(run(), len(events)), len(events))
+
+
+def _in_python(scale: Scale) -> Prepared:
+    """The same run without the compiled step."""
+    events = _events(scale.steps)
+
+    def run() -> dict[str, Any]:
+        before = os.environ.get(STEP_VARIABLE)
+        os.environ[STEP_VARIABLE] = "python"
+        try:
+            return replay(events, trace=False)
+        finally:
+            if before is None:
+                del os.environ[STEP_VARIABLE]
+            else:
+                os.environ[STEP_VARIABLE] = before
 
     return Prepared(run, lambda: _check_summary(run(), len(events)), len(events))
 
@@ -290,6 +324,17 @@ LOOP_GROUP = Group(
         Ratio("loop / bottleneck row", "`run_loop` untraced, less the source's own cost, against one bottleneck row",
               "loop.untraced", "row.bottleneck", "loop.source", reach=25.0, aim=15.0),
     ),
+)  # fmt: skip
+
+# What `loop.untraced` leaves out: the books of the broker, and the step in Python that everything else takes.
+WAYS_GROUP = Group(
+    "loop ways",
+    (
+        Case("loop.looked", "`loop.untraced`, and the broker's books brought at the end, every order named",
+             _looking, "ns/step"),
+        Case("loop.python", "`loop.untraced` without the compiled step", _in_python, "ns/step", rounds=3),
+    ),
+    is_opt_in=True,
 )  # fmt: skip
 
 TRACE_GROUP = Group(

@@ -33,6 +33,7 @@ GROUPS: tuple[Group, ...] = (
     ingest.GROUP,
     deciding.DECIDE_GROUP,
     deciding.LOOP_GROUP,
+    deciding.WAYS_GROUP,
     deciding.TRACE_GROUP,
     compiled.GROUP,
     symbols.GROUP,

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ami_engine.errors import ConfigError, EventError
+from ami_engine.events.level_types import LEVEL_SEQUENCES
 
 __all__ = ["TickGrid", "check_not_negative", "check_price", "check_size", "iter_pairs", "refuse_off_grid"]
 
@@ -84,7 +85,7 @@ def iter_pairs(levels: Any, field: str) -> list[tuple[float, float]]:
         if levels.ndim != 2 or levels.shape[1] != 2 or levels.dtype.kind not in "fiu":
             raise _wrong_type(field)
         return [(price, size) for price, size in levels.astype(np.float64).tolist()]
-    if not isinstance(levels, list | tuple):
+    if not isinstance(levels, LEVEL_SEQUENCES):
         raise _wrong_type(field)
     pairs: list[tuple[float, float]] = []
     for i, pair in enumerate(levels):

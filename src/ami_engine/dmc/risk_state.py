@@ -322,8 +322,27 @@ class RiskState:
             (a ValueError) when the bytes are damaged, of another version, or of another tick size; nothing is changed.
         """
         state = _decode(data)
+        self._check_tick(state)
+        self._take(state)
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take over a state in plain values: what `snapshot` encodes, without the tick size.
+
+        Raises
+        ------
+        ConfigError
+            When a value is missing or of another type; nothing is changed.
+        """
+        try:
+            self._take(msgspec.convert({**state, "tick_size": self._tick_size}, type=_State, strict=False))
+        except msgspec.ValidationError as error:
+            raise ConfigError(f"the risk state cannot be read: {error}") from error
+
+    def _check_tick(self, state: _State) -> None:
         if state.tick_size != self._tick_size:
             raise ConfigError(f"the risk state is of tick size {state.tick_size}, this market's is {self._tick_size}")
+
+    def _take(self, state: _State) -> None:
         for name in _WINDOWS:
             window = self._window(name)
             window.times = deque(state.windows[name], maxlen=window.times.maxlen)

@@ -149,6 +149,15 @@ class OrderManager:
     # What the loop asks. ------------------------------------------------------------------------------------------
 
     @property
+    def run_id(self) -> str:
+        """What the client order ids are made of."""
+        return self._run_id
+
+    def instrument_of(self, market_id: str) -> Instrument:
+        """Return the instrument by which a market's orders are made."""
+        return self._instruments.get(market_id, self._default_instrument)
+
+    @property
     def halt_reason(self) -> str:
         """Why nothing is submitted any more; empty while all is well."""
         return self._table.halt_reason
@@ -473,7 +482,7 @@ class OrderManager:
     # Bookkeeping. -------------------------------------------------------------------------------------------------
 
     def _open_market(self, market_id: str) -> _Market:
-        instrument = self._instruments.get(market_id, self._default_instrument)
+        instrument = self.instrument_of(market_id)
         market = self._markets[market_id] = _Market(market_id, instrument, self._max_replacements)
         return market
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from ami_engine.errors import EventError
 from ami_engine.events import Bar, BookDelta, BookSnapshot, BookTicker, FeedGap, GenericEvent, TimerEvent, Trade
+from ami_engine.events.level_types import LEVEL_SEQUENCES
 from ami_engine.units import NS_PER_MS
 
 __all__ = ["TIME_KEYS", "EventView", "read_event", "read_levels", "read_time"]
@@ -92,7 +93,7 @@ def read_levels(field: str, levels: Any, most: int) -> npt.NDArray[np.float64]:
     """Return at most the best `most` levels of a side as an (n, 2) array."""
     if levels is None:
         raise _refusal(field, "must be levels, was None", "malformed")
-    if isinstance(levels, (list, tuple)):
+    if isinstance(levels, LEVEL_SEQUENCES):
         pairs = [_pair(field, pair) for pair in levels[:most]]
         return np.array(pairs, dtype=np.float64).reshape(len(pairs), 2)
     if isinstance(levels, np.ndarray):

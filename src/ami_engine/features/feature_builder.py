@@ -250,6 +250,11 @@ class FeatureBuilder:
         self.push_from_book: Callable[..., None] = calls.push_from_book
 
     @property
+    def engine(self) -> Any:
+        """The backend's own object, for who steps whole decisions on it."""
+        return self._engine.core if self.backend == "native" else self._engine
+
+    @property
     def last_ts_ns(self) -> int:
         """Time of the last accepted event, ns; 0 before the first."""
         return int(self._engine.last_ts_ns)

@@ -23,6 +23,7 @@ from ami_engine.loop.audit_edge import AuditEdge
 from ami_engine.loop.feed import LiveFeed, RecordedFeed, RetryPolicy, SourceReader, Timers
 from ami_engine.loop.latches import Latches, Release
 from ami_engine.loop.market import Market
+from ami_engine.loop.native_run import NativeSettings, compiled_step
 from ami_engine.loop.run import Run
 from ami_engine.loop.step import MarketParts, Modulate
 from ami_engine.loop.summary import RunCounters
@@ -278,6 +279,7 @@ def assemble(source: DataSource, broker: Broker, *, should_stop: Callable[[], bo
         is_dry=given.dry_run,
         staleness_ms=policy.staleness_ms,
         progress=given.progress,
+        native=_native(given, policy, quoting, exits) if not is_live and folder is None else None,
         facts={
             "source": source,
             "reader": reader,
@@ -286,6 +288,22 @@ def assemble(source: DataSource, broker: Broker, *, should_stop: Callable[[], bo
             "policy_hash": required.policy_hash if given.modulator is not None else None,
         },
     )
+
+
+def _native(given: RunOptions, policy: RiskPolicy, quoting: QuotingConfig, exits: ExitConfig) -> NativeSettings | None:
+    """Return what the compiled step needs, None where it cannot stand in; the rest is seen at the first event.
+
+    A trace and an audit log are written by the Python step.
+    """
+    core = compiled_step()
+    if (
+        core is None
+        or given.modulator is not GUARDED
+        or any(part is not None for part in (given.clock, given.executor, given.position_manager))
+    ):
+        return None
+    times_bars = given.timer_ms is not None
+    return NativeSettings(core, policy, quoting, exits, float(given.start_cash), times_bars, given.dry_run)
 
 
 def _order_run_id(run_id: str, started_ns: int, resumed: AuditEdge | None) -> str:

@@ -24,7 +24,7 @@ from ami_engine.loop.market import Market
 from ami_engine.loop.symbol_state import SymbolState
 from ami_engine.units import NS_PER_MS
 
-__all__ = ["FeedEnd", "Item", "LiveFeed", "RecordedFeed", "RetryPolicy", "SourceReader", "Timers"]
+__all__ = ["FeedEnd", "Item", "LiveFeed", "RecordedFeed", "RetryPolicy", "SourceReader", "Timers", "is_event"]
 
 _EVENT_TYPES = frozenset(get_args(MarketEvent))
 
@@ -40,6 +40,15 @@ class FeedEnd(Exception):
     def __init__(self, reason: str) -> None:
         self.reason = reason
         super().__init__(reason)
+
+
+def is_event(event: object) -> bool:
+    """Return True for the struct of a market event.
+
+    >>> is_event(None)
+    False
+    """
+    return type(event) in _EVENT_TYPES
 
 
 class RetryPolicy:
@@ -85,8 +94,13 @@ class SourceReader:
         self._retry = retry
         self._dict_count = 0
 
-    def read(self) -> Any:
+    def read(self, error: Exception | None = None) -> Any:
         """Return the next event struct, or None when the source is exhausted.
+
+        Parameters
+        ----------
+        error : Exception, optional
+            What the source raised when it was last asked, by whoever asked it.
 
         Raises
         ------
@@ -98,23 +112,33 @@ class SourceReader:
         failures = 0
         while True:
             try:
+                if error is not None:
+                    told, error = error, None
+                    raise told
                 event = self._next()
             except EventError:
                 raise
-            except (ConfigError, TraceError, BackendError) as error:
-                raise FeedEnd(f"source_error: {error}") from error
-            except Exception as error:  # the source is foreign code
+            except (ConfigError, TraceError, BackendError) as broken:
+                raise FeedEnd(f"source_error: {broken}") from broken
+            except Exception as broken:  # the source is foreign code
                 failures += 1
                 self.failures += 1
                 if failures >= self._retry.attempts:
-                    raise FeedEnd(f"source_error: {type(error).__name__} {failures} times in a row") from error
+                    raise FeedEnd(f"source_error: {type(broken).__name__} {failures} times in a row") from broken
                 self._retry.sleep(self._retry.backoff_ms * 2 ** (failures - 1) / 1_000)
                 continue
             if event is None or type(event) in _EVENT_TYPES:
                 return event
-            return self._convert(event)
+            return self.accept(event)
 
-    def _convert(self, event: Any) -> Any:
+    def accept(self, event: Any) -> Any:
+        """Return what a source gave that is no event struct as one.
+
+        Raises
+        ------
+        EventError
+            It cannot be read.
+        """
         if isinstance(event, Struct):
             raise EventError(f"`event` must be a market event, was a {type(event).__name__}", reason="wrong_type")
         # A dict without a time is dated now in a live run, else 1 ms after the one before it, which the summary says.
@@ -146,6 +170,13 @@ class Timers:
             state.timer_due_ns = ts_ns + self.period_ns
             if not state.timer_is_queued:
                 self._insert(state.timer_due_ns, state)
+
+    def load(self, state: SymbolState, due_ns: int, entry_ns: int) -> None:
+        """Take over the only symbol's timer: when it is due, and when to look at it; 0 is never."""
+        self._queue.clear()
+        state.timer_due_ns, state.timer_is_queued = due_ns, bool(entry_ns)
+        if entry_ns:
+            self._queue.append((entry_ns, state))
 
     def disarm(self, state: SymbolState) -> None:
         """No timer for the symbol until its next event."""
@@ -197,15 +228,16 @@ class RecordedFeed:
         self._market = market
         self._timers = timers
 
-    def items(self) -> Iterator[Item]:
-        """Yield until the source is exhausted, which raises `FeedEnd`."""
+    def items(self, first: Any = None) -> Iterator[Item]:
+        """Yield until the source is exhausted, which raises `FeedEnd`; `first` is an event that was read before."""
         read, state_of, timers = self._reader.read, self._market.state, self._timers
         while True:
             try:
-                event = read()
+                event = read() if first is None else first
             except EventError as error:
                 yield error, None
                 continue
+            first = None
             if event is None:
                 raise FeedEnd("source_exhausted")
             ts_ns = event.recv_ts_ns or event.exch_ts_ns

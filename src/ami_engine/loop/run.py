@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ami_engine.adapters.base import Broker
@@ -12,10 +12,12 @@ from ami_engine.events import Bar, Fill, TimerEvent
 from ami_engine.execution.executor import Executor
 from ami_engine.execution.order_manager import NOTHING_DONE, Actions, OrderManager
 from ami_engine.loop.audit_edge import AuditEdge
-from ami_engine.loop.feed import LiveFeed, RecordedFeed, Timers
+from ami_engine.loop.feed import Item, LiveFeed, RecordedFeed, Timers
 from ami_engine.loop.latches import Latches
 from ami_engine.loop.market import Market
+from ami_engine.loop.native_run import NativeRun, NativeSettings
 from ami_engine.loop.packets import PacketInput, feature_row, traced_decision
+from ami_engine.loop.shutdown import StopSignal
 from ami_engine.loop.step import AccountView, Decision, MarketParts, decide
 from ami_engine.loop.summary import RunCounters
 from ami_engine.loop.symbol_state import SymbolState
@@ -58,38 +60,68 @@ class Run:
         progress: Callable[[int], None] | None,
         latches: Latches,
         facts: dict[str, Any],
+        native: NativeSettings | None = None,
     ) -> None:
         self.run_id = run_id
         self.feed = feed
         self.counters = counters
         self.stop_reason = ""
-        self._market = market
-        self._parts: dict[str, MarketParts] = {}
+        self.market = market
+        self.parts: dict[str, MarketParts] = {}
         self._parts_by_market: dict[str, MarketParts] = {}
-        self._parts_for = parts_for
-        self._broker = broker
+        self.parts_for = parts_for
+        self.broker = broker
         self._sees_market = type(broker).on_market_data is not Broker.on_market_data
-        self._orders = orders
+        self.orders = orders
         self._executor = executor
-        self._account = account
+        self.account = account
         self._view = AccountView()
         self._account_version = 0  # moves with every mark and every fill
         self._active: set[str] = set()  # markets with a position or an order, as of the last count
         self._filled_markets: set[str] = set()  # since then
-        self._timers = timers
+        self.timers = timers
         self._clock = clock
         self._trace = trace
         self._audit = audit
         self._stop_on_bad_event = stop_on_bad_event
         self._is_dry = is_dry
         self._staleness_ms = staleness_ms
-        self._progress = progress
-        self._latches = latches
+        self.progress = progress
+        self.latches = latches
         self._facts = facts
         self._times_bars = facts["times_bars"]
         # A resumed trace goes on counting: client order ids are made of the number, and must not repeat.
         self._sequence = trace.next_step if trace is not None else 0
         self._now_ns = 0
+        self._native = None if native is None else NativeRun(self, facts["reader"], native)
+
+    def drive(self, steps: int | None, stop: StopSignal) -> str:
+        """Step until the source is exhausted, which raises `FeedEnd`, or something else ends the run: return what."""
+        if steps == 0:
+            return "steps"
+        if self._native is None:
+            return self._drive(self.feed.items(), steps, stop)
+        reason, first = self._native.drive(steps, stop)
+        assert isinstance(self.feed, RecordedFeed)
+        return reason or self._drive(self.feed.items(first), steps, stop)
+
+    def _drive(self, items: Iterator[Item], steps: int | None, stop: StopSignal) -> str:
+        for event, state in items:
+            if state is None:
+                self.reject(event)
+            else:
+                self.step(event, state)
+            if self.stop_reason or stop.reason:
+                return self.stop_reason or stop.reason
+            if self.counters.steps == steps:
+                return "steps"
+        return stop.reason
+
+    def take_over(self, parts: MarketParts, sequence: int, now_ns: int) -> None:
+        """Go on from where the compiled step left a market."""
+        self._add_parts(parts.state, parts)
+        self._filled_markets.add(parts.market_id)
+        self._sequence, self._now_ns = sequence, now_ns
 
     # One step. ----------------------------------------------------------------------------------------------------
 
@@ -102,7 +134,7 @@ class Run:
                 state.observe(event)
             except EventError as error:
                 if not state.last_ts_ns:
-                    self._market.forget(state.symbol)  # a symbol of which nothing good was ever heard
+                    self.market.forget(state.symbol)  # a symbol of which nothing good was ever heard
                 self.reject(error)
                 return
         now_ns = self._now_ns = (
@@ -113,10 +145,27 @@ class Run:
             state.last_book_ts_ns = min(state.last_book_ts_ns, now_ns)
             # Bars are far apart by nature: silence after one says nothing, unless timers were asked for.
             if self._times_bars or type(event) is not Bar:
-                self._timers.arm(state, min(state.last_ts_ns, now_ns))
-        parts = self._parts.get(state.symbol) or self._add_parts(state)
+                self.timers.arm(state, min(state.last_ts_ns, now_ns))
+        parts = self.parts.get(state.symbol) or self._add_parts(state)
         observed = perf_ns()
-        self._book_fills(event, state, parts, now_ns, is_timer=is_timer)
+        if self._sees_market and state.changed and not is_timer:
+            self._show_market(event, state, parts, now_ns)
+        self._decide_on(event, state, parts, (started, observed), is_timer=is_timer)
+
+    def go_on(self, event: Any, state: SymbolState, now_ns: int) -> None:
+        """Finish a step whose event was folded, and shown to the broker, by the compiled step."""
+        started = perf_ns()
+        self._now_ns = now_ns
+        is_timer = type(event) is TimerEvent
+        self._decide_on(event, state, self.parts[state.symbol], (started, started), is_timer=is_timer)
+
+    def _decide_on(
+        self, event: Any, state: SymbolState, parts: MarketParts, times: tuple[int, int], *, is_timer: bool
+    ) -> None:
+        """Book the fills, decide, act and trace."""
+        started, observed = times
+        now_ns = self._now_ns
+        self._book_fills(state, parts, now_ns)
         booked = perf_ns()
         decision = decide(parts, event, self._view, now_ns)
         decided = perf_ns()
@@ -143,27 +192,25 @@ class Run:
         if self._stop_on_bad_event:
             self.stop_reason = f"bad_event: {placed}"
 
-    def _add_parts(self, state: SymbolState) -> MarketParts:
-        parts = self._parts[state.symbol] = self._parts_for(state)
+    def _add_parts(self, state: SymbolState, made: MarketParts | None = None) -> MarketParts:
+        parts = self.parts[state.symbol] = made or self.parts_for(state)
         self._parts_by_market[parts.market_id] = parts
-        self._latches.join(parts.risk)
+        self.latches.join(parts.risk)
         return parts
 
-    def _book_fills(self, event: Any, state: SymbolState, parts: MarketParts, now_ns: int, *, is_timer: bool) -> None:
-        if self._sees_market and state.changed and not is_timer:
-            self._show_market(event, state, parts, now_ns)
-        for fill in self._orders.poll(now_ns // NS_PER_MS):
+    def _book_fills(self, state: SymbolState, parts: MarketParts, now_ns: int) -> None:
+        for fill in self.orders.poll(now_ns // NS_PER_MS):
             self._book(fill, now_ns)
             self._account_version += 1
         mid = state.mid
         if mid > 0.0 and mid != parts.marked_mid:
             parts.marked_mid = mid
-            self._account.mark(parts.market_id, mid)
+            self.account.mark(parts.market_id, mid)
             parts.risk.on_book(now_ns, mid)
             self._account_version += 1
         view = self._view
-        view.position = self._account.positions.position(parts.market_id)
-        view.open_orders = self._orders.open_count
+        view.position = self.account.positions.position(parts.market_id)
+        view.open_orders = self.orders.open_count
         view.active_markets = self._active_markets()
         if parts.account_version != self._account_version:
             parts.account_version = self._account_version
@@ -171,7 +218,7 @@ class Run:
 
     def _tell_account(self, state: SymbolState, parts: MarketParts, now_ns: int) -> None:
         """Bring the account's money to the view and to the market's risk state: it moves with marks and fills only."""
-        account, view, mid = self._account, self._view, state.mid
+        account, view, mid = self.account, self._view, state.mid
         # Limits are in USD; an inverse market's money is in coin.
         parts.usd_rate = mid if state.instrument.is_inverse and mid > 0.0 else 1.0
         view.exposure_usd = account.exposure_usd()
@@ -182,7 +229,7 @@ class Run:
 
     def _show_market(self, event: Any, state: SymbolState, parts: MarketParts, now_ns: int) -> None:
         try:
-            self._broker.on_market_data(event, state.bid, state.ask, state.bid_size, state.ask_size)
+            self.broker.on_market_data(event, state.bid, state.ask, state.bid_size, state.ask_size)
         except AmiError:
             raise
         except Exception as error:  # a simulated venue of the user's own is foreign code
@@ -190,14 +237,14 @@ class Run:
 
     def _active_markets(self) -> int:
         """Markets with a position or an order, counted by what changed: there may be thousands of them."""
-        if len(self._parts) == 1:
-            return int(self._view.position != 0.0 or self._orders.open_count > 0)
-        touched = self._orders.markets_touched()
+        if len(self.parts) == 1:
+            return int(self._view.position != 0.0 or self.orders.open_count > 0)
+        touched = self.orders.markets_touched()
         if self._filled_markets:
             touched |= self._filled_markets
             self._filled_markets.clear()
         for market_id in touched:
-            if self._orders.has_open(market_id) or self._account.positions.position(market_id) != 0.0:
+            if self.orders.has_open(market_id) or self.account.positions.position(market_id) != 0.0:
                 self._active.add(market_id)
             else:
                 self._active.discard(market_id)
@@ -207,7 +254,7 @@ class Run:
         """Book one fill everywhere that counts fills."""
         market_id = fill.market_id
         self.counters.fills += 1
-        result = self._account.apply(fill)
+        result = self.account.apply(fill)
         self._filled_markets.add(market_id)
         parts = self._parts_by_market.get(market_id)
         if parts is None:
@@ -215,7 +262,7 @@ class Run:
         is_settled_fee = fill.fee_currency in ("", parts.state.instrument.currency)
         realized = result.realized - (fill.fee if is_settled_fee else 0.0)
         parts.risk.on_fill(now_ns, fill, parts.state.mid or fill.price, realized)
-        position = self._account.positions.position(market_id)
+        position = self.account.positions.position(market_id)
         if result.closed:
             parts.positions.on_position_closed(market_id)
             parts.risk.on_position_closed(now_ns, result.trip_pnl)
@@ -230,7 +277,7 @@ class Run:
             return self._run_executor(final, state, parts)
         metadata = mismatch.metadata
         pull = metadata is not None and metadata.get("quotes") == _PULL
-        return self._orders.apply(
+        return self.orders.apply(
             final,
             parts.market_id,
             now_ns // NS_PER_MS,
@@ -264,7 +311,7 @@ class Run:
         risk = parts.risk
         risk.on_verdict(now_ns, decision.proposal, decision.final, decision.mismatch)
         if decision.final.action is Action.STOP:
-            self._latches.learn(risk, now_ns, f"{parts.market_id}: {', '.join(decision.final.reasons)}")
+            self.latches.learn(risk, now_ns, f"{parts.market_id}: {', '.join(decision.final.reasons)}")
         is_throttled = decision.mismatch.throttle_refresh_ms is not None
         if is_throttled != parts.is_throttled:
             parts.is_throttled = is_throttled
@@ -289,17 +336,17 @@ class Run:
             risk.on_step(now_ns, has_error)
         elif now_ns // NS_PER_MS - state.last_book_ts_ns // NS_PER_MS > self._staleness_ms:
             # The guard's own arithmetic, to the millisecond: this timer has found the symbol stale, the next would too.
-            self._timers.disarm(state)
+            self.timers.disarm(state)
         else:
             state.timer_due_ns = now_ns
-            self._timers.arm(state, now_ns)
+            self.timers.arm(state, now_ns)
 
     def _halt(self, reason: str, parts: MarketParts, now_ns: int) -> None:
         """The broker cannot do, or did, what it must not: every market stops until an operator releases it."""
         self.counters.last_error = redact_text(reason)
         self._record("halt", reason=reason, market_id=parts.market_id)
-        self._latches.latch("kill_switch", now_ns, redact_text(reason))
-        self.counters.add_actions(self._orders.cancel_all(f"halt: {reason}", now_ns // NS_PER_MS))
+        self.latches.latch("kill_switch", now_ns, redact_text(reason))
+        self.counters.add_actions(self.orders.cancel_all(f"halt: {reason}", now_ns // NS_PER_MS))
 
     def _log(
         self,
@@ -352,8 +399,8 @@ class Run:
         else:
             counters.steps += 1
             counters.decided(decision.proposal.action, decision.final.action, decision.final.reasons)
-            if self._progress is not None and counters.steps % _PROGRESS_EVERY == 0:
-                self._progress(counters.steps)
+            if self.progress is not None and counters.steps % _PROGRESS_EVERY == 0:
+                self.progress(counters.steps)
         counters.timed(times)
 
     # The end. -----------------------------------------------------------------------------------------------------
@@ -361,15 +408,20 @@ class Run:
     def finish(self, reason: str) -> dict[str, Any]:
         """Cancel every order, book the last fills, close the trace, and return the summary; no venue makes it raise."""
         now_ms = self._now_ns // NS_PER_MS
+        if self._native is not None and self._native.finish():
+            return self._summary(reason)
         if not self._is_dry and self._executor is None:
-            self.counters.add_actions(self._orders.cancel_all(f"end of run: {reason}", now_ms))
+            self.counters.add_actions(self.orders.cancel_all(f"end of run: {reason}", now_ms))
         elif not self._is_dry:
             self._withdraw(reason)
-        for fill in self._orders.poll(now_ms):
+        for fill in self.orders.poll(now_ms):
             self._book(fill, self._now_ns)
+        return self._summary(reason)
+
+    def _summary(self, reason: str) -> dict[str, Any]:
         self._close_feed()
         summary = {"run_id": self.run_id, "stopped_reason": reason, **self.counters.to_dict()}
-        account = self._account
+        account = self.account
         summary["position_open_count"] = account.open_count
         summary["position_close_count"] = account.close_count
         summary["realized_pnl"] = account.realized
@@ -388,10 +440,10 @@ class Run:
             notes.append(
                 f"{self.counters.orders_skipped} quotes were below the instrument's smallest order: raise size_usd"
             )
-        if self._latches.names:
-            notes.append(f"latched until an operator releases it: {', '.join(self._latches.names)}")
+        if self.latches.names:
+            notes.append(f"latched until an operator releases it: {', '.join(self.latches.names)}")
         summary["notes"] = notes
-        summary["backend"] = next((state.builder.backend for state in self._market.states.values()), None)
+        summary["backend"] = next((state.builder.backend for state in self.market.states.values()), None)
         summary["policy_hash"] = self._facts["policy_hash"]
         return summary
 
@@ -405,7 +457,7 @@ class Run:
     def _withdraw(self, reason: str) -> None:
         """The end of a run with an executor: it is told to cancel in every market."""
         decision = FinalDecision(Action.CANCEL, True, [f"end of run: {reason}"])
-        for parts in self._parts.values():
+        for parts in self.parts.values():
             self.counters.add_actions(self._run_executor(decision, parts.state, parts))
 
     def _close_logs(self) -> dict[str, Any]:

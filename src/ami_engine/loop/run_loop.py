@@ -58,19 +58,7 @@ def run_loop(*, source: DataSource, broker: Broker, steps: int | None = None, **
     reason = "steps"
     with stop:
         try:
-            if steps is None or steps > 0:
-                for event, state in run.feed.items():
-                    if state is None:
-                        run.reject(event)
-                    else:
-                        run.step(event, state)
-                    if run.stop_reason or stop.reason:
-                        reason = run.stop_reason or stop.reason
-                        break
-                    if run.counters.steps == steps:
-                        break
-                else:
-                    reason = stop.reason
+            reason = run.drive(steps, stop)
         except FeedEnd as end:
             reason = end.reason
         except (TraceError, EventError) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ami_engine.clock import perf_ns
 from ami_engine.errors import EventError
@@ -106,10 +107,13 @@ class RunCounters:
             self._count_times()
 
     def _count_times(self) -> None:
-        if not self._pending_times:
-            return
-        times = np.array(self._pending_times, dtype=np.int64)
-        self._pending_times.clear()
+        if self._pending_times:
+            times = np.array(self._pending_times, dtype=np.int64)
+            self._pending_times.clear()
+            self.timed_many(times)
+
+    def timed_many(self, times: npt.NDArray[np.int64]) -> None:
+        """Count the latencies of many steps, a row each."""
         for histogram, durations in zip(self.stages.values(), np.diff(times).T, strict=True):
             histogram.add_many(durations)
         self.total.add_many(times[:, -1] - times[:, 0])

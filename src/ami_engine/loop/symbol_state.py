@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["SymbolState"]
 
+# Events that only the features can refuse, beside their sequence number.
+_PLAIN_KINDS: dict[type, str] = {BookSnapshot: "book", Trade: "trade", Bar: "bar"}
+
 _BID, _ASK, _MID = FEATURE_INDEX["bid"], FEATURE_INDEX["ask"], FEATURE_INDEX["mid"]
 _BID_DEPTH, _ASK_DEPTH = FEATURE_INDEX["bid_depth"], FEATURE_INDEX["ask_depth"]
 
@@ -70,11 +73,11 @@ class SymbolState:
         "timer_due_ns",
         "timer_is_queued",
         "_handlers",
-        "_keeps_book",
-        "_last_seq",
+        "keeps_book",
+        "last_seq",
         "row",
         "_spare",
-        "_unique_seq",
+        "unique_seq",
     )
 
     def __init__(
@@ -102,9 +105,9 @@ class SymbolState:
         self.timer_is_queued = False
         self.mid = self.bid = self.ask = self.bid_size = self.ask_size = 0.0
         self.row = self.builder.view
-        self._keeps_book = not snapshots_only
-        self._unique_seq = frozenset(unique_seq)
-        self._last_seq: dict[str, int] = {}
+        self.keeps_book = not snapshots_only
+        self.unique_seq = frozenset(unique_seq)
+        self.last_seq: dict[str, int] = {}
         self._handlers: dict[type, Callable[[Any, int], None]] = {
             BookSnapshot: self._on_snapshot,
             BookDelta: self._on_delta,
@@ -120,12 +123,36 @@ class SymbolState:
         return self.builder.vector()
 
     def would_accept(self, event: MarketEvent) -> bool:
-        """Return whether `observe` would take the event: it is tried on the state, which is then put back."""
+        """Return whether `observe` would take the event."""
+        ts_ns = event.recv_ts_ns or event.exch_ts_ns
+        if ts_ns <= 0 or ts_ns < self.last_ts_ns:
+            return False
+        checked = self._checked(event)
+        return self._try(event) if checked is None else checked
+
+    def _checked(self, event: MarketEvent) -> bool | None:
+        """Return what a look at the event tells; None when only trying can tell."""
+        if type(event) is FeedGap:
+            return True
+        kind = _PLAIN_KINDS.get(type(event))
+        accepts = getattr(self.builder.engine, "accepts", None)
+        if kind is None or accepts is None:
+            return None
+        if type(event) is BookSnapshot and self.keeps_book and (len(event.bids) > 0 or len(event.asks) > 0):
+            return None
+        try:
+            self._check_seq(kind, event.seq)
+        except EventError:
+            return False
+        return bool(accepts(event))
+
+    def _try(self, event: MarketEvent) -> bool:
+        """Fold an event and put the state back."""
         plain = {name: getattr(self, name) for name in _PLAIN_STATE}
         rolling = self.builder.snapshot()
         generic = None if self.generic is None else self.generic.snapshot()
         book = None if self.book is None else self.book.to_bytes()
-        last_seq = dict(self._last_seq)
+        last_seq = dict(self.last_seq)
         try:
             self.observe(event)
         except EventError:
@@ -141,7 +168,7 @@ class SymbolState:
             self.generic.restore(generic)
         self.book = None if book is None else OrderBook.from_bytes(book)
         # Two books may have changed places: the spare one holds nothing that matters.
-        self._spare, self._last_seq = None, last_seq
+        self._spare, self.last_seq = None, last_seq
         return is_accepted
 
     def observe(self, event: MarketEvent) -> None:
@@ -168,8 +195,8 @@ class SymbolState:
         self.last_ts_ns = ts_ns
 
     def _check_seq(self, kind: str, seq: int) -> None:
-        if seq and kind in self._unique_seq:
-            last = self._last_seq.get(kind, 0)
+        if seq and kind in self.unique_seq:
+            last = self.last_seq.get(kind, 0)
             if seq <= last:
                 raise EventError(
                     f"`seq` of a {kind} must be above the last one, {last}, was {seq}",
@@ -178,8 +205,8 @@ class SymbolState:
                 )
 
     def _took_seq(self, kind: str, seq: int) -> None:
-        if seq and kind in self._unique_seq:
-            self._last_seq[kind] = seq
+        if seq and kind in self.unique_seq:
+            self.last_seq[kind] = seq
 
     def _took_book(self, ts_ns: int, bid_size: float, ask_size: float) -> None:
         row = self.row
@@ -191,7 +218,7 @@ class SymbolState:
     def _on_snapshot(self, event: BookSnapshot, ts_ns: int) -> None:
         self._check_seq("book", event.seq)
         has_levels = len(event.bids) > 0 or len(event.asks) > 0
-        if has_levels and self._keeps_book:
+        if has_levels and self.keeps_book:
             self._on_book_image(event, ts_ns)
         else:
             self.builder.push(event)

@@ -89,6 +89,16 @@ class DecisionEngine:
         kind = model if hasattr(model, "__qualname__") else type(model)
         return f"{kind.__module__}.{kind.__qualname__}"
 
+    @property
+    def model(self) -> Model | None:
+        """Who is asked; None for a hook that cannot be imported."""
+        return self._model
+
+    @property
+    def is_reference(self) -> bool:
+        """True when the reference model is asked."""
+        return self._model == self._reference
+
     def propose(self, features: Any, **kwargs: Any) -> Proposal:
         """Return the model's proposal for the features. Never raises.
 

@@ -114,6 +114,10 @@ class PositionManager:
         else:
             self._open[market_id] = _Open(after, price, ts_ms, abs(after))
 
+    def load(self, market_id: str, qty: float, avg_price: float, opened_ms: float, largest_qty: float) -> None:
+        """Take over a position as it was kept elsewhere: signed size, average cost, time (ms) and largest size."""
+        self._open[market_id] = _Open(qty, avg_price, opened_ms, largest_qty)
+
     def should_flatten(self, market_id: str, current_mid: float, now_ms: float) -> tuple[bool, str]:
         """Return whether to leave the position, and why.
 

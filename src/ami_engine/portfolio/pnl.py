@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
 
 from ami_engine.events import Fill
 from ami_engine.portfolio.positions import FillResult, Positions
@@ -134,6 +136,26 @@ class Account:
             self._terms[market_id] = (place, qty * instrument.multiplier, avg_price, instrument.is_inverse)
         self.mark(market_id, self._marks.get(market_id, fill.price))
         return result
+
+    def load(self, market_id: str, told: Mapping[str, Any]) -> None:
+        """Take over the only market's money as the compiled core tells it (`Stepper.account`)."""
+        positions = self.positions
+        if told["has_fills"]:
+            sums = {name: Decimal(told[name]) for name in ("qty", "cost", "realized", "fees", "trip_pnl")}
+            positions.load(market_id, sums)
+            self._settled = self.start + positions.realized - positions.fees
+        qty = positions.position(market_id)
+        if qty != 0.0:
+            instrument = positions.instrument(market_id)
+            terms = (qty * instrument.multiplier, positions.avg_price(market_id), instrument.is_inverse)
+            self._terms[market_id] = terms
+            self._unrealized[market_id] = told["unrealized"]
+            self._exposure[market_id] = told["exposure_usd"]
+        if told["mark"] > 0.0:
+            self._marks[market_id] = told["mark"]
+        self.equity, self.peak, self.unrealized = told["equity"], told["peak"], told["unrealized"]
+        self.max_drawdown = told["max_drawdown"]
+        self.open_count, self.close_count = told["open_count"], told["close_count"]
 
     def mark(self, market_id: str, price: float) -> float:
         """Mark a market to `price` (> 0; anything else, such as NaN, leaves the last mark) and return the equity."""

@@ -249,6 +249,20 @@ class Positions:
         self.cash, self.realized, self.fees = float(self._cash), float(self._realized), float(self._fees)
         return result
 
+    def load(self, market_id: str, sums: Mapping[str, Decimal]) -> None:
+        """Take over the only market's exact sums: `qty`, `cost`, `realized`, `fees` and `trip_pnl`; it is linear.
+
+        Cash follows from them: what a position cost is what it took, less what was realized, and fees.
+        """
+        holding = self._holdings[market_id] = _Holding(self.instrument(market_id))
+        holding.qty, holding.cost, holding.trip_pnl = sums["qty"], sums["cost"], sums["trip_pnl"]
+        with localcontext(_EXACT):
+            holding.realized = self._realized = sums["realized"]
+            holding.fees = self._fees = sums["fees"]
+            self._cash += self._realized - holding.cost - self._fees
+            holding.qty_view, holding.avg_price = float(holding.qty), holding._avg_price()
+        self.cash, self.realized, self.fees = float(self._cash), float(self._realized), float(self._fees)
+
     def _settled_fee(self, fill: Fill) -> Decimal:
         if fill.fee_currency in ("", self._currency):
             return _decimal(fill.fee)

@@ -100,6 +100,11 @@ class ProbQueue:
     def __init__(self, stream: UniformStream) -> None:
         self._stream = stream
 
+    @property
+    def stream(self) -> UniformStream:
+        """Where its numbers come from."""
+        return self._stream
+
     def join(self, displayed: float) -> float:
         """Return everything that is displayed."""
         return displayed

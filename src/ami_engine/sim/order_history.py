@@ -41,13 +41,13 @@ class OrderHistory:
     (True, None)
     """
 
-    __slots__ = ("_buckets", "_limit", "_market_index", "_markets", "_mask", "_oldest", "_order")
+    __slots__ = ("_buckets", "_market_index", "_markets", "_mask", "_oldest", "_order", "limit")
 
     def __init__(self, limit: int) -> None:
         count = 1
         while count * _PER_BUCKET < limit:
             count *= 2
-        self._limit = limit
+        self.limit = limit
         self._mask = count - 1
         self._buckets: dict[int, bytearray] = {}
         self._markets: list[str] = []
@@ -77,12 +77,12 @@ class OrderHistory:
             _STATUS_INDEX[report.status],
         )
         index = int.from_bytes(digest[:4], "little") & self._mask
-        if len(self._order) < self._limit:
+        if len(self._order) < self.limit:
             self._order.append(index)
         else:
             self._forget(self._order[self._oldest])
             self._order[self._oldest] = index
-            self._oldest = (self._oldest + 1) % self._limit
+            self._oldest = (self._oldest + 1) % self.limit
         bucket = self._buckets.get(index)
         if bucket is None:
             bucket = self._buckets[index] = bytearray()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Literal
 
@@ -28,6 +28,7 @@ from ami_engine.events import (
     TimerEvent,
     Trade,
 )
+from ami_engine.execution.order_restore import ENDS, OrderTold
 from ami_engine.sim.fill_models import queue_model
 from ami_engine.sim.order_history import OrderHistory
 from ami_engine.sim.paper_ledger import EXACT, ZERO, PaperLedger, exact
@@ -156,6 +157,7 @@ class PaperBroker(Broker):
         self._jitter_ns = latency_jitter_ms * NS_PER_MS
         self._is_remote = latency_ms > 0.0 or latency_jitter_ms > 0.0
         self._stream = UniformStream(seed, stream=1)
+        self._queue = queue
         self._ledger = PaperLedger(cash, self._currency)
         self._positions: dict[str, float] = {}
         self._feeds: dict[str, PaperMarket] = {}
@@ -168,11 +170,139 @@ class PaperBroker(Broker):
         self._now_ns = 0
         self._orders_seen = 0
         self._fills_made = 0
+        self._recall: Callable[[], None] | None = None
+
+    # What another keeps for a while.
+
+    @property
+    def is_fresh(self) -> bool:
+        """True while nothing was ever shown to the venue or asked of it."""
+        return not (self._now_ns or self._orders_seen or self._feeds or self._markets or self._recall)
+
+    @property
+    def is_remote(self) -> bool:
+        """True when requests travel."""
+        return self._is_remote
+
+    @property
+    def queue(self) -> str:
+        """Name of the queue model."""
+        return self._queue
+
+    @property
+    def history(self) -> int:
+        """How many ended orders are remembered."""
+        return self._ended.limit
+
+    @property
+    def currency(self) -> str:
+        """Currency of the account."""
+        return self._currency
+
+    def instrument_of(self, symbol: str, market_id: str) -> Instrument | None:
+        """Return the instrument of the market that a symbol's events and orders of a name meet in; None: no grid."""
+        return self._instruments.get(market_id) or self._instruments.get(symbol, self._default)
+
+    @property
+    def draws(self) -> UniformStream | None:
+        """The random numbers of the "prob" queue, None for the other models."""
+        return self._matcher.draws
+
+    def lend(self, recall: Callable[[], None] | None) -> None:
+        """Let another keep the books until they are asked for: then `recall` has to `load` them. None: no longer."""
+        self._recall = recall
+
+    def load(
+        self,
+        symbol: str,
+        market_id: str,
+        told: Mapping[str, Any],
+        *,
+        request: Callable[[OrderTold], SubmitOrder],
+        order_id: Callable[[int, bool], str],
+    ) -> None:
+        """Take over the books of one linear market from who kept them.
+
+        Parameters
+        ----------
+        symbol, market_id : str
+            As the events and as the orders name it.
+        told : mapping
+            What the core's `Stepper.venue` returns.
+        request : callable
+            Makes the `SubmitOrder` of an `OrderTold`.
+        order_id : callable
+            Client order id of the order that a step placed on a side (True: a buy).
+        """
+        self._recall = None
+        self._now_ns, self._orders_seen = told["now_ns"], told["orders_seen"]
+        if not self._now_ns:
+            return
+        market = self._open_feed(symbol)
+        if told["has_orders"]:
+            market = self._market(market_id)
+        market.book = told["book"]
+        market.bid, market.ask, market.bid_size, market.ask_size = told["view"]
+        market.bid_taken, market.ask_taken = Decimal(told["bid_taken"]), Decimal(told["ask_taken"])
+        if self.draws is not None:
+            self.draws.skip(told["draws_used"])
+        for number, order, *state in sorted(told["open"]):
+            placed = PaperOrder(request(OrderTold(*order)), market, f"P{number}")
+            leaves, placed.ahead, placed.shown, placed.traded, placed.takes = state
+            placed.leaves = Decimal(leaves)
+            market.insert(placed)
+            self._open[placed.request.client_order_id] = placed
+        for values in told["ended"]:
+            ended = OrderTold(*values)
+            self._ended.add(_report(ended, request(ended)))
+        self._load_money(market, told, order_id)
+
+    def _load_money(self, market: PaperMarket, told: Mapping[str, Any], order_id: Callable[[int, bool], str]) -> None:
+        currency = market.instrument.currency
+
+        def fills(listed: Iterable[tuple[Any, ...]]) -> list[Fill]:
+            return [
+                Fill(
+                    trade_id=f"{ts_ns}-{number}",
+                    client_order_id=order_id(step, is_buy),
+                    market_id=market.symbol,
+                    side=Side.BUY if is_buy else Side.SELL,
+                    price=price,
+                    qty=qty,
+                    fee=fee,
+                    fee_currency=currency,
+                    liquidity=Liquidity.MAKER if is_maker else Liquidity.TAKER,
+                    ts_ns=ts_ns,
+                )
+                for number, _, is_buy, is_maker, price, qty, fee, ts_ns, step in listed
+            ]
+
+        self._unreported = fills(told["unreported"])
+        self._fills.extend(fills(told["fills"]))
+        self._fills.extend(self._unreported)
+        if not self._fills:
+            return
+        self._fills_made = told["fills_made"]
+        ledger = self._ledger
+        ledger.cash[currency] = EXACT.add(ledger.cash.get(currency, ZERO), Decimal(told["cash_flow"]))
+        ledger.positions[market.symbol] = Decimal(told["position"])
+        self._positions[market.symbol] = float(ledger.positions[market.symbol])
+
+    def _take_back(self) -> None:
+        """Have the books brought by who keeps them, before anyone looks."""
+        if self._recall is not None:
+            self._recall()
+
+    def __getstate__(self) -> dict[str, Any]:
+        self._take_back()
+        return self.__dict__
 
     # What the market says.
 
     def on_market_data(self, event: MarketEvent, bid: float, ask: float, bid_size: float, ask_size: float) -> None:
         """See an event and the best prices after it, 0 where a side is missing; fill what it fills."""
+        if self._recall is not None:
+            self._take_back()
         now_ns = event.recv_ts_ns or event.exch_ts_ns
         in_flight = self._in_flight
         if in_flight and in_flight[0][0] <= now_ns:
@@ -346,6 +476,7 @@ class PaperBroker(Broker):
 
     def cancel_order(self, order_id: str) -> bool:
         """Cancel by client order id; False when no such order is open. With latency, True says that it is sent."""
+        self._take_back()
         order = self._open.get(order_id)
         if order is None:
             return False
@@ -358,6 +489,7 @@ class PaperBroker(Broker):
 
     def cancel_all(self, market_id: str | None = None) -> int:
         """Cancel every open order, or those of one market; return how many there were."""
+        self._take_back()
         ids = [key for key, order in self._open.items() if market_id is None or order.market.symbol == market_id]
         return sum(self.cancel_order(client_order_id) for client_order_id in ids)
 
@@ -365,6 +497,7 @@ class PaperBroker(Broker):
 
     def process_fills(self, now_ms: int) -> list[Fill]:
         """Return the fills since the last call, oldest first, each once. Time is the events': `now_ms` is not read."""
+        self._take_back()
         fills = self._unreported
         if fills:
             self._unreported = []
@@ -376,6 +509,7 @@ class PaperBroker(Broker):
         Cash is in the broker's own currency: what changed hands in linear markets, realized profit in inverse ones,
         both after fees.
         """
+        self._take_back()
         return {
             "positions": dict(self._positions),
             "open_orders": [msgspec.to_builtins(order.report()) for order in self._open.values()],
@@ -384,21 +518,25 @@ class PaperBroker(Broker):
 
     def fetch_order(self, client_order_id: str) -> OrderReport | None:
         """Return what is known of an order, ended ones included; None when it is not known or forgotten."""
+        self._take_back()
         order = self._open.get(client_order_id)
         return order.report() if order is not None else self._ended.get(client_order_id)
 
     def fetch_open_orders(self, market_id: str | None = None) -> Sequence[OrderReport]:
         """Return the open orders, oldest first, those on their way included."""
+        self._take_back()
         return [
             order.report() for order in self._open.values() if market_id is None or order.market.symbol == market_id
         ]
 
     def fetch_fills(self, since_ns: int) -> Iterable[Fill]:
         """Return the fills at or after `since_ns`, oldest first, of the last 10 000; reported ones too."""
+        self._take_back()
         return [fill for fill in self._fills if fill.ts_ns >= since_ns]
 
     def fetch_balances(self) -> Mapping[str, float]:
         """Return the cash of each currency."""
+        self._take_back()
         return {currency: float(amount) for currency, amount in self._ledger.cash.items()}
 
     # Markets: `_feeds` has them by the symbol of their events, `_markets` by the name that orders use.
@@ -434,6 +572,20 @@ class PaperBroker(Broker):
         known = self._instruments.get(name, self._default)
         instrument = known if known is not None else Instrument(name, currency=self._currency)
         return PaperMarket(name, instrument, on_grid=known is not None)
+
+
+def _report(told: OrderTold, request: SubmitOrder) -> OrderReport:
+    """Return what the venue says of an order that ended elsewhere."""
+    return OrderReport(
+        client_order_id=request.client_order_id,
+        market_id=request.market_id,
+        side=told.side,
+        price=told.price,
+        qty=told.qty,
+        filled_qty=told.filled_qty,
+        status=ENDS[told.end],
+        venue_order_id=f"P{told.venue_number}",
+    )
 
 
 def _check_form(order: SubmitOrder, market: PaperMarket) -> None:

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from decimal import Decimal
 
 from ami_engine.events import Bar, Liquidity, Trade
-from ami_engine.sim.fill_models import QueueModel
+from ami_engine.sim.fill_models import ProbQueue, QueueModel
 from ami_engine.sim.paper_ledger import EXACT, exact
 from ami_engine.sim.paper_market import PaperMarket, PaperOrder
+from ami_engine.sim.uniform_stream import UniformStream
 
 __all__ = ["Execute", "PaperMatcher"]
 
@@ -36,6 +37,11 @@ class PaperMatcher:
     def __init__(self, queue: QueueModel, execute: Execute) -> None:
         self._queue = queue
         self._execute = execute
+
+    @property
+    def draws(self) -> UniformStream | None:
+        """The random numbers of the queue model, None when it draws none."""
+        return self._queue.stream if isinstance(self._queue, ProbQueue) else None
 
     def rest(self, market: PaperMarket, order: PaperOrder) -> None:
         """Put an order into the market, behind what is displayed at its price."""

@@ -50,6 +50,11 @@ class UniformStream:
         """Return the next number."""
         return self.reserve(1).pop()
 
+    def skip(self, count: int) -> None:
+        """Draw `count` numbers for nobody."""
+        for _ in range(count):
+            self.draw()
+
     def reserve(self, count: int) -> list[float]:
         """Return the buffer, with at least `count` numbers in it: its end is the next to draw (``pop()``)."""
         buffer = self._buffer

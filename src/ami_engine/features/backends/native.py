@@ -87,6 +87,11 @@ class NativeEngine:
         self.push_from_book = core.push_from_book
 
     @property
+    def core(self) -> _core.FeatureEngine:
+        """The core's own object."""
+        return self._core
+
+    @property
     def last_ts_ns(self) -> int:
         """Time of the last accepted event, ns; 0 before the first."""
         return int(self._core.last_ts_ns)

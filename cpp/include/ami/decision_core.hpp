@@ -1,0 +1,294 @@
+// One decision of one market, in the order of loop/run.py and loop/step.py: fills, proposal, guards, orders, counts. Nothing
+// here may differ from them in a bit. The compiled loop runs it over a table, the stepper one event at a time.
+#pragma once
+
+#include <array>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "ami/event_fault.hpp"
+#include "ami/feature_ids.hpp"
+#include "ami/guards.hpp"
+#include "ami/ledger.hpp"
+#include "ami/order_keeper.hpp"
+#include "ami/paper_venue.hpp"
+#include "ami/position_manager.hpp"
+#include "ami/reference_model.hpp"
+#include "ami/risk_state.hpp"
+
+namespace ami {
+
+struct LoopSettings {
+    RiskPolicy policy;
+    Instrument instrument;
+    Instrument venue_instrument;
+    bool is_venue_on_grid;
+    Queue queue;
+    const double* draws;
+    std::size_t draw_count;
+    QuotingLimits quoting;
+    ExitLimits exits;
+    ReferenceParams reference;
+    ModelFunction model;  // null: the reference model
+    const double* model_params;
+    double start_cash;
+    std::int64_t timer_ns;
+    bool times_bars;        // silence after a bar counts as well
+    bool is_table_checked;  // every row that is to be refused is marked so
+    bool is_dry;
+};
+
+struct LoopCounts {
+    std::int64_t steps = 0;
+    std::int64_t timers = 0;
+    std::int64_t rows_read = 0;
+    std::int64_t submitted = 0;
+    std::int64_t canceled = 0;
+    std::int64_t rejected = 0;
+    std::int64_t skipped = 0;
+    std::int64_t errors = 0;
+    bool is_last_error_the_models = false;
+    std::array<std::int64_t, kActionCount> actions{};
+    std::array<std::int64_t, kActionCount> proposals{};
+    std::array<std::int64_t, 64> codes{};
+    std::array<std::int64_t, 64> held_codes{};                // reasons of HOLD that guards gave
+    std::array<std::int64_t, kReasonBits> held_reasons{};     // and that the model gave
+    std::array<std::int64_t, kReasonCount> refused{};
+};
+
+class DecisionCore {
+public:
+    // `row` is the market's live feature row.
+    DecisionCore(const LoopSettings& settings, const double* row)
+        : s_(settings),
+          row_(row),
+          guards_(s_.policy),
+          risk_(s_.policy, s_.instrument.tick_size, settings.quoting.post_fill_cooldown_ms),
+          positions_(settings.exits, settings.instrument.tick_size),
+          venue_(settings.venue_instrument, settings.is_venue_on_grid, settings.queue, settings.draws,
+                 settings.draw_count),
+          keeper_(venue_, s_.instrument, settings.quoting),
+          account_(s_.instrument, settings.start_cash) {
+        context_.tp_ticks = s_.policy.tp_ticks;
+    }
+    DecisionCore(const DecisionCore&) = delete;
+    DecisionCore& operator=(const DecisionCore&) = delete;
+
+    // What is known of the market. -----------------------------------------------------------------------------------
+
+    bool has_gap = false;
+    MarketView view;
+    double mid = 0.0;
+    std::int64_t last_book_ts_ns = 0;
+    std::int64_t last_book_ms = 0;
+
+    // Take over the best prices of the row, and the sizes that the venue sees there.
+    void take_book(std::int64_t ts, double bid_size, double ask_size) {
+        view = {feature(Feature::bid), feature(Feature::ask), bid_size, ask_size};
+        mid = feature(Feature::mid);
+        last_book_ts_ns = ts;
+        last_book_ms = ts / kNsPerMs;
+    }
+
+    // The stages of a decision, to be called in this order. ------------------------------------------------------------
+
+    // Book the venue's fills and mark the position.
+    void settle(std::int64_t now_ns) {
+        now_ns_ = now_ns;
+        now_ms_ = now_ns / kNsPerMs;
+        keeper_.poll(now_ms_, new_fills_);
+        for (const VenueFill& fill : new_fills_) book(fill);
+        if (mid > 0.0) {
+            account_.mark(mid);
+            risk_.on_book(now_ns, mid);
+        }
+        position_ = account_.position.qty();
+        rate_ = s_.instrument.is_inverse && mid > 0.0 ? mid : 1.0;
+        const double realized = account_.position.realized() - account_.position.fees();
+        risk_.on_account(now_ns, realized, account_.unrealized, account_.equity, rate_);
+    }
+
+    // Ask the model, fill the context, let the guards judge.
+    void judge() {
+        const std::int64_t open_orders = keeper_.open_count();
+        proposal_ = propose();
+        risk_.fill_context(context_, now_ns_, now_ms_);
+        fill_market();
+        context_.current_total_exposure_usd = account_.exposure_usd;
+        context_.abs_inventory = std::fabs(position_);
+        context_.open_orders = open_orders;
+        context_.active_markets = position_ != 0.0 || open_orders > 0 ? 1 : 0;
+        context_.equity_usd = account_.equity * rate_;
+        context_.drawdown_usd = account_.drawdown() * rate_;
+        verdict_ = guards_.judge(proposal_.action, proposal_.has_size, proposal_.size_usd, context_);
+    }
+
+    // Do what was decided, and let the risk state remember it.
+    void act(bool is_timer) {
+        actions_ = Actions{};
+        if (!s_.is_dry) {
+            const Quotes quotes = {proposal_.bid_quote, proposal_.ask_quote, verdict_.size_usd, proposal_.post_only};
+            actions_ = keeper_.apply(verdict_.action, quotes, now_ms_, view, position_, verdict_.pulls, decisions_made_);
+        }
+        ++decisions_made_;
+        if (actions_.has_error) counts.is_last_error_the_models = false;
+        if ((proposal_.reasons & kModelInvalid) != 0) actions_.has_error = counts.is_last_error_the_models = true;
+        risk_.on_verdict(now_ns_, proposal_.action, verdict_);
+        if (actions_.canceled != 0) risk_.on_cancels(now_ns_, actions_.canceled);
+        if (!is_timer) risk_.on_step(actions_.has_error);
+    }
+
+    void count(bool is_timer) {
+        counts.submitted += actions_.submitted;
+        counts.canceled += actions_.canceled;
+        counts.rejected += actions_.rejected;
+        counts.skipped += actions_.skipped;
+        counts.errors += actions_.has_error ? 1 : 0;
+        std::uint64_t held = 0;
+        std::uint32_t reasons = 0;
+        if (!is_timer) {
+            ++counts.proposals[static_cast<std::size_t>(proposal_.action)];
+            ++counts.actions[static_cast<std::size_t>(verdict_.action)];
+            if (verdict_.action == Action::HOLD) {
+                if (proposal_.action == Action::HOLD) {
+                    reasons = proposal_.reasons;
+                } else {
+                    held = verdict_.held_codes;
+                }
+            }
+        }
+        // The same findings come many times in a row: they are added up when they change.
+        if (verdict_.codes != same_codes_ || held != same_held_ || reasons != same_reasons_) {
+            count_codes();
+            same_codes_ = verdict_.codes;
+            same_held_ = held;
+            same_reasons_ = reasons;
+        }
+        ++same_count_;
+        ++(is_timer ? counts.timers : counts.steps);
+    }
+
+    // Bring `counts` up to date: it lags behind while the same findings come again.
+    void count_codes() {
+        add_bits(same_codes_, counts.codes.data());
+        add_bits(same_held_, counts.held_codes.data());
+        add_bits(same_reasons_, counts.held_reasons.data());
+        same_count_ = 0;
+    }
+
+    // Cancel every order and book the last fills.
+    void finish() {
+        if (s_.is_dry) return;
+        counts.canceled += keeper_.cancel_all();
+        keeper_.poll(now_ms_, new_fills_);
+        for (const VenueFill& fill : new_fills_) book(fill);
+    }
+
+    // What there is to read after a decision. ---------------------------------------------------------------------------
+
+    LoopCounts counts;
+    std::vector<VenueFill> fills;  // booked; whoever drives this may take the oldest away
+    const double* row() const { return row_; }
+    const GuardContext& context() const { return context_; }
+    const Proposal& proposal() const { return proposal_; }
+    const Verdict& verdict() const { return verdict_; }
+    const Actions& actions() const { return actions_; }
+    std::int64_t now_ns() const { return now_ns_; }
+    std::int64_t decisions_made() const { return decisions_made_; }
+    double position() const { return position_; }  // before the decision
+    const LoopSettings& settings() const { return s_; }
+    const Account& account() const { return account_; }
+    const RiskState& risk() const { return risk_; }
+    const PositionManager& positions() const { return positions_; }
+    OrderKeeper& keeper() { return keeper_; }
+    const OrderKeeper& keeper() const { return keeper_; }
+    PaperVenue& venue() { return venue_; }
+    Exit exit() const { return exit_; }  // why the last proposal asked for EXIT; none when the model did
+
+private:
+    double feature(Feature which) const { return row_[static_cast<std::size_t>(which)]; }
+
+    void book(const VenueFill& fill) {
+        fills.push_back(fill);
+        const FillResult result = account_.apply(fill.is_buy, fill.price, fill.qty, fill.fee);
+        risk_.on_fill(now_ns_, fill.is_buy, fill.qty, mid != 0.0 ? mid : fill.price);
+        if (result.is_closed) {
+            positions_.on_position_closed();
+            risk_.on_position_closed(now_ms_, result.trip_pnl);
+        }
+        const double position = account_.position.qty();
+        if (position != 0.0) {
+            // After a flip only what is left is a position, opened by this fill.
+            const double qty = result.is_closed ? position : fill.is_buy ? fill.qty : -fill.qty;
+            positions_.register_fill(fill.price, qty, static_cast<double>(now_ms_));
+        }
+    }
+
+    Proposal propose() {
+        exit_ = Exit::none;
+        Proposal proposal;
+        if (last_book_ts_ns == 0) {
+            proposal.reasons = kNoBookYet;
+            return proposal;
+        }
+        if (position_ != 0.0) exit_ = positions_.should_flatten(mid, static_cast<double>(now_ms_));
+        if (exit_ != Exit::none) {
+            proposal.action = Action::EXIT;
+            return proposal;
+        }
+        if (s_.model != nullptr) return propose_by(s_.model, row_, s_.model_params);
+        return propose_reference(row_, s_.reference);
+    }
+
+    void fill_market() {
+        context_.has_market = last_book_ts_ns != 0;
+        if (!context_.has_market) return;
+        // After a gap the book is as old as can be.
+        context_.last_event_ts_ms = has_gap ? 0 : last_book_ms;
+        context_.mid = mid;
+        context_.depth = feature(Feature::depth);
+        context_.spread_bps = feature(Feature::spread_bps);
+        context_.cost_ticks = feature(Feature::cost_ticks);
+        context_.sigma_5m = feature(Feature::sigma_5m);
+        context_.spread_med_5m = feature(Feature::spread_med_5m);
+        context_.depth_p10_5m = feature(Feature::depth_p10_5m);
+        context_.sigma_spike_z = feature(Feature::sigma_spike_z);
+    }
+
+    void add_bits(std::uint64_t bits, std::int64_t* counters) const {
+        for (; bits != 0; bits >>= 8, counters += 8) {
+            if ((bits & 0xffu) == 0) continue;
+            for (unsigned i = 0; i < 8; ++i) counters[i] += (bits >> i & 1u) != 0 ? same_count_ : 0;
+        }
+    }
+
+    LoopSettings s_;
+    const double* row_;
+    Guards guards_;
+    RiskState risk_;
+    PositionManager positions_;
+    PaperVenue venue_;
+    OrderKeeper keeper_;
+    Account account_;
+
+    GuardContext context_;
+    Proposal proposal_;
+    Verdict verdict_;
+    Actions actions_;
+    Exit exit_ = Exit::none;
+    std::int64_t now_ns_ = 0;
+    std::int64_t now_ms_ = 0;
+    double position_ = 0.0;
+    double rate_ = 1.0;
+    std::int64_t decisions_made_ = 0;
+    std::vector<VenueFill> new_fills_;
+
+    std::uint64_t same_codes_ = 0;
+    std::uint64_t same_held_ = 0;
+    std::uint32_t same_reasons_ = 0;
+    std::int64_t same_count_ = 0;
+};
+
+}  // namespace ami

@@ -1,0 +1,508 @@
+"""The compiled step is the Python step, to the bit, wherever it hands over."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import ctypes
+import math
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ami_engine.adapters.base import MarketDataSource
+from ami_engine.backtest import CompiledModel
+from ami_engine.dmc import RiskPolicy
+from ami_engine.errors import EventError
+from ami_engine.events import BookDelta, BookSnapshot, BookTicker, FeedGap, GenericEvent, Trade
+from ami_engine.features import FeatureConfig
+from ami_engine.features.schema import SCHEMA_HASH
+from ami_engine.loop.assemble import assemble
+from ami_engine.loop.feed import FeedEnd
+from ami_engine.loop.native_run import STEP_VARIABLE
+from ami_engine.loop.run_loop import run_loop
+from ami_engine.loop.shutdown import StopSignal
+from ami_engine.mdm.decision_engine import DecisionEngine
+from ami_engine.sim.paper_broker import PaperBroker
+from ami_engine.units import Instrument
+from tests.backtest.conftest import ListedSource, rough_market
+from tests.backtest.test_compiled import limits, restless
+from tests.feeds.conftest import FEEDS, SHIPPED, Feed, open_feed
+
+# What tells of wall time.
+_NOT_COMPARED = {"latency_us", "events_per_s"}
+_STEPS = 160
+
+
+class Looking(MarketDataSource):
+    """Looks at the broker before its n-th event: whoever keeps the books then has to bring them."""
+
+    def __init__(self, source: Any, broker: PaperBroker, at: int) -> None:
+        self._source = source
+        self._broker = broker
+        self._left = at
+        self.snapshots_only, self.unique_seq = source.snapshots_only, source.unique_seq
+        self.identity = source.identity
+        self.instruments = source.instruments
+
+    def close(self) -> None:
+        self._source.close()
+
+    def next_event(self) -> Any:
+        if self._left == 0:
+            self._broker.get_state()
+        self._left -= 1
+        return self._source.next_event()
+
+
+class Played:
+    """A run: what it returned, what its broker tells, and what its parts remember before it was ended."""
+
+    def __init__(self, make: Callable[[PaperBroker], Any], broker: PaperBroker, steps: int | None, **options: Any):
+        self.run = assemble(make(broker), broker, should_stop=lambda: False, trace=False, run_id="r", **options)
+        reason = self._reason(steps)
+        self.parts = remembered(self.run) if self.run.parts else None
+        self.summary = {k: v for k, v in self.run.finish(reason).items() if k not in _NOT_COMPARED}
+        self.venue = told_by(broker)
+
+    def _reason(self, steps: int | None) -> str:
+        try:
+            return self.run.drive(steps, StopSignal())
+        except FeedEnd as end:
+            return end.reason
+
+
+def told_by(broker: PaperBroker) -> dict[str, Any]:
+    state = broker.get_state()
+    values = vars(broker)
+    return {
+        "state": state,
+        "fills": list(broker.fetch_fills(0)),
+        "balances": broker.fetch_balances(),
+        "ended": list(values["_ended"].items()),
+        "ended_ids": list(values["_ended_ids"]),
+        "open": [_order(order) for order in values["_open"].values()],
+        "unreported": values["_unreported"],
+        "now": (values["_now_ns"], values["_orders_seen"], values["_fills_made"]),
+        "markets": {name: _venue_market(market) for name, market in values["_markets"].items()},
+        "feeds": {name: _venue_market(market) for name, market in values["_feeds"].items()},
+        "ledger": (values["_ledger"].cash, values["_ledger"].positions),
+        "draw": None if broker.draws is None else broker.draws.draw(),
+    }
+
+
+def _order(order: Any) -> tuple[Any, ...]:
+    names = ("request", "venue_order_id", "low", "high", "leaves", "ahead", "shown", "traded", "takes", "cancel_sent")
+    return tuple(getattr(order, name) for name in names)
+
+
+def _venue_market(market: Any) -> tuple[Any, ...]:
+    names = ("bid", "ask", "bid_size", "ask_size", "bid_taken", "ask_taken", "symbol", "instrument", "on_grid", "lot")
+    orders = [[order.venue_order_id for order in side] for side in (market.buys, market.sells)]
+    return (*(getattr(market, name) for name in names), repr(market.book), orders)
+
+
+def _working(working: Any) -> Any:
+    if working is None:
+        return None
+    names = ("order", "ticks", "placed_ms", "trade_ids")
+    return tuple(getattr(working, name) for name in names)
+
+
+def remembered(run: Any) -> dict[str, Any]:
+    """Everything that decides how a run goes on, but for the venue."""
+    return {symbol: _of_market(run, parts) for symbol, parts in run.parts.items()}
+
+
+def _of_market(run: Any, parts: Any) -> dict[str, Any]:
+    state, table = parts.state, run.orders._table
+    plain = ("bid", "ask", "mid", "bid_size", "ask_size", "changed", "has_gap", "last_ts_ns", "last_book_ts_ns")
+    timers = ("timer_due_ns", "timer_is_queued", "last_seq")
+    market = run.orders._markets.get(parts.market_id)
+    account = run.account
+    places = [] if market is None else [market.bid, market.ask, market.exit]
+    calm = (
+        None
+        if market is None
+        else (market.calm_until_ms, market.is_bid_off, market.is_ask_off, market.buys_usd, market.sells_usd)
+    )
+    return {
+        "state": {name: getattr(state, name) for name in (*plain, *timers)},
+        "row": state.row.tobytes(),
+        "rolling": state.builder.snapshot(),
+        "queue": [(due, silent.symbol) for due, silent in run.timers._queue],
+        "risk": parts.risk.snapshot(),
+        "held": {name: msgspec.structs.astuple(each) for name, each in parts.positions._open.items()},
+        "throttled": parts.is_throttled,
+        "places": [(_working(place.working), place.blocked_until_ms, place.side) for place in places],
+        "sent": {} if market is None else market.last_sent,
+        "replaced": [] if market is None or not run.orders._max_replacements else list(market.replaced_ms),
+        "calm": calm if calm is None or calm[0] > -math.inf else calm[3:],
+        "stopped": run.orders._is_stopped,
+        "live": list(table.live),
+        "closed": [(name, _working(each)) for name, each in table._closed.items()],
+        "unsettled": [(name, each.lookup_ms) for name, each in table._unsettled.items()],
+        "money": [getattr(account, name) for name in ("equity", "peak", "unrealized", "max_drawdown", "cash")],
+        "counts": (account.open_count, account.close_count, account._settled),
+        "marks": (account._marks, account._terms, account._unrealized, account._exposure),
+        "holdings": {
+            name: (each.qty, each.cost, each.realized, each.fees, each.trip_pnl, each.avg_price)
+            for name, each in account.positions._holdings.items()
+        },
+        "sequence": (run._sequence, run._now_ns),
+    }
+
+
+def assert_same(native: Played, python: Played) -> None:
+    assert native.summary == python.summary
+    assert native.venue == python.venue
+    if native.parts is not None and python.parts is not None:
+        assert native.parts == python.parts
+
+
+def pair(
+    monkeypatch: pytest.MonkeyPatch,
+    source: Callable[[], Any],
+    broker: Callable[[], PaperBroker],
+    at: int | None,
+    *,
+    steps: int | None = None,
+    **options: Any,
+) -> tuple[Played, Played]:
+    """Run natively up to the `at`-th event (None: throughout), and in Python throughout."""
+    monkeypatch.setenv(STEP_VARIABLE, "auto")
+
+    def make(venue: PaperBroker) -> Any:
+        return source() if at is None else Looking(source(), venue, at)
+
+    native = Played(make, broker(), steps, **options)
+    monkeypatch.setenv(STEP_VARIABLE, "python")
+    python = Played(make, broker(), steps, **options)
+    monkeypatch.delenv(STEP_VARIABLE)
+    assert native.run._native is not None
+    assert python.run._native is None
+    return native, python
+
+
+# Hand-over. -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("queue", ["back", "prob"])
+def test_a_run_may_be_handed_over_at_every_step(monkeypatch: pytest.MonkeyPatch, queue: Any) -> None:
+    instrument = Instrument("X", tick_size=0.01, lot_size=0.001, maker_fee_bps=1.0, taker_fee_bps=5.0)
+    events = rough_market(11, instrument, 160)
+    model = CompiledModel(restless(0.01), schema_hash=SCHEMA_HASH, params=[30.0])
+    policy = RiskPolicy(min_depth=0.0, max_per_market_usd=1e6, max_total_exposure_usd=1e6, max_spread_bps=1e5)
+    options = {"decision_engine": DecisionEngine(model=model), "risk_policy": policy, "start_cash": 50.0}
+    for at in (None, *range(1, len(events))):
+        native, python = pair(
+            monkeypatch,
+            lambda: ListedSource(events, instrument),
+            lambda: PaperBroker(instrument, queue=queue, seed=5, cash=50.0),
+            at,
+            **options,
+        )
+        assert_same(native, python)
+    assert native.summary["fills_count"] > 10
+    assert native.summary["rejected_events"]
+    assert native.summary["timer_count"] > 10
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 10**9))
+def test_rough_markets_under_any_limits_go_on_the_same_from_any_step(seed: int) -> None:
+    draw = random.Random(seed)
+    instrument = Instrument(
+        "X",
+        tick_size=draw.choice([0.01, 0.1, 0.25, 0.3, 0.005, 0.07, 1.0]),
+        lot_size=draw.choice([0, 0.001, 1.0, 0.3, 1e-5]),
+        min_qty=draw.choice([0, 0, 0.001]),
+        min_notional=draw.choice([0, 0, 5.0]),
+        multiplier=draw.choice([1.0, 50.0, 0.1]),
+        maker_fee_bps=draw.choice([0, -0.5, 2.0]),
+        taker_fee_bps=draw.choice([0, 5.0, 4.35]),
+    )
+    events = rough_market(seed, instrument, draw.choice([60, 300]))
+    scale = draw.choice([1.0, 30.0, 1_000.0])
+    policy, quoting, exits = limits(draw, scale)
+    config = FeatureConfig(
+        tick_size=instrument.tick_size,
+        levels=draw.choice([3, 10]),
+        window_5m_steps=draw.choice([20, 300, None]),
+        window_5m_ms=draw.choice([5_000.0, 60_000.0]),
+    )
+    queue, grid = draw.choice(["back", "front", "prob"]), draw.random() < 0.8
+    options: dict[str, Any] = {
+        "start_cash": draw.choice([0.0, 60.0]),
+        "timer_ms": draw.choice([0.0, 100.0, 37.0]),
+        "market_id": draw.choice([None, "ours"]),
+    }
+    address = restless(instrument.tick_size)
+    model = CompiledModel(address, schema_hash=SCHEMA_HASH, params=[3.0 * scale]) if draw.random() < 0.6 else None
+    with_book = draw.random() < 0.3
+    with pytest.MonkeyPatch.context() as patch:
+
+        def source() -> Any:
+            listed = ListedSource(events, instrument)
+            listed.snapshots_only = not with_book
+            return listed
+
+        native, python = pair(
+            patch,
+            source,
+            lambda: PaperBroker(instrument if grid else None, queue=queue, seed=7),
+            draw.choice([None, draw.randrange(1, len(events))]),
+            decision_engine=DecisionEngine(confidence_threshold=0.2, model=model),
+            risk_policy=policy,
+            quoting=quoting,
+            exits=exits,
+            feature_config=config,
+            **options,
+        )
+    assert_same(native, python)
+
+
+@pytest.mark.parametrize("at", [None, 1, 900, 2_500])
+@pytest.mark.parametrize("feed", FEEDS.values(), ids=FEEDS.keys())
+def test_a_recorded_feed_gives_the_same(
+    monkeypatch: pytest.MonkeyPatch, feed: Feed, data_dir: Path, at: int | None
+) -> None:
+    policy = RiskPolicy.from_toml(SHIPPED / f"{feed.policy}.policy.toml")
+    with contextlib.closing(open_feed(data_dir, feed)) as described:
+        instruments = described.instruments()
+    native, python = pair(
+        monkeypatch,
+        lambda: open_feed(data_dir, feed),
+        lambda: PaperBroker(instruments=instruments),
+        at,
+        steps=3_000,
+        risk_policy=policy,
+    )
+    assert_same(native, python)
+
+
+# What is not covered, event by event. ---------------------------------------------------------------------------------
+
+_INSTRUMENT = Instrument("X", tick_size=0.01)
+_MS = 1_000_000
+
+
+def _books(count: int, symbol: str = "X", start_ms: int = 1_000) -> list[Any]:
+    return [
+        BookSnapshot(0, (start_ms + 20 * i) * _MS, symbol, i + 1, 0.49, 0.51, 60.0 + i % 3, 20.0) for i in range(count)
+    ]
+
+
+def _events_with(special: Any, at: int = 20) -> list[Any]:
+    events = _books(60)
+    events[at:at] = special if isinstance(special, list) else [special]
+    return events
+
+
+_AT_NS = (1_000 + 20 * 20 - 10) * _MS
+# Made anew for each run: an exception that is raised keeps the frames that it went through.
+_SPECIAL: dict[str, Callable[[], Any]] = {
+    "a second symbol": lambda: BookSnapshot(0, _AT_NS, "Y", 1, 5.0, 5.02, 60.0, 20.0),
+    "an event without a price": lambda: GenericEvent(0, _AT_NS, "X", 1, {"value": 1.0}),
+    "a dict": lambda: {"ts_ns": _AT_NS, "symbol": "X", "bid": 0.48, "ask": 0.5, "bid_depth": 60.0, "ask_depth": 10.0},
+    "a dict that is no event": lambda: {"ts_ns": "soon"},
+    "a number": lambda: 7,
+    "a ticker": lambda: BookTicker(0, _AT_NS, "X", 1, 0.48, 10.0, 0.52, 10.0),
+    "a delta without a book": lambda: BookDelta(0, _AT_NS, "X", 1, 1, 0, [(0.48, 1.0)], []),
+    "a gap": lambda: FeedGap(0, _AT_NS, "X"),
+    "a time that is no number": lambda: BookSnapshot(0, None, "X", 1, 0.48, 0.5, 60.0, 20.0),  # type: ignore[arg-type]
+    "a price that is no number": lambda: Trade(0, _AT_NS, "X", 1, "high", 1.0, 1),  # type: ignore[arg-type]
+    "a crossed book": lambda: BookSnapshot(0, _AT_NS, "X", 1, 0.6, 0.5, 60.0, 20.0),
+    "a bad record": lambda: EventError("unreadable", reason="malformed"),
+    "a record that cannot be read twice": lambda: [RuntimeError("no connection"), RuntimeError("no connection")],
+    "an event after a long silence that is refused": lambda: BookSnapshot(0, 10**18, "X", 1, 0.6, 0.5, 60.0, 20.0),
+}
+
+
+class Scripted(ListedSource):
+    """A `ListedSource` that may raise anything, with books of its own or without."""
+
+    def next_event(self) -> Any:
+        event = super().next_event()
+        if isinstance(event, Exception):
+            raise event
+        return event
+
+
+@pytest.mark.parametrize("first", [False, True], ids=["later", "first"])
+@pytest.mark.parametrize("with_books", [False, True], ids=["snapshots", "books"])
+@pytest.mark.parametrize("special", _SPECIAL.values(), ids=_SPECIAL.keys())
+def test_what_is_not_covered_gives_the_same(
+    monkeypatch: pytest.MonkeyPatch, special: Callable[[], Any], with_books: bool, first: bool
+) -> None:
+    def source() -> Any:
+        listed = Scripted(_events_with(special(), 0 if first else 20), _INSTRUMENT)
+        listed.snapshots_only = not with_books
+        return listed
+
+    for bad in ("skip", "stop"):
+        native, python = pair(
+            monkeypatch, source, lambda: PaperBroker(_INSTRUMENT), None, on_bad_event=bad, source_backoff_ms=0.0
+        )
+        assert_same(native, python)
+
+
+def test_deltas_and_tickers_are_folded_in_python_and_decided_in_the_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    book = BookSnapshot(0, _MS, "X", 10, 0.49, 0.51, 0.0, 0.0, [(0.49, 60.0)], [(0.51, 20.0), (0.52, 5.0)])
+    events: list[Any] = [book]
+    for i in range(200):
+        ts_ns = (2 + 30 * i + 400 * (i % 7 == 0)) * _MS + 450 * _MS * (i // 7)
+        if i % 5 == 4:
+            events.append(BookTicker(0, ts_ns, "X", 11 + i, 0.49, 50.0 + i, 0.51, 7.0))
+        elif i % 50 == 7:
+            events.append(BookDelta(0, ts_ns, "X", 500 + i, 400 + i, 0, [(0.49, 1.0)], []))  # something was lost
+            events.append(msgspec.structs.replace(book, recv_ts_ns=ts_ns, seq=11 + i))
+        else:
+            events.append(BookDelta(0, ts_ns, "X", 11 + i, 11 + i, 0, [(0.48, 3.0 + i % 4)], [(0.52, 1.0 + i % 3)]))
+
+    def source() -> Any:
+        listed = ListedSource(events, _INSTRUMENT)
+        listed.snapshots_only = False
+        return listed
+
+    for at in (None, 50, 120):
+        native, python = pair(monkeypatch, source, lambda: PaperBroker(_INSTRUMENT), at)
+        assert_same(native, python)
+        assert native.summary["timer_count"] > 10
+        assert native.summary["rejected_events"]
+
+
+def test_sequence_numbers_are_checked_where_the_source_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    events = _books(30)
+    events.insert(12, events[11])
+    events.insert(20, msgspec.structs.replace(events[18], seq=0))
+
+    def source() -> Any:
+        listed = ListedSource(events, _INSTRUMENT)
+        listed.unique_seq = frozenset({"book"})
+        return listed
+
+    for at in (None, 5, 12, 13):
+        native, python = pair(monkeypatch, source, lambda: PaperBroker(_INSTRUMENT), at)
+        assert_same(native, python)
+        assert native.summary["rejected_events"] == {"duplicate_seq": 1, "time_backwards": 1}
+
+
+def _quoting(bid: float, size_usd: float) -> CompiledModel:
+    @ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.POINTER(ctypes.c_double), ctypes.c_int64] * 2)
+    def quote(row: Any, n: int, params: Any, out: int) -> int:
+        answer = ctypes.cast(out, ctypes.POINTER(ctypes.c_double))
+        answer[1], answer[2], answer[3] = bid, 0.0, size_usd
+        return 1
+
+    return CompiledModel(quote, schema_hash=SCHEMA_HASH)
+
+
+@pytest.mark.parametrize("crumb", [1e-10, 1e-7])
+def test_a_fill_that_leaves_a_crumb_at_the_venue_gives_the_same(monkeypatch: pytest.MonkeyPatch, crumb: float) -> None:
+    events = _events_with(Trade(0, _AT_NS, "X", 1, 0.47, 1.0 - crumb, -1))
+    events.append(Trade(0, events[-1].recv_ts_ns + _MS, "X", 2, 0.47, 5.0, -1))
+    events += _books(10, start_ms=3_000)
+    native, python = pair(
+        monkeypatch,
+        lambda: ListedSource(events, _INSTRUMENT),
+        PaperBroker,
+        None,
+        decision_engine=DecisionEngine(model=_quoting(0.48, 0.48)),
+    )
+    assert_same(native, python)
+    assert native.summary["fills_count"] > 0
+    assert native.run._native._is_over
+
+
+@pytest.mark.parametrize("steps", [0, 1, 7, 60, 61])
+def test_a_bound_on_the_steps_holds(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    events = _books(60)
+    results = []
+    for mode in ("auto", "python"):
+        monkeypatch.setenv(STEP_VARIABLE, mode)
+        source, broker = ListedSource(events, _INSTRUMENT), PaperBroker(_INSTRUMENT)
+        summary = run_loop(source=source, broker=broker, steps=steps, trace=False)
+        results.append({key: value for key, value in summary.items() if key not in _NOT_COMPARED})
+        left = len(list(iter(source.next_event, None)))
+        assert left == max(0, 60 - steps)
+    assert results[0] == results[1]
+
+
+def test_progress_is_told_and_may_look_at_the_broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    events = _books(2_500)
+    seen: dict[str, list[Any]] = {}
+    for mode in ("auto", "python"):
+        monkeypatch.setenv(STEP_VARIABLE, mode)
+        broker = PaperBroker(_INSTRUMENT)
+        told = seen.setdefault(mode, [])
+        run_loop(
+            source=ListedSource(events, _INSTRUMENT),
+            broker=broker,
+            trace=False,
+            run_id="r",
+            progress=lambda steps, broker=broker, told=told: told.append((steps, broker.get_state())),  # type: ignore[misc]
+        )
+    assert [steps for steps, _ in seen["auto"]] == [1_000, 2_000]
+    assert seen["auto"] == seen["python"]
+
+
+def test_latencies_are_counted_for_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(STEP_VARIABLE, "auto")
+    run = assemble(
+        ListedSource(_books(5_000), _INSTRUMENT), PaperBroker(_INSTRUMENT), should_stop=lambda: False, trace=False
+    )
+    with pytest.raises(FeedEnd):
+        run.drive(None, StopSignal())
+    summary = run.finish("done")
+    assert run.counters.total.count == summary["steps"] + summary["timer_count"] == 5_000
+    stages = summary["latency_us"]["stages"]
+    assert all(0.0 < stages[name]["p50"] <= summary["latency_us"]["max"] for name in stages)
+
+
+def test_what_a_subclass_changes_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(STEP_VARIABLE, "auto")
+
+    class Counting(PaperBroker):
+        orders = 0
+
+        def submit_order(self, order: Any) -> Any:
+            self.orders += 1
+            return super().submit_order(order)
+
+    broker = Counting(_INSTRUMENT)
+    summary = run_loop(source=ListedSource(_books(60), _INSTRUMENT), broker=broker, trace=False)
+    assert broker.orders == summary["orders_submitted"] > 0
+
+
+def test_a_broker_may_be_copied_after_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(STEP_VARIABLE, "auto")
+    broker = PaperBroker(_INSTRUMENT)
+    run_loop(source=ListedSource(_books(60), _INSTRUMENT), broker=broker, trace=False)
+    copied = copy.deepcopy(broker)
+    assert copied.get_state() == broker.get_state()
+    assert vars(copied)["_orders_seen"] > 0
+
+
+def test_numbers_of_numpy_are_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[Any] = []
+    for i in range(80):
+        ts_ns = (1_000 + 20 * i) * _MS
+        if i % 4 == 3:
+            events.append(Trade(0, ts_ns, "X", i, np.float64(0.49), np.float64(30.0), np.int8(-1)))  # type: ignore[arg-type]
+            continue
+        bids, asks = np.array([[0.49, 60.0], [0.48, 7.0]]), np.array([[0.51, 20.0 + i % 3], [0.52, 9.0]])
+        events.append(BookSnapshot(0, ts_ns, "X", i, np.float64(0.49), 0.51, 0.0, 0.0, bids, asks))  # type: ignore[arg-type]
+    native, python = pair(
+        monkeypatch, lambda: ListedSource(events, _INSTRUMENT), lambda: PaperBroker(_INSTRUMENT), None
+    )
+    assert_same(native, python)
+    assert native.summary["fills_count"] > 0
+    assert native.parts is None  # no hand-over
