@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from ami_engine.adapters.binance import _decode_depth
 from ami_engine.adapters.byte_stream import LineStream
 from ami_engine.book import OrderBook, PlainOrderBook
+from ami_engine.events import BookDelta
 
 core = pytest.importorskip("ami_engine._core")
 
@@ -147,6 +148,12 @@ def test_books_take_level_lists_as_they_take_pairs() -> None:
         book.apply_snapshot(core.LevelList(bids), core.LevelList(asks), 1)
         book.apply_delta(core.LevelList([(99.0, 0.0)]), core.LevelList([]), 2, 2, 1)
         assert book.best() == (98.0, 2.0, 101.0, 1.0)
+
+
+def test_an_event_with_level_lists_is_encoded_with_a_hook() -> None:
+    pairs = [(1.5, 2.0), (1.25, 0.0)]
+    event = BookDelta(bids=core.LevelList(pairs), asks=core.LevelList([]))
+    assert msgspec.json.encode(event, enc_hook=list) == msgspec.json.encode(BookDelta(bids=pairs, asks=[]))
 
 
 def test_msgspec_reads_what_is_refused() -> None:

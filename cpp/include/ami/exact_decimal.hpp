@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <charconv>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -179,10 +180,14 @@ private:
 
     static Decimal read_shortest(double value) {
         char text[40];
+#if defined(__cpp_lib_to_chars) && __cpp_lib_to_chars >= 201611L
+        *std::to_chars(text, text + sizeof text - 1, value, std::chars_format::scientific).ptr = '\0';
+#else
         for (int precision = 15; precision <= 17; ++precision) {
             std::snprintf(text, sizeof text, "%.*e", precision - 1, value);
             if (std::strtod(text, nullptr) == value) break;
         }
+#endif
         std::uint64_t digits = 0;
         int places = -1;  // digits after the point so far; -1 before it
         const char* at = text;

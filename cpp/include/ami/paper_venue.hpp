@@ -269,6 +269,12 @@ private:
         if (next_price != price) {
             taken = Decimal();
         } else if (next_size != size) {
+            // Doubles tell, but for the last digits.
+            const double change = std::fabs(next_size - size);
+            if (change > taken.to_double() * (1.0 + 1e-9) + 1e-14 * (next_size + size)) {
+                taken = Decimal();
+                return;
+            }
             const Decimal left = minus(taken, minus(Decimal::from_double(next_size), Decimal::from_double(size)).abs());
             taken = left.is_positive() ? left : Decimal();
         }
@@ -395,7 +401,10 @@ private:
     Decimal available(Order& order) const {
         const double size = order.request.is_buy ? view_.ask_size : view_.bid_size;
         if (size == 0.0) return order.leaves();
-        const Decimal shown = minus(Decimal::from_double(size), order.request.is_buy ? ask_taken_ : bid_taken_);
+        const Decimal& taken = order.request.is_buy ? ask_taken_ : bid_taken_;
+        // Doubles stand in the same order as their shortest decimals.
+        if (taken.is_zero() && size > order.request.qty) return whole_lots(order.leaves());
+        const Decimal shown = minus(Decimal::from_double(size), taken);
         const Decimal qty = least(order.leaves(), shown);
         return qty.is_positive() ? whole_lots(qty) : Decimal();
     }

@@ -25,7 +25,8 @@ __all__ = [
     "Trade",
 ]
 
-# Best first: a sequence of (price, size) pairs, or a float64 array of shape (n, 2).
+# Best first: a sequence of (price, size) pairs, or a float64 array of shape (n, 2). The compiled readers of venues'
+# messages give a sequence of their own, which `msgspec.json.encode` takes with `enc_hook=list`.
 Levels = Sequence[Any]
 
 
