@@ -15,13 +15,14 @@ from ami_engine.loop.audit_edge import AuditEdge
 from ami_engine.loop.feed import LiveFeed, RecordedFeed, Timers
 from ami_engine.loop.latches import Latches
 from ami_engine.loop.market import Market
-from ami_engine.loop.packets import PacketInput, feature_row, traced_decision
+from ami_engine.loop.packets import FeatureRow, PacketInput, TracedDecision, feature_row, traced_decision
 from ami_engine.loop.step import AccountView, Decision, MarketParts, decide
 from ami_engine.loop.summary import RunCounters
 from ami_engine.loop.symbol_state import SymbolState
 from ami_engine.mdm.decision_engine import REASON as HOOK_ERROR
 from ami_engine.portfolio.pnl import Account
 from ami_engine.security.redaction import redact_text
+from ami_engine.trace.packet_writer import StepTypes
 from ami_engine.trace.trace_logger import TraceLogger
 from ami_engine.units import NS_PER_MS
 from decision_schema.packet_v2 import PacketV2
@@ -77,6 +78,7 @@ class Run:
         self._timers = timers
         self._clock = clock
         self._trace = trace
+        self._logs_steps = trace is not None and trace.begin_steps(_STEP_TYPES, run_id)
         self._audit = audit
         self._stop_on_bad_event = stop_on_bad_event
         self._is_dry = is_dry
@@ -122,12 +124,7 @@ class Run:
         self._fold_verdict(decision, actions, state, parts, now_ns, is_timer=is_timer)
         acted = perf_ns()
         if self._trace is not None:
-            stages = {
-                "observe": observed - started,
-                "fills": booked - observed,
-                "decide": decided - booked,
-                "orders": acted - decided,
-            }
+            stages = (observed - started, booked - observed, decided - booked, acted - decided)
             self._log(event, state, decision, actions, now_ns, stages, acted - started, is_timer=is_timer)
         ended = perf_ns()
         self._count(decision, actions, (started, observed, booked, decided, acted, ended), is_timer=is_timer)
@@ -298,13 +295,31 @@ class Run:
         decision: Decision,
         actions: Actions,
         now_ns: int,
-        stages: dict[str, int],
+        stages: tuple[int, int, int, int],
         total_ns: int,
         *,
         is_timer: bool,
     ) -> None:
         assert self._trace is not None
         kind = type(event).__struct_config__.tag
+        external = _NO_EXTERNAL if actions is NOTHING_DONE else _external(actions)
+        if self._logs_steps and kind != "generic":
+            is_logged = self._trace.log_step(
+                self._sequence,
+                kind,
+                state.symbol,
+                event.recv_ts_ns,
+                now_ns,
+                0 if is_timer else event.exch_ts_ns,
+                0 if is_timer else event.seq,
+                None if is_timer else state.row,
+                decision,
+                external,
+                *stages,
+                total_ns,
+            )
+            if is_logged:
+                return
         features: Any = None
         if not is_timer:
             features = state.generic.view if kind == "generic" and state.generic is not None else feature_row(state.row)
@@ -322,13 +337,13 @@ class Run:
                 features,
                 decision.context,
             ),
-            _NO_EXTERNAL if actions is NOTHING_DONE else _external(actions),
+            external,
             decision.proposal,
             traced_decision(decision.final, decision.mismatch) if decision.mismatch.flags else decision.final,
             total_ns / 1e6,
             decision.mismatch if decision.mismatch.flags else None,
         )
-        self._trace.log_packet(packet, stages)
+        self._trace.log_packet(packet, dict(zip(_STAGES, stages, strict=True)))
 
     def _count(self, decision: Decision, actions: Actions, times: tuple[int, ...], *, is_timer: bool) -> None:
         counters = self.counters
@@ -422,6 +437,8 @@ class Run:
 
 _HOOK_ERROR = [HOOK_ERROR]
 _NO_EXTERNAL: dict[str, Any] = {}
+_STAGES = ("observe", "fills", "decide", "orders")
+_STEP_TYPES = StepTypes(Decision, PacketInput, FeatureRow, TracedDecision)
 
 
 def _external(actions: Actions) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from ami_engine.security.redaction import Redactor
 from ami_engine.trace.clean_check import OWN_KEYS, CleanCheck
 from ami_engine.trace.frames import LAYOUT, PACKET, Frame, FrameError, frame
 from ami_engine.trace.line_codec import GENESIS, unwritable
-from ami_engine.trace.packet_writer import PacketWriter
+from ami_engine.trace.packet_writer import PacketWriter, StepTypes
 from decision_schema.packet_v2 import PacketV2, to_plain
 
 __all__ = ["FrameDecoder", "FrameEncoder"]
@@ -119,7 +119,7 @@ class FrameEncoder:
             if self._knows(packet):
                 pass
             elif self._is_clean(record):
-                self._writer.announce()
+                self._writer.announce(self._ids)
             else:
                 record = self._redactor.clean(record)
                 own = {key: item for key, item in record.external.items() if key not in OWN_KEYS}
@@ -134,6 +134,22 @@ class FrameEncoder:
         if self._new_layouts:
             framed, self._new_layouts = self._new_layouts + framed, b""
         return framed
+
+    def set_step(self, types: StepTypes, run_id: str) -> bool:
+        """Make ready for `encode_step`; False when every packet must be encoded as such."""
+        return self._writer.set_step(types, run_id)
+
+    def encode_step(self, block: bytearray, parts: tuple[Any, ...]) -> bool:
+        """Append the frame of a step to `block`; False when its packet must be made, and encoded as such.
+
+        `parts` are those of `TraceLogger.log_step`.
+        """
+        prev = self._writer.core.step_frame(block, self.seq, self._prev, parts)
+        if prev is None:
+            return False
+        self._prev = prev
+        self.seq += 1
+        return True
 
     def _pack(self, record: _Record) -> tuple[Any, ...]:
         ids = self._ids

@@ -17,7 +17,7 @@ import msgspec
 from ami_engine.errors import TraceError
 from ami_engine.security.jsonl import JsonScrubber
 from ami_engine.trace.clean_check import OWN_KEYS, CleanCheck
-from ami_engine.trace.packet_writer import PacketWriter
+from ami_engine.trace.packet_writer import PacketWriter, StepTypes
 from decision_schema.packet_v2 import to_plain
 
 __all__ = ["GENESIS", "LineEncoder", "unwritable"]
@@ -68,6 +68,7 @@ class LineEncoder:
         self._line = bytearray()
         self._writer = PacketWriter(self._is_clean)
         core = self._writer.core if compiled else None
+        self._is_compiled = compiled
         self._write: Callable[..., bytes | None] = core.write if core is not None else _give_up
         self._tail: Callable[..., bytes | None] = core.tail if core is not None else _give_up
 
@@ -88,6 +89,22 @@ class LineEncoder:
         self.prev_sha256 = sha256(hashed).hexdigest()
         self.seq += 1
         return hashed + tail
+
+    def set_step(self, types: StepTypes, run_id: str) -> bool:
+        """Make ready for `encode_step`; False when every packet must be encoded as such."""
+        return self._is_compiled and self._writer.set_step(types, run_id)
+
+    def encode_step(self, block: bytearray, parts: tuple[Any, ...]) -> bool:
+        """Append the line of a step to `block`; False when its packet must be made, and encoded as such.
+
+        `parts` are those of `TraceLogger.log_step`.
+        """
+        head = self._writer.core.step_line(block, self.seq, self.prev_sha256, parts)
+        if head is None:
+            return False
+        self.prev_sha256 = head
+        self.seq += 1
+        return True
 
     def _encode_tail(self, crc: int, latency_ns: Any, packet: Any) -> bytes:
         latency = self._encode(latency_ns) if latency_ns else b"{}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
@@ -9,9 +10,9 @@ import msgspec
 
 from ami_engine.trace.clean_check import CleanCheck
 from decision_schema.packet_v2 import PacketV2
-from decision_schema.types import Action
+from decision_schema.types import Action, MismatchInfo
 
-__all__ = ["PacketWriter"]
+__all__ = ["PacketWriter", "StepTypes"]
 
 try:
     _core: Any = import_module("ami_engine._core")
@@ -22,7 +23,28 @@ except ImportError:
 # The parts of a packet that are hashed, in the order of a line; the chain's own keys follow in `external`.
 _HASHED = ("schema_version", "run_id", "step", "input", "mdm", "final_action", "mismatch", "external")
 
+_NO_LAYOUTS: Mapping[type, bytes] = {}
+
 _encode = msgspec.json.Encoder().encode
+
+
+class StepTypes(msgspec.Struct, frozen=True):
+    """The types that a loop's packets are made of, so that the core can write one without their being made.
+
+    Attributes
+    ----------
+    decision : type
+        With the fields `proposal`, `final`, `mismatch`, `context` and `policy_hash`.
+    input, row : type
+        What a packet's `input` and its `features` would be.
+    traced : type
+        What a final decision is written as whose mismatch stands beside it.
+    """
+
+    decision: type[msgspec.Struct]
+    input: type[msgspec.Struct]
+    row: type[msgspec.Struct]
+    traced: type[msgspec.Struct]
 
 
 class PacketWriter:
@@ -44,12 +66,25 @@ class PacketWriter:
             for action in Action:
                 self.core.add_constant(action, _encode(action).decode())
 
-    def announce(self) -> None:
-        """Tell the core of the struct types that were found to have no secret field since the last time."""
+    def set_step(self, types: StepTypes, run_id: str) -> bool:
+        """Make ready for the steps of a run; False when the core will not write them."""
+        if self.core is None:
+            return False
+        version = PacketV2.__struct_defaults__[-1]
+        self.core.set_step(types.decision, types.input, types.row, types.traced, MismatchInfo, version, run_id)
+        return True
+
+    def announce(self, layouts: Mapping[type, bytes] = _NO_LAYOUTS) -> None:
+        """Tell the core of the struct types that were found to have no secret field since the last time.
+
+        `layouts` are the ids that the binary form has for types.
+        """
         structs = self._is_clean.structs
         if self.core is not None and self._announced < len(structs):
             for kind in structs[self._announced :]:
                 _announce(self.core, kind)
+                if layouts.get(kind):
+                    self.core.set_layout(kind, layouts[kind])
             self._announced = len(structs)
 
 

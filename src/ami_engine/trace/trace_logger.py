@@ -13,6 +13,7 @@ from ami_engine.clock import Clock
 from ami_engine.errors import ChainBroken, ConfigError, TraceError
 from ami_engine.trace.frame_codec import FrameEncoder
 from ami_engine.trace.line_codec import LineEncoder
+from ami_engine.trace.packet_writer import StepTypes
 from ami_engine.trace.reader import last_packet, verify_files
 from ami_engine.trace.trace_files import TraceFormat, TraceStore
 from ami_engine.trace.write_queue import QueuePolicy, WriteQueue
@@ -172,16 +173,37 @@ class TraceLogger:
             packet = self._admit(packet, self._queue)
             if packet is None:
                 return
-        block = self._block
-        block += self._encode(packet, latency_ns)
-        if self._flush_policy == "every":
-            self._hand_on(sync=True)
-        elif (
-            self._encoder.seq == self._next_flush_seq
-            or len(block) > _MAX_BLOCK_BYTES
-            or (self._now_ns is not None and self._now_ns() >= self._next_flush_ns)
-        ):
-            self._hand_on()
+        self._block += self._encode(packet, latency_ns)
+        self._flush_when_due()
+
+    def begin_steps(self, types: StepTypes, run_id: str) -> bool:
+        """Make ready for `log_step`; False when every packet must be made and given to `log_packet`.
+
+        That is where there is no compiled core, and where a subclass has a `log_packet` of its own.
+        """
+        return type(self).log_packet is TraceLogger.log_packet and self._encoder.set_step(types, run_id)
+
+    def log_step(self, *parts: Any) -> bool:
+        """Append the packet of a step without its being made; False when it must be made and given to `log_packet`.
+
+        Parameters
+        ----------
+        *parts : tuple
+            ``step, kind, symbol, ts_ns, now_ns, exch_ts_ns, seq, row, decision, external, observe_ns, fills_ns,
+            decide_ns, orders_ns, total_ns``: numbers and texts, the event's row (an array, None for none), a decision of
+            the type that `begin_steps` was told, a dict, and how long each stage and the step took.
+        """
+        if self._store.file.refusal:
+            raise TraceError(f"{self.path}: {self._store.file.refusal}")
+        if self._queue is not None:
+            waiting = self._encoder.seq - self._handed_seq + self._queue.waiting
+            if self._undeclared or waiting >= self._queue_packets:
+                return False
+            self.queued_max = max(self.queued_max, waiting + 1)
+        if not self._encoder.encode_step(self._block, parts):
+            return False
+        self._flush_when_due()
+        return True
 
     def flush(self) -> None:
         """Hand every packet to the operating system, and wait for that when a thread does it."""
@@ -281,6 +303,16 @@ class TraceLogger:
         packet = PacketV2(**_read_copy(self._last_dropped))
         self.dropped -= 1
         self._block += self._encode(self._declare(packet, self._undeclared - 1), None)
+
+    def _flush_when_due(self) -> None:
+        if self._flush_policy == "every":
+            self._hand_on(sync=True)
+        elif (
+            self._encoder.seq == self._next_flush_seq
+            or len(self._block) > _MAX_BLOCK_BYTES
+            or (self._now_ns is not None and self._now_ns() >= self._next_flush_ns)
+        ):
+            self._hand_on()
 
     def _hand_on(self, *, sync: bool = False) -> None:
         """Pass the packets that have collected to the disk or to the thread."""
