@@ -13,8 +13,8 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
-#include <type_traits>
 #include <utility>
+#include <vector>
 
 #include "object_writer.hpp"
 
@@ -60,18 +60,25 @@ private:
     Py_buffer view_{};
 };
 
-// Where each part of a step stands in the tuple that Python hands over: trace/trace_logger.py.
-enum Part { kStep, kKind, kSymbol, kTs, kNow, kExch, kSeq, kRow, kDecision, kExternal, kObserve, kFills, kDecide, kOrders, kTotal };
-constexpr Py_ssize_t kParts = kTotal + 1;
-
-// What a step's packet is made of besides the tuple: types of the loop, and the run.
+// What a step's packet is made of besides what each step brings: types of the loop, and the run.
 struct StepTypes {
     nb::object decision, input, row, traced, mismatch;
     nb::object schema_version, run_id;
     std::array<Field, 5> parts;  // of a decision: proposal, final, mismatch, context, policy_hash
     Field flags;
-    KnownText last_version, last_run, last_kind, last_symbol, last_policy;
+    KnownText last_version, last_run, last_symbol, last_policy;
 };
+
+// How to read the events of one type.
+struct EventPlan {
+    nb::object type;
+    nb::object kind;
+    KnownText last_kind;
+    Field recv_ts_ns, exch_ts_ns, seq;
+};
+
+// What became of a step that was to be logged.
+enum Outcome { kNotWritten = 0, kWritten = 1, kFlushIsDue = 2 };
 
 Field field_of(nb::handle type, const char* name) {
     Field field;
@@ -137,49 +144,34 @@ public:
                knows_struct(packet.ptr(), *plan, 0);
     }
 
-    void set_step(nb::type_object decision, nb::type_object input, nb::type_object row, nb::type_object traced,
-                  nb::type_object mismatch, nb::str schema_version, nb::str run_id) {
-        types_ = StepTypes{};
-        types_.decision = decision;
-        types_.input = input;
-        types_.row = row;
-        types_.traced = traced;
-        types_.mismatch = mismatch;
-        types_.schema_version = schema_version;
-        types_.run_id = run_id;
-        types_.parts = {field_of(decision, "proposal"), field_of(decision, "final"), field_of(decision, "mismatch"),
-                        field_of(decision, "context"), field_of(decision, "policy_hash")};
-        types_.flags = field_of(mismatch, "flags");
+    void begin_lines(ami::LineChain& chain, nb::args types) { begin(&chain, nullptr, types); }
+    void begin_frames(ami::FrameChain& chain, nb::args types) { begin(nullptr, &chain, types); }
+
+    // Where steps are appended to, and from which number, and how many bytes, on the block is to be handed on.
+    void aim(nb::bytearray block, std::int64_t due_seq, std::int64_t due_bytes) {
+        block_ = block;
+        due_seq_ = due_seq;
+        due_bytes_ = due_bytes;
     }
 
-    // Append the step's line to `block`, and return the SHA-256 of its hashed part; None, and nothing is appended, when
-    // something in it is not known to be clean.
-    nb::object step_line(nb::bytearray block, std::int64_t seq, std::string_view prev, nb::tuple parts) {
-        if (prev.size() != lines_.prev.size()) throw std::invalid_argument("`prev` must have 64 digits");
-        lines_.seq = seq;
-        std::copy(prev.begin(), prev.end(), lines_.prev.begin());
-        out_.clear();
-        ami::JsonForm form(out_, numbers_);
-        ami::StepTimes times;
-        const std::size_t start = lines_.open(out_);
-        if (!write_step(form, parts.ptr(), times)) return nb::none();
-        lines_.close(out_, start, times);
-        append(block.ptr());
-        return nb::str(lines_.prev.data(), lines_.prev.size());
+    void end_steps() {
+        lines_ = nullptr;
+        frames_ = nullptr;
     }
 
-    nb::object step_frame(nb::bytearray block, std::int64_t seq, nb::bytes prev, nb::tuple parts) {
-        if (prev.size() != frames_.prev.size()) throw std::invalid_argument("`prev` must have 32 bytes");
-        frames_.seq = seq;
-        std::memcpy(frames_.prev.data(), prev.c_str(), frames_.prev.size());
-        out_.clear();
-        ami::PackForm form(out_);
-        ami::StepTimes times;
-        const std::size_t start = frames_.open(out_);
-        if (!write_step(form, parts.ptr(), times)) return nb::none();
-        frames_.close(out_, start, times);
-        append(block.ptr());
-        return nb::bytes(frames_.prev.data(), frames_.prev.size());
+    // Append the step's packet to the block and carry the chain on; nothing is done when something in the packet is not
+    // known to be clean. `row` is None for a timer, `times` are those between the stages.
+    int log_step(nb::handle step, nb::handle event, nb::handle symbol, nb::handle now_ns, nb::handle row,
+                 nb::handle decision, nb::handle external, nb::handle times) {
+        if (lines_ != nullptr) {
+            ami::JsonForm form(out_, numbers_);
+            return log_step_as(form, *lines_, step, event, symbol, now_ns, row, decision, external, times);
+        }
+        if (frames_ != nullptr) {
+            ami::PackForm form(out_);
+            return log_step_as(form, *frames_, step, event, symbol, now_ns, row, decision, external, times);
+        }
+        return kNotWritten;
     }
 
 private:
@@ -198,28 +190,58 @@ private:
         return PyDict_CheckExact(external) && writer.dict(external, 0);
     }
 
-    template <class Form>
-    bool write_step(Form& form, PyObject* parts, ami::StepTimes& times) {
+    void begin(ami::LineChain* lines, ami::FrameChain* frames, const nb::args& types) {
+        if (types.size() != 7) throw std::invalid_argument("a step needs five types, a version and a run");
+        lines_ = lines;
+        frames_ = frames;
+        events_.clear();
+        types_ = StepTypes{};
+        types_.decision = types[0];
+        types_.input = types[1];
+        types_.row = types[2];
+        types_.traced = types[3];
+        types_.mismatch = types[4];
+        types_.schema_version = types[5];
+        types_.run_id = types[6];
+        types_.parts = {field_of(types_.decision, "proposal"), field_of(types_.decision, "final"),
+                        field_of(types_.decision, "mismatch"), field_of(types_.decision, "context"),
+                        field_of(types_.decision, "policy_hash")};
+        types_.flags = field_of(types_.mismatch, "flags");
+    }
+
+    template <class Form, class Chain>
+    int log_step_as(Form& form, Chain& chain, nb::handle step, nb::handle event, nb::handle symbol, nb::handle now_ns,
+                    nb::handle row, nb::handle decision, nb::handle external, nb::handle times) {
+        out_.clear();
         objects::ObjectWriter<Form> writer(known_, form);
-        if (PyTuple_GET_SIZE(parts) != kParts || !types_.decision.is_valid()) return false;
-        const auto part = [parts](Part place) { return PyTuple_GET_ITEM(parts, place); };
-        PyObject* const decision = part(kDecision);
+        ami::StepFacts facts;
+        ami::StepTimes spent;
+        const std::size_t start = chain.open(out_);
+        if (!block_.is_valid() || !read_times(times.ptr(), spent) || !objects::read_whole(step.ptr(), facts.step) ||
+            !objects::read_whole(now_ns.ptr(), facts.now_ns) || !read_event(writer, event.ptr(), row.is_none(), facts) ||
+            (!row.is_none() && (facts.row = row_.of(row.ptr())) == nullptr) ||
+            !write_step(writer, form, facts, symbol.ptr(), decision.ptr(), external.ptr()))
+            return kNotWritten;
+        chain.close(out_, start, spent);
+        append();
+        const bool is_due = chain.seq == due_seq_ || PyByteArray_GET_SIZE(block_.ptr()) > due_bytes_;
+        return is_due ? kFlushIsDue : kWritten;
+    }
+
+    template <class Form>
+    bool write_step(objects::ObjectWriter<Form>& writer, Form& form, ami::StepFacts& facts, PyObject* symbol,
+                    PyObject* decision, PyObject* external) {
         Plan* const input = known_.plan_of(type_of(types_.input));
         Plan* const row = known_.plan_of(type_of(types_.row));
         if (Py_TYPE(decision) != type_of(types_.decision) || input == nullptr || row == nullptr) return false;
-        const nb::object proposal = objects::get(decision, types_.parts[0]), final = objects::get(decision, types_.parts[1]),
-                         mismatch = objects::get(decision, types_.parts[2]), context = objects::get(decision, types_.parts[3]),
-                         policy = objects::get(decision, types_.parts[4]);
+        const auto part = [this, decision](std::size_t which) { return objects::get(decision, types_.parts[which]); };
+        const nb::object proposal = part(0), final = part(1), mismatch = part(2), context = part(3), policy = part(4);
         if (Py_TYPE(mismatch.ptr()) != type_of(types_.mismatch)) return false;
         const int fired = PyObject_IsTrue(objects::get(mismatch.ptr(), types_.flags).ptr());
         if (fired < 0) nb::raise_python_error();
-
-        ami::StepFacts facts;
         facts.has_context = !context.is_none();
         facts.has_mismatch = fired != 0;
-        if (!read_texts(writer, part(kKind), part(kSymbol), policy.ptr(), facts) || !read_numbers(part, facts, times))
-            return false;
-        if (part(kRow) != Py_None && (facts.row = row_.of(part(kRow))) == nullptr) return false;
+        if (!read_texts(writer, symbol, policy.ptr(), facts)) return false;
         if (!has_layout(form, *input) || (facts.row != nullptr && !has_layout(form, *row))) return false;
 
         ami::step_packet::open_input(form, facts, {input->layout.data(), row->layout.data()});
@@ -237,7 +259,7 @@ private:
         else if (!write_struct(writer, form, mismatch.ptr(), nullptr))
             return false;
         form.next();
-        return write_external(writer, part(kExternal));
+        return write_external(writer, external);
     }
 
     // A part of the packet. A decision does not repeat the mismatch that stands beside it: it is written as a decision
@@ -261,33 +283,58 @@ private:
     static bool has_layout(const ami::PackForm&, const Plan& plan) { return !plan.layout.empty(); }
 
     template <class Form>
-    bool read_texts(objects::ObjectWriter<Form>& writer, PyObject* kind, PyObject* symbol, PyObject* policy,
-                    ami::StepFacts& facts) {
-        const auto read = [&writer](PyObject* text, KnownText& last, std::string_view& to) {
-            to = writer.spelled(text, last);
-            return to.data() != nullptr;
-        };
+    bool read_texts(objects::ObjectWriter<Form>& writer, PyObject* symbol, PyObject* policy, ami::StepFacts& facts) {
         if (Py_TYPE(policy) != &PyUnicode_Type) return false;
         const bool is_hashed = PyUnicode_GET_LENGTH(policy) > 0;
-        return read(types_.schema_version.ptr(), types_.last_version, facts.schema_version) &&
-               read(types_.run_id.ptr(), types_.last_run, facts.run_id) && read(kind, types_.last_kind, facts.kind) &&
-               read(symbol, types_.last_symbol, facts.symbol) &&
-               (!is_hashed || read(policy, types_.last_policy, facts.policy_hash));
+        return read_text(writer, types_.schema_version.ptr(), types_.last_version, facts.schema_version) &&
+               read_text(writer, types_.run_id.ptr(), types_.last_run, facts.run_id) &&
+               read_text(writer, symbol, types_.last_symbol, facts.symbol) &&
+               (!is_hashed || read_text(writer, policy, types_.last_policy, facts.policy_hash));
     }
 
-    template <class GetPart>
-    static bool read_numbers(const GetPart& part, ami::StepFacts& facts, ami::StepTimes& times) {
-        const std::pair<Part, std::int64_t*> numbers[] = {
-            {kStep, &facts.step},    {kTs, &facts.ts_ns},   {kNow, &facts.now_ns},      {kExch, &facts.exch_ts_ns},
-            {kSeq, &facts.seq},      {kObserve, &times.observe}, {kFills, &times.fills}, {kDecide, &times.decide},
-            {kOrders, &times.orders}, {kTotal, &times.total}};
-        return std::all_of(std::begin(numbers), std::end(numbers),
-                           [&part](const auto& each) { return objects::read_whole(part(each.first), *each.second); });
+    template <class Form>
+    static bool read_text(objects::ObjectWriter<Form>& writer, PyObject* text, KnownText& last, std::string_view& to) {
+        to = writer.spelled(text, last);
+        return to.data() != nullptr;
+    }
+
+    template <class Form>
+    bool read_event(objects::ObjectWriter<Form>& writer, PyObject* event, bool is_timer, ami::StepFacts& facts) {
+        EventPlan& plan = event_plan(Py_TYPE(event));
+        const auto read = [event](const Field& field, std::int64_t& to) {
+            return objects::read_whole(objects::get(event, field).ptr(), to);
+        };
+        return read_text(writer, plan.kind.ptr(), plan.last_kind, facts.kind) && read(plan.recv_ts_ns, facts.ts_ns) &&
+               (is_timer || (read(plan.exch_ts_ns, facts.exch_ts_ns) && read(plan.seq, facts.seq)));
+    }
+
+    EventPlan& event_plan(PyTypeObject* type) {
+        for (EventPlan& plan : events_)
+            if (type_of(plan.type) == type) return plan;
+        EventPlan plan;
+        plan.type = nb::borrow(reinterpret_cast<PyObject*>(type));
+        plan.kind = nb::getattr(nb::getattr(plan.type, "__struct_config__"), "tag");
+        plan.recv_ts_ns = field_of(plan.type, "recv_ts_ns");
+        plan.exch_ts_ns = field_of(plan.type, "exch_ts_ns");
+        plan.seq = field_of(plan.type, "seq");
+        events_.push_back(std::move(plan));
+        return events_.back();
+    }
+
+    // Five points in time, ns: the beginning of the step, and the end of each of its four stages.
+    static bool read_times(PyObject* times, ami::StepTimes& spent) {
+        if (!PyTuple_CheckExact(times) || PyTuple_GET_SIZE(times) != 5) return false;
+        std::array<std::int64_t, 5> at{};
+        for (std::size_t i = 0; i < at.size(); ++i)
+            if (!objects::read_whole(PyTuple_GET_ITEM(times, static_cast<Py_ssize_t>(i)), at[i])) return false;
+        spent = {at[1] - at[0], at[2] - at[1], at[3] - at[2], at[4] - at[3], at[4] - at[0]};
+        return true;
     }
 
     static PyTypeObject* type_of(const nb::object& type) { return reinterpret_cast<PyTypeObject*>(type.ptr()); }
 
-    void append(PyObject* block) const {
+    void append() {
+        PyObject* const block = block_.ptr();
         const Py_ssize_t before = PyByteArray_GET_SIZE(block);
         if (PyByteArray_Resize(block, before + static_cast<Py_ssize_t>(out_.size())) != 0) nb::raise_python_error();
         std::memcpy(PyByteArray_AS_STRING(block) + before, out_.data(), out_.size());
@@ -325,11 +372,22 @@ private:
     objects::Known known_;
     StepTypes types_;
     RowView row_;
+    std::vector<EventPlan> events_;
     ami::NumberTexts numbers_;
-    ami::LineChain lines_;
-    ami::FrameChain frames_;
     ami::ByteBuffer out_;
+    // Python keeps the chain alive for as long as the writer.
+    ami::LineChain* lines_ = nullptr;
+    ami::FrameChain* frames_ = nullptr;
+    nb::object block_;
+    std::int64_t due_seq_ = -1;
+    std::int64_t due_bytes_ = 0;
 };
+
+template <class Hash>
+void set(Hash& hash, std::string_view given) {
+    if (given.size() != hash.size()) throw std::invalid_argument("the hash must have " + std::to_string(hash.size()) + " bytes");
+    std::memcpy(hash.data(), given.data(), given.size());
+}
 
 nb::bytes as_bytes(const ami::Digest& digest) { return nb::bytes(digest.data(), digest.size()); }
 
@@ -337,6 +395,19 @@ nb::bytes as_bytes(const ami::Digest& digest) { return nb::bytes(digest.data(), 
 
 void bind_trace(nb::module_& m) {
     m.attr("HAS_PACKET_WRITER") = ami::kHasShortestDouble;
+    nb::class_<ami::LineChain>(m, "LineChain", "Where a chain of lines has come to.")
+        .def(nb::init<>())
+        .def_rw("seq", &ami::LineChain::seq, "Number of the next line.")
+        .def_prop_rw(
+            "prev", [](const ami::LineChain& chain) { return nb::str(chain.prev.data(), chain.prev.size()); },
+            [](ami::LineChain& chain, std::string_view hex) { set(chain.prev, hex); }, "Hash of the last line's hashed part, hex.");
+    nb::class_<ami::FrameChain>(m, "FrameChain", "Where a chain of frames has come to.")
+        .def(nb::init<>())
+        .def_rw("seq", &ami::FrameChain::seq, "Number of the next frame.")
+        .def_prop_rw(
+            "prev", [](const ami::FrameChain& chain) { return as_bytes(chain.prev); },
+            [](ami::FrameChain& chain, nb::bytes digest) { set(chain.prev, {digest.c_str(), digest.size()}); },
+            "Hash of the last frame's hashed part.");
     nb::class_<PacketWriter>(m, "PacketWriter", "Writes packets, when everything in them is known to be clean.")
         .def(nb::init<nb::dict, nb::dict>(), nb::arg("texts"), nb::arg("keys"),
              "`texts` and `keys` hold the JSON of every string that is clean as a value and as a key, the key's with its "
@@ -352,13 +423,17 @@ void bind_trace(nb::module_& m) {
         .def("knows", &PacketWriter::knows, nb::arg("packet"), "Return whether `write` would write the packet.")
         .def("tail", &PacketWriter::tail, nb::arg("crc"), nb::arg("latency_ns").none(), nb::arg("latency_ms").none(),
              "Return what follows the hashed part, or None.")
-        .def("set_step", &PacketWriter::set_step, nb::arg("decision"), nb::arg("input"), nb::arg("row"), nb::arg("traced"),
-             nb::arg("mismatch"), nb::arg("schema_version"), nb::arg("run_id"),
-             "Say which types a step's packet is made of, and what all packets of the run have in common.")
-        .def("step_line", &PacketWriter::step_line, nb::arg("block"), nb::arg("seq"), nb::arg("prev"), nb::arg("parts"),
-             "Append a step's line to `block`; return the hash of its hashed part, or None and append nothing.")
-        .def("step_frame", &PacketWriter::step_frame, nb::arg("block"), nb::arg("seq"), nb::arg("prev"), nb::arg("parts"),
-             "Append a step's frame to `block`; return the hash of its hashed part, or None and append nothing.");
+        .def("begin_lines", &PacketWriter::begin_lines, nb::keep_alive<1, 2>(),
+             "Log steps as lines of a LineChain: the types of a decision, its input, row, traced decision and mismatch, the "
+             "schema's version and the run follow.")
+        .def("begin_frames", &PacketWriter::begin_frames, nb::keep_alive<1, 2>(), "The same with frames of a FrameChain.")
+        .def("aim", &PacketWriter::aim, nb::arg("block"), nb::arg("due_seq"), nb::arg("due_bytes"),
+             "Say which block steps are appended to, and when it is due to be handed on.")
+        .def("end_steps", &PacketWriter::end_steps, "Log no step from here on.")
+        .def("log_step", &PacketWriter::log_step, nb::arg("step"), nb::arg("event"), nb::arg("symbol"), nb::arg("now_ns"),
+             nb::arg("row").none(), nb::arg("decision"), nb::arg("external"), nb::arg("times"),
+             "Append a step's packet to the block. Return 0 when its packet must be made and encoded as such, 1 when all is "
+             "done, 2 when the block is to be handed on.");
     m.def(
         "json_of_double",
         [](double number) {

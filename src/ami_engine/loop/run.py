@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 from ami_engine.adapters.base import Broker
@@ -78,7 +79,7 @@ class Run:
         self._timers = timers
         self._clock = clock
         self._trace = trace
-        self._logs_steps = trace is not None and trace.begin_steps(_STEP_TYPES, run_id)
+        self._log_step = trace.begin_steps(_STEP_TYPES, run_id) if trace is not None else None
         self._audit = audit
         self._stop_on_bad_event = stop_on_bad_event
         self._is_dry = is_dry
@@ -124,8 +125,8 @@ class Run:
         self._fold_verdict(decision, actions, state, parts, now_ns, is_timer=is_timer)
         acted = perf_ns()
         if self._trace is not None:
-            stages = (observed - started, booked - observed, decided - booked, acted - decided)
-            self._log(event, state, decision, actions, now_ns, stages, acted - started, is_timer=is_timer)
+            times = (started, observed, booked, decided, acted)
+            self._log(event, state, decision, actions, now_ns, times, is_timer=is_timer)
         ended = perf_ns()
         self._count(decision, actions, (started, observed, booked, decided, acted, ended), is_timer=is_timer)
         if self._audit is not None and self._audit.failure:
@@ -295,30 +296,21 @@ class Run:
         decision: Decision,
         actions: Actions,
         now_ns: int,
-        stages: tuple[int, int, int, int],
-        total_ns: int,
+        times: tuple[int, ...],
         *,
         is_timer: bool,
     ) -> None:
         assert self._trace is not None
         kind = type(event).__struct_config__.tag
         external = _NO_EXTERNAL if actions is NOTHING_DONE else _external(actions)
-        if self._logs_steps and kind != "generic":
-            is_logged = self._trace.log_step(
-                self._sequence,
-                kind,
-                state.symbol,
-                event.recv_ts_ns,
-                now_ns,
-                0 if is_timer else event.exch_ts_ns,
-                0 if is_timer else event.seq,
-                None if is_timer else state.row,
-                decision,
-                external,
-                *stages,
-                total_ns,
+        if self._log_step is not None and kind != "generic":
+            row = None if is_timer else state.row
+            outcome = self._log_step(
+                self._sequence, event, state.symbol, now_ns, row, decision, external, times
             )
-            if is_logged:
+            if outcome:
+                if outcome == _FLUSH_IS_DUE:
+                    self._trace.flush_when_due()
                 return
         features: Any = None
         if not is_timer:
@@ -340,10 +332,10 @@ class Run:
             external,
             decision.proposal,
             traced_decision(decision.final, decision.mismatch) if decision.mismatch.flags else decision.final,
-            total_ns / 1e6,
+            (times[-1] - times[0]) / 1e6,
             decision.mismatch if decision.mismatch.flags else None,
         )
-        self._trace.log_packet(packet, dict(zip(_STAGES, stages, strict=True)))
+        self._trace.log_packet(packet, {name: end - start for name, (start, end) in zip(_STAGES, pairwise(times), strict=True)})
 
     def _count(self, decision: Decision, actions: Actions, times: tuple[int, ...], *, is_timer: bool) -> None:
         counters = self.counters
@@ -437,6 +429,7 @@ class Run:
 
 _HOOK_ERROR = [HOOK_ERROR]
 _NO_EXTERNAL: dict[str, Any] = {}
+_FLUSH_IS_DUE = 2
 _STAGES = ("observe", "fills", "decide", "orders")
 _STEP_TYPES = StepTypes(Decision, PacketInput, FeatureRow, TracedDecision)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -12,7 +12,7 @@ from ami_engine.trace.clean_check import CleanCheck
 from decision_schema.packet_v2 import PacketV2
 from decision_schema.types import Action, MismatchInfo
 
-__all__ = ["PacketWriter", "StepTypes"]
+__all__ = ["Chain", "PacketWriter", "StepTypes"]
 
 try:
     _core: Any = import_module("ami_engine._core")
@@ -26,6 +26,13 @@ _HASHED = ("schema_version", "run_id", "step", "input", "mdm", "final_action", "
 _NO_LAYOUTS: Mapping[type, bytes] = {}
 
 _encode = msgspec.json.Encoder().encode
+
+
+class Chain(msgspec.Struct):
+    """Where a chain of packets has come to: the next packet's number, and the hash of the last one's hashed part."""
+
+    seq: int
+    prev: Any
 
 
 class StepTypes(msgspec.Struct, frozen=True):
@@ -56,23 +63,32 @@ class PacketWriter:
 
     __slots__ = ("_announced", "_is_clean", "core")
 
-    def __init__(self, is_clean: CleanCheck) -> None:
+    def __init__(self, is_clean: CleanCheck, *, compiled: bool = True) -> None:
         self._is_clean = is_clean
         self._announced = 0
         self.core: Any = None
-        if _core is not None and _core.HAS_PACKET_WRITER:
+        if compiled and _core is not None and _core.HAS_PACKET_WRITER:
             self.core = _core.PacketWriter(is_clean.texts, is_clean.keys)
             self.core.add_struct(PacketV2, _HASHED, [f'"{name}":' for name in _HASHED], {})
             for action in Action:
                 self.core.add_constant(action, _encode(action).decode())
 
-    def set_step(self, types: StepTypes, run_id: str) -> bool:
-        """Make ready for the steps of a run; False when the core will not write them."""
+    def chain(self, form: Literal["lines", "frames"], seq: int, prev: Any) -> Any:
+        """Return a chain that has come to `seq` and `prev`: the core's own, which it carries on by itself, or a plain one."""
         if self.core is None:
-            return False
-        version = PacketV2.__struct_defaults__[-1]
-        self.core.set_step(types.decision, types.input, types.row, types.traced, MismatchInfo, version, run_id)
-        return True
+            return Chain(seq, prev)
+        chain = _core.LineChain() if form == "lines" else _core.FrameChain()
+        chain.seq, chain.prev = seq, prev
+        return chain
+
+    def begin_steps(self, chain: Any, types: StepTypes, run_id: str) -> Any:
+        """Return the core, ready to log the steps of a run into a `chain` of its own; None when there is no core."""
+        core = self.core
+        if core is not None:
+            begin = core.begin_lines if type(chain) is _core.LineChain else core.begin_frames
+            version = PacketV2.__struct_defaults__[-1]
+            begin(chain, types.decision, types.input, types.row, types.traced, MismatchInfo, version, run_id)
+        return core
 
     def announce(self, layouts: Mapping[type, bytes] = _NO_LAYOUTS) -> None:
         """Tell the core of the struct types that were found to have no secret field since the last time.

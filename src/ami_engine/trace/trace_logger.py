@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, get_args
@@ -20,9 +20,10 @@ from ami_engine.trace.write_queue import QueuePolicy, WriteQueue
 from ami_engine.units import NS_PER_S
 from decision_schema.packet_v2 import PacketV2, to_plain
 
-__all__ = ["FlushPolicy", "TraceLogger"]
+__all__ = ["FlushPolicy", "StepLog", "TraceLogger"]
 
 FlushPolicy = Literal["none", "interval", "every"]
+StepLog = Callable[[int, Any, str, int, Any, Any, dict[str, Any], tuple[int, ...]], int]
 
 # Packets that wait in memory under the policy "none"; what a crash can lose. More than fits the processor's second
 # cache costs twice as much to write.
@@ -154,6 +155,7 @@ class TraceLogger:
         # Packets that are chained and not yet handed on, and the number of the first of them.
         self._block = bytearray()
         self._handed_seq = self._encoder.seq
+        self._core: Any = None
         self._queue_policy = queue
         self._queue_packets = queue_packets
         self._undeclared = 0
@@ -174,36 +176,38 @@ class TraceLogger:
             if packet is None:
                 return
         self._block += self._encode(packet, latency_ns)
-        self._flush_when_due()
+        self.flush_when_due()
 
-    def begin_steps(self, types: StepTypes, run_id: str) -> bool:
-        """Make ready for `log_step`; False when every packet must be made and given to `log_packet`.
+    def begin_steps(self, types: StepTypes, run_id: str) -> StepLog | None:
+        """Return what logs the packet of a step without its being made, None when every packet must be made.
 
-        That is where there is no compiled core, and where a subclass has a `log_packet` of its own.
+        That is where there is no compiled core, and where a subclass has a `log_packet` of its own. What is returned
+        takes ``step, event, symbol, now_ns, row, decision, external, times``: numbers and texts, the event, its row (an
+        array, None for a timer), a decision of the type in `types`, a dict, and the five points in time, ns, between
+        which the stages lie. It answers 0 when the packet must be made and given to `log_packet` after all, as one that
+        may hold a secret must; 2 when `flush_when_due` is to be called.
         """
-        return type(self).log_packet is TraceLogger.log_packet and self._encoder.set_step(types, run_id)
+        if type(self).log_packet is not TraceLogger.log_packet:
+            return None
+        core = self._encoder.begin_steps(types, run_id)
+        if core is None:
+            return None
+        self._core = core
+        self._plan_flush()
+        return core.log_step if self._queue is None else self._log_queued_step
 
-    def log_step(self, *parts: Any) -> bool:
-        """Append the packet of a step without its being made; False when it must be made and given to `log_packet`.
-
-        Parameters
-        ----------
-        *parts : tuple
-            ``step, kind, symbol, ts_ns, now_ns, exch_ts_ns, seq, row, decision, external, observe_ns, fills_ns,
-            decide_ns, orders_ns, total_ns``: numbers and texts, the event's row (an array, None for none), a decision of
-            the type that `begin_steps` was told, a dict, and how long each stage and the step took.
-        """
-        if self._store.file.refusal:
-            raise TraceError(f"{self.path}: {self._store.file.refusal}")
-        if self._queue is not None:
-            waiting = self._encoder.seq - self._handed_seq + self._queue.waiting
-            if self._undeclared or waiting >= self._queue_packets:
-                return False
-            self.queued_max = max(self.queued_max, waiting + 1)
-        if not self._encoder.encode_step(self._block, parts):
-            return False
-        self._flush_when_due()
-        return True
+    def flush_when_due(self) -> None:
+        """Hand on the packets that have collected, when the flush policy says so."""
+        if self._flush_policy == "every":
+            self._hand_on(sync=True)
+        elif (
+            self._encoder.seq == self._next_flush_seq
+            or len(self._block) > _MAX_BLOCK_BYTES
+            or (self._now_ns is not None and self._now_ns() >= self._next_flush_ns)
+        ):
+            self._hand_on()
+        elif self._core is not None:
+            self._aim()
 
     def flush(self) -> None:
         """Hand every packet to the operating system, and wait for that when a thread does it."""
@@ -213,6 +217,8 @@ class TraceLogger:
 
     def close(self) -> None:
         """Write what is pending, sync to disk and close. Closing again does nothing."""
+        if self._core is not None:
+            self._core.end_steps()
         try:
             if not self._store.file.refusal:
                 if self._undeclared:
@@ -270,6 +276,16 @@ class TraceLogger:
         if last is not None and isinstance(last.step, int):
             self._steps_before = last.step + 1 - seq
 
+    def _log_queued_step(self, *parts: Any) -> int:
+        assert self._queue is not None
+        waiting = self._encoder.seq - self._handed_seq + self._queue.waiting
+        if self._undeclared or waiting >= self._queue_packets:
+            return 0
+        outcome: int = self._core.log_step(*parts)
+        if outcome:
+            self.queued_max = max(self.queued_max, waiting + 1)
+        return outcome
+
     def _admit(self, packet: Any, queue: WriteQueue) -> Any:
         """Return the packet to write, None when it is to be dropped; wait or raise when the policy says so."""
         waiting = self._encoder.seq - self._handed_seq + queue.waiting
@@ -304,16 +320,6 @@ class TraceLogger:
         self.dropped -= 1
         self._block += self._encode(self._declare(packet, self._undeclared - 1), None)
 
-    def _flush_when_due(self) -> None:
-        if self._flush_policy == "every":
-            self._hand_on(sync=True)
-        elif (
-            self._encoder.seq == self._next_flush_seq
-            or len(self._block) > _MAX_BLOCK_BYTES
-            or (self._now_ns is not None and self._now_ns() >= self._next_flush_ns)
-        ):
-            self._hand_on()
-
     def _hand_on(self, *, sync: bool = False) -> None:
         """Pass the packets that have collected to the disk or to the thread."""
         packets = self._encoder.seq - self._handed_seq
@@ -333,6 +339,14 @@ class TraceLogger:
         self._next_flush_seq = self._encoder.seq + self._flush_packets if self._flush_packets else -1
         if self._now_ns is not None:
             self._next_flush_ns = self._now_ns() + self._flush_ns
+        if self._core is not None:
+            self._aim()
+
+    def _aim(self) -> None:
+        """Tell the core where steps go, and when it is to ask for a flush: at each one, where more than a count decides."""
+        asks_always = self._flush_policy == "every" or self._now_ns is not None
+        due_seq = self._encoder.seq + 1 if asks_always else self._next_flush_seq
+        self._core.aim(self._block, due_seq, _MAX_BLOCK_BYTES)
 
 
 _PACKET_FIELDS = PacketV2.__struct_fields__
