@@ -40,7 +40,19 @@ public:
     void text(std::string_view json) { out.put(json); }
     void null() { out.put("null"); }
     void flag(bool is_true) { out.put(is_true ? std::string_view("true") : std::string_view("false")); }
-    void whole(std::int64_t number) { out.used(write_int(number, out.room())); }
+
+    // Times come several times in a row: the last long number is remembered.
+    void whole(std::int64_t number) {
+        if (number >= 0 && number < 10) {
+            out.put(static_cast<char>('0' + number));
+            return;
+        }
+        if (number != last_whole_) {
+            last_whole_ = number;
+            last_length_ = write_int(number, last_text_);
+        }
+        out.put_piece(last_text_, last_length_);
+    }
 
     // JSON has no NaN and no infinity: they become texts, which readers turn back.
     void real(double number) {
@@ -66,6 +78,9 @@ private:
     }
 
     NumberTexts& numbers_;
+    std::int64_t last_whole_ = 0;
+    std::size_t last_length_ = 0;
+    char last_text_[kNumberChars];
 };
 
 class PackForm {

@@ -305,9 +305,7 @@ class Run:
         external = _NO_EXTERNAL if actions is NOTHING_DONE else _external(actions)
         if self._log_step is not None and kind != "generic":
             row = None if is_timer else state.row
-            outcome = self._log_step(
-                self._sequence, event, state.symbol, now_ns, row, decision, external, times
-            )
+            outcome = self._log_step(self._sequence, event, state.symbol, now_ns, row, decision, external, times)
             if outcome:
                 if outcome == _FLUSH_IS_DUE:
                     self._trace.flush_when_due()
@@ -335,7 +333,9 @@ class Run:
             (times[-1] - times[0]) / 1e6,
             decision.mismatch if decision.mismatch.flags else None,
         )
-        self._trace.log_packet(packet, {name: end - start for name, (start, end) in zip(_STAGES, pairwise(times), strict=True)})
+        self._trace.log_packet(
+            packet, {name: end - start for name, (start, end) in zip(_STAGES, pairwise(times), strict=True)}
+        )
 
     def _count(self, decision: Decision, actions: Actions, times: tuple[int, ...], *, is_timer: bool) -> None:
         counters = self.counters

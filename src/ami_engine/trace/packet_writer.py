@@ -74,7 +74,7 @@ class PacketWriter:
                 self.core.add_constant(action, _encode(action).decode())
 
     def chain(self, form: Literal["lines", "frames"], seq: int, prev: Any) -> Any:
-        """Return a chain that has come to `seq` and `prev`: the core's own, which it carries on by itself, or a plain one."""
+        """Return a chain that has come to `seq` and `prev`: the core's own, which it carries on, or a plain one."""
         if self.core is None:
             return Chain(seq, prev)
         chain = _core.LineChain() if form == "lines" else _core.FrameChain()

@@ -343,7 +343,7 @@ class TraceLogger:
             self._aim()
 
     def _aim(self) -> None:
-        """Tell the core where steps go, and when it is to ask for a flush: at each one, where more than a count decides."""
+        """Tell the core where steps go, and when it is to ask for a flush: always, where more than a count decides."""
         asks_always = self._flush_policy == "every" or self._now_ns is not None
         due_seq = self._encoder.seq + 1 if asks_always else self._next_flush_seq
         self._core.aim(self._block, due_seq, _MAX_BLOCK_BYTES)
