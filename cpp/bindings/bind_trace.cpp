@@ -80,6 +80,26 @@ struct EventPlan {
 // What became of a step that was to be logged.
 enum Outcome { kNotWritten = 0, kWritten = 1, kFlushIsDue = 2 };
 
+// Packets that are chained and not yet handed on.
+struct Block {
+    ami::ByteBuffer bytes;
+};
+
+// Takes back what was put into a buffer, unless it is to be kept.
+class Attempt {
+public:
+    explicit Attempt(ami::ByteBuffer& out) : out_(out), size_(out.size()) {}
+    Attempt(const Attempt&) = delete;
+    Attempt& operator=(const Attempt&) = delete;
+    ~Attempt() { out_.cut_to(size_); }
+
+    void keep() { size_ = out_.size(); }
+
+private:
+    ami::ByteBuffer& out_;
+    std::size_t size_;
+};
+
 Field field_of(nb::handle type, const char* name) {
     Field field;
     field.name = objects::interned(nb::str(name));
@@ -148,8 +168,8 @@ public:
     void begin_frames(ami::FrameChain& chain, nb::args types) { begin(nullptr, &chain, types); }
 
     // Where steps are appended to, and from which number, and how many bytes, on the block is to be handed on.
-    void aim(nb::bytearray block, std::int64_t due_seq, std::int64_t due_bytes) {
-        block_ = block;
+    void aim(Block& block, std::int64_t due_seq, std::size_t due_bytes) {
+        block_ = &block.bytes;
         due_seq_ = due_seq;
         due_bytes_ = due_bytes;
     }
@@ -163,12 +183,13 @@ public:
     // known to be clean. `row` is None for a timer, `times` are those between the stages.
     int log_step(nb::handle step, nb::handle event, nb::handle symbol, nb::handle now_ns, nb::handle row,
                  nb::handle decision, nb::handle external, nb::handle times) {
+        if (block_ == nullptr) return kNotWritten;
         if (lines_ != nullptr) {
-            ami::JsonForm form(out_, numbers_);
+            ami::JsonForm form(*block_, numbers_);
             return log_step_as(form, *lines_, step, event, symbol, now_ns, row, decision, external, times);
         }
         if (frames_ != nullptr) {
-            ami::PackForm form(out_);
+            ami::PackForm form(*block_);
             return log_step_as(form, *frames_, step, event, symbol, now_ns, row, decision, external, times);
         }
         return kNotWritten;
@@ -178,12 +199,13 @@ private:
     // `external` with its key, up to where the chain's own keys go on; its bracket and the packet's close the whole line.
     bool write_external(objects::ObjectWriter<ami::JsonForm>& writer, PyObject* external) {
         if (!PyDict_CheckExact(external)) return false;
-        out_.put("\"external\":");
+        ami::ByteBuffer& out = writer.out();
+        out.put("\"external\":");
         if (!writer.dict(external, 0)) return false;
         if (PyDict_GET_SIZE(external) == 0)
-            out_.pop_back();
+            out.pop_back();
         else
-            out_.back() = ',';
+            out.back() = ',';
         return true;
     }
     bool write_external(objects::ObjectWriter<ami::PackForm>& writer, PyObject* external) {
@@ -212,19 +234,20 @@ private:
     template <class Form, class Chain>
     int log_step_as(Form& form, Chain& chain, nb::handle step, nb::handle event, nb::handle symbol, nb::handle now_ns,
                     nb::handle row, nb::handle decision, nb::handle external, nb::handle times) {
-        out_.clear();
+        ami::ByteBuffer& out = *block_;
+        Attempt attempt(out);
         objects::ObjectWriter<Form> writer(known_, form);
         ami::StepFacts facts;
         ami::StepTimes spent;
-        const std::size_t start = chain.open(out_);
-        if (!block_.is_valid() || !read_times(times.ptr(), spent) || !objects::read_whole(step.ptr(), facts.step) ||
+        const std::size_t start = chain.open(out);
+        if (!read_times(times.ptr(), spent) || !objects::read_whole(step.ptr(), facts.step) ||
             !objects::read_whole(now_ns.ptr(), facts.now_ns) || !read_event(writer, event.ptr(), row.is_none(), facts) ||
             (!row.is_none() && (facts.row = row_.of(row.ptr())) == nullptr) ||
             !write_step(writer, form, facts, symbol.ptr(), decision.ptr(), external.ptr()))
             return kNotWritten;
-        chain.close(out_, start, spent);
-        append();
-        const bool is_due = chain.seq == due_seq_ || PyByteArray_GET_SIZE(block_.ptr()) > due_bytes_;
+        chain.close(out, start, spent);
+        attempt.keep();
+        const bool is_due = chain.seq == due_seq_ || out.size() > due_bytes_;
         return is_due ? kFlushIsDue : kWritten;
     }
 
@@ -333,13 +356,6 @@ private:
 
     static PyTypeObject* type_of(const nb::object& type) { return reinterpret_cast<PyTypeObject*>(type.ptr()); }
 
-    void append() {
-        PyObject* const block = block_.ptr();
-        const Py_ssize_t before = PyByteArray_GET_SIZE(block);
-        if (PyByteArray_Resize(block, before + static_cast<Py_ssize_t>(out_.size())) != 0) nb::raise_python_error();
-        std::memcpy(PyByteArray_AS_STRING(block) + before, out_.data(), out_.size());
-    }
-
     bool knows_struct(PyObject* record, const Plan& plan, int depth) {
         for (const Field& field : plan.fields)
             if (!knows_value(objects::get(record, field).ptr(), depth)) return false;
@@ -375,12 +391,12 @@ private:
     std::vector<EventPlan> events_;
     ami::NumberTexts numbers_;
     ami::ByteBuffer out_;
-    // Python keeps the chain alive for as long as the writer.
+    // Python keeps the chain and the block alive for as long as the writer.
     ami::LineChain* lines_ = nullptr;
     ami::FrameChain* frames_ = nullptr;
-    nb::object block_;
+    ami::ByteBuffer* block_ = nullptr;
     std::int64_t due_seq_ = -1;
-    std::int64_t due_bytes_ = 0;
+    std::size_t due_bytes_ = 0;
 };
 
 template <class Hash>
@@ -395,6 +411,18 @@ nb::bytes as_bytes(const ami::Digest& digest) { return nb::bytes(digest.data(), 
 
 void bind_trace(nb::module_& m) {
     m.attr("HAS_PACKET_WRITER") = ami::kHasShortestDouble;
+    nb::class_<Block>(m, "Block", "Bytes that collect, and are taken all at once.")
+        .def(nb::init<>())
+        .def("__len__", [](const Block& block) { return block.bytes.size(); })
+        .def(
+            "append", [](Block& block, nb::bytes data) { block.bytes.put({data.c_str(), data.size()}); }, nb::arg("data"),
+            "Add bytes at the end.")
+        .def(
+            "take", [](Block& block) {
+                nb::bytearray taken(block.bytes.data(), block.bytes.size());
+                block.bytes.clear();
+                return taken;
+            }, "Return what has collected, and be empty.");
     nb::class_<ami::LineChain>(m, "LineChain", "Where a chain of lines has come to.")
         .def(nb::init<>())
         .def_rw("seq", &ami::LineChain::seq, "Number of the next line.")
@@ -427,7 +455,7 @@ void bind_trace(nb::module_& m) {
              "Log steps as lines of a LineChain: the types of a decision, its input, row, traced decision and mismatch, the "
              "schema's version and the run follow.")
         .def("begin_frames", &PacketWriter::begin_frames, nb::keep_alive<1, 2>(), "The same with frames of a FrameChain.")
-        .def("aim", &PacketWriter::aim, nb::arg("block"), nb::arg("due_seq"), nb::arg("due_bytes"),
+        .def("aim", &PacketWriter::aim, nb::keep_alive<1, 2>(), nb::arg("block"), nb::arg("due_seq"), nb::arg("due_bytes"),
              "Say which block steps are appended to, and when it is due to be handed on.")
         .def("end_steps", &PacketWriter::end_steps, "Log no step from here on.")
         .def("log_step", &PacketWriter::log_step, nb::arg("step"), nb::arg("event"), nb::arg("symbol"), nb::arg("now_ns"),

@@ -149,6 +149,8 @@ class ObjectWriter {
 public:
     ObjectWriter(Known& known, Form& form) : known_(known), form_(form) {}
 
+    ami::ByteBuffer& out() { return form_.out; }
+
     // A text in the form's spelling; `data` is null when it is not known to be clean.
     std::string_view spelled(PyObject* text, KnownText& last) {
         if (text != last.string.ptr()) {

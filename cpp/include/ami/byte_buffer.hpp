@@ -16,6 +16,7 @@ public:
     ByteBuffer() : data_(8192) {}
 
     void clear() { size_ = 0; }
+    void cut_to(std::size_t size) { size_ = size; }
     std::size_t size() const { return size_; }
     const char* data() const { return data_.data(); }
     char* data() { return data_.data(); }

@@ -123,29 +123,32 @@ inline std::size_t write_int(std::int64_t number, char* out) {
 // Texts of numbers that were met before: most of a packet's numbers stand in it twice, or stood in the one before it.
 class NumberTexts {
 public:
-    struct Text {
-        std::array<char, kNumberChars> chars;  // all of them readable, the first `length` meant
-        std::size_t length;
-    };
-
-    // A finite number's text, good until the next call.
-    const Text& of(double number) {
+    // Writes a finite number at `out`, where there is room for kNumberChars; returns how many of them are its text.
+    std::size_t write(double number, char* out) {
         std::uint64_t bits;
         std::memcpy(&bits, &number, sizeof bits);
         Entry& entry = entries_[bits * 0x9e3779b97f4a7c15u >> (64 - kPlaceBits)];
         if (entry.bits != bits) {
-            entry.bits = bits;
-            entry.text.length = write_double(number, entry.text.chars.data());
+            const std::size_t length = write_double(number, out);
+            if (length < entry.text.size()) {
+                entry.bits = bits;
+                std::memcpy(entry.text.data(), out, entry.text.size() - 1);
+                entry.text.back() = static_cast<char>(length);
+            }
+            return length;
         }
-        return entry.text;
+        std::memcpy(out, entry.text.data(), entry.text.size());
+        return static_cast<std::size_t>(entry.text.back());
     }
 
 private:
     static constexpr int kPlaceBits = 8;
-    // Only a number whose bits are all 0 looks for the bits of an unused entry, and always in the first.
-    struct Entry {
+    // Half a cache line: the text, and in its last byte its length. Longer ones, which are rare, are not kept. Only a
+    // number whose bits are all 0 looks for the bits of an unused entry, and always in the first.
+    struct alignas(32) Entry {
         std::uint64_t bits = 0;
-        Text text{{'0', '.', '0'}, 3};
+        std::array<char, 24> text{'0', '.', '0'};
+        constexpr Entry() { text.back() = 3; }
     };
     std::array<Entry, std::size_t{1} << kPlaceBits> entries_{};
 };

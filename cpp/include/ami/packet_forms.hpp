@@ -57,8 +57,7 @@ public:
     // JSON has no NaN and no infinity: they become texts, which readers turn back.
     void real(double number) {
         if (std::isfinite(number)) {
-            const NumberTexts::Text& text = numbers_.of(number);
-            out.put_piece(text.chars.data(), text.length);
+            out.used(numbers_.write(number, out.room()));
         } else {
             out.put(std::isnan(number)  ? std::string_view("\"NaN\"")
                     : number > 0.0      ? std::string_view("\"Infinity\"")

@@ -12,7 +12,7 @@ from ami_engine.trace.clean_check import CleanCheck
 from decision_schema.packet_v2 import PacketV2
 from decision_schema.types import Action, MismatchInfo
 
-__all__ = ["Chain", "PacketWriter", "StepTypes"]
+__all__ = ["Block", "Chain", "PacketWriter", "StepTypes", "new_block"]
 
 try:
     _core: Any = import_module("ami_engine._core")
@@ -33,6 +33,30 @@ class Chain(msgspec.Struct):
 
     seq: int
     prev: Any
+
+
+class Block:
+    """Packets that collect, and are taken all at once."""
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+
+    def __len__(self) -> int:
+        return len(self._bytes)
+
+    def append(self, data: bytes) -> None:
+        """Add bytes at the end."""
+        self._bytes += data
+
+    def take(self) -> bytearray:
+        """Return what has collected, and be empty."""
+        taken, self._bytes = self._bytes, bytearray()
+        return taken
+
+
+def new_block() -> Any:
+    """Return a block, the core's where it is there: it keeps its memory, and steps are written straight into it."""
+    return _core.Block() if _core is not None else Block()
 
 
 class StepTypes(msgspec.Struct, frozen=True):

@@ -13,7 +13,7 @@ from ami_engine.clock import Clock
 from ami_engine.errors import ChainBroken, ConfigError, TraceError
 from ami_engine.trace.frame_codec import FrameEncoder
 from ami_engine.trace.line_codec import LineEncoder
-from ami_engine.trace.packet_writer import StepTypes
+from ami_engine.trace.packet_writer import StepTypes, new_block
 from ami_engine.trace.reader import last_packet, verify_files
 from ami_engine.trace.trace_files import TraceFormat, TraceStore
 from ami_engine.trace.write_queue import QueuePolicy, WriteQueue
@@ -153,7 +153,7 @@ class TraceLogger:
             self._store.preamble = self._encoder.layouts
         self._encode = self._encoder.encode
         # Packets that are chained and not yet handed on, and the number of the first of them.
-        self._block = bytearray()
+        self._block = new_block()
         self._handed_seq = self._encoder.seq
         self._core: Any = None
         self._queue_policy = queue
@@ -175,7 +175,7 @@ class TraceLogger:
             packet = self._admit(packet, self._queue)
             if packet is None:
                 return
-        self._block += self._encode(packet, latency_ns)
+        self._block.append(self._encode(packet, latency_ns))
         self.flush_when_due()
 
     def begin_steps(self, types: StepTypes, run_id: str) -> StepLog | None:
@@ -318,19 +318,17 @@ class TraceLogger:
         assert self._last_dropped is not None
         packet = PacketV2(**_read_copy(self._last_dropped))
         self.dropped -= 1
-        self._block += self._encode(self._declare(packet, self._undeclared - 1), None)
+        self._block.append(self._encode(self._declare(packet, self._undeclared - 1), None))
 
     def _hand_on(self, *, sync: bool = False) -> None:
         """Pass the packets that have collected to the disk or to the thread."""
         packets = self._encoder.seq - self._handed_seq
-        block = self._block
+        block = self._block.take()
         if self._queue is None:
             self._store.append(block)
-            block.clear()
             if sync:
                 self._store.sync()
         elif packets:
-            self._block = bytearray()
             self._queue.put(block, packets, sync=sync)
         self._handed_seq = self._encoder.seq
         self._plan_flush()
