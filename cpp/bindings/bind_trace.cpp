@@ -1,148 +1,140 @@
-// Packets of a trace as JSON, in one pass that only writes what is known to be clean.
-//
-// What is not known (text that was not seen before, NaN, types that were not announced) makes `write` give up and answer
-// None: the plain encoder then takes over, looks at the packet, and teaches the writer what it found to be clean.
+// Packets of a trace, in one pass that only writes what is known to be clean.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/string_view.h>
 
-#include <structmember.h>
-
-#include <ami/json_number.hpp>
+#include <ami/step_packet.hpp>
 
 #include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
+#include "object_writer.hpp"
+
 namespace nb = nanobind;
 
 namespace {
 
-constexpr int kMaxDepth = 32;
-// Short pieces are copied whole at this width, which is faster than copying just so many bytes.
-constexpr std::size_t kPiece = 32;
+using objects::Field;
+using objects::KnownText;
+using objects::Plan;
 
-// A text that grows, with room beyond its end for one piece more.
-class Buffer {
+// The memory of the last row that was asked for: a market's row is one array for as long as the market lives.
+class RowView {
 public:
-    Buffer() : data_(8192) {}
+    RowView() = default;
+    RowView(const RowView&) = delete;
+    RowView& operator=(const RowView&) = delete;
+    ~RowView() { release(); }
 
-    void clear() { size_ = 0; }
-    std::size_t size() const { return size_; }
-    const char* data() const { return data_.data(); }
-    char& back() { return data_[size_ - 1]; }
-    void pop_back() { --size_; }
-
-    void put(char c) {
-        reserve(1);
-        data_[size_++] = c;
-    }
-
-    void put(std::string_view text) {
-        reserve(text.size());
-        std::memcpy(data_.data() + size_, text.data(), text.size());
-        size_ += text.size();
-    }
-
-    // Of `piece`, which has kPiece readable bytes, the first `length`.
-    void put_piece(const char* piece, std::size_t length) {
-        reserve(kPiece);
-        std::memcpy(data_.data() + size_, piece, kPiece);
-        size_ += length;
-    }
-
-    void put_int(std::int64_t number) {
-        reserve(ami::kNumberChars);
-        size_ += ami::write_int(number, data_.data() + size_);
-    }
-
-    void put_double(double number) {
-        reserve(ami::kNumberChars);
-        size_ += ami::write_double(number, data_.data() + size_);
+    // Null when the object is no array of a row's numbers.
+    const double* of(PyObject* array) {
+        if (array == array_) return static_cast<const double*>(view_.buf);
+        release();
+        if (PyObject_GetBuffer(array, &view_, PyBUF_FORMAT | PyBUF_C_CONTIGUOUS) != 0) {
+            PyErr_Clear();
+            return nullptr;
+        }
+        array_ = array;
+        const bool is_row = view_.itemsize == sizeof(double) && view_.len == ami::kFeatureCount * view_.itemsize &&
+                            view_.format != nullptr && std::strcmp(view_.format, "d") == 0;
+        if (!is_row) release();
+        return is_row ? static_cast<const double*>(view_.buf) : nullptr;
     }
 
 private:
-    void reserve(std::size_t more) {
-        if (size_ + more + kPiece > data_.size()) data_.resize(2 * data_.size() + more);
+    // The view holds a reference to its array.
+    void release() {
+        if (array_ != nullptr) PyBuffer_Release(&view_);
+        array_ = nullptr;
     }
 
-    std::vector<char> data_;
-    std::size_t size_ = 0;
+    PyObject* array_ = nullptr;
+    Py_buffer view_{};
 };
 
-// One field of a struct. Its last value is kept as text: most values of a packet are those of the packet before it.
-struct Field {
-    nb::object name;
-    std::string key;         // "mid":
-    std::array<char, kPiece> key_piece{};
-    nb::object omitted;      // the default that is left out; a null handle for none
-    Py_ssize_t offset = -1;  // of the slot in the object, -1 when it must be asked for by name
-    enum class Kept { nothing, real, whole } kept = Kept::nothing;
-    std::uint64_t last_bits = 0;
-    std::array<char, kPiece> last_text{};
-    std::size_t last_length = 0;
-    nb::object last_string;  // and the JSON of it
-    nb::object last_json;
+// What a step's packet is made of besides what each step brings: types of the loop, and the run.
+struct StepTypes {
+    nb::object decision, input, row, traced, mismatch;
+    nb::object schema_version, run_id;
+    std::array<Field, 5> parts;  // of a decision: proposal, final, mismatch, context, policy_hash
+    Field flags;
+    KnownText last_version, last_run, last_symbol, last_policy;
 };
 
-static_assert(kPiece >= ami::kNumberChars);
-
-struct Plan {
+// How to read the events of one type.
+struct EventPlan {
     nb::object type;
-    std::vector<Field> fields;
+    nb::object kind;
+    KnownText last_kind;
+    Field recv_ts_ns, exch_ts_ns, seq;
 };
+
+// What became of a step that was to be logged.
+enum Outcome { kNotWritten = 0, kWritten = 1, kFlushIsDue = 2 };
+
+// Packets that are chained and not yet handed on.
+struct Block {
+    ami::ByteBuffer bytes;
+};
+
+// Takes back what was put into a buffer, unless it is to be kept.
+class Attempt {
+public:
+    explicit Attempt(ami::ByteBuffer& out) : out_(out), size_(out.size()) {}
+    Attempt(const Attempt&) = delete;
+    Attempt& operator=(const Attempt&) = delete;
+    ~Attempt() { out_.cut_to(size_); }
+
+    void keep() { size_ = out_.size(); }
+
+private:
+    ami::ByteBuffer& out_;
+    std::size_t size_;
+};
+
+Field field_of(nb::handle type, const char* name) {
+    Field field;
+    field.name = objects::interned(nb::str(name));
+    field.offset = objects::slot_offset(type, field.name);
+    return field;
+}
 
 class PacketWriter {
 public:
-    PacketWriter(nb::dict texts, nb::dict keys) : texts_(std::move(texts)), keys_(std::move(keys)) {}
+    PacketWriter(nb::dict texts, nb::dict keys) : known_(std::move(texts), std::move(keys)) {}
 
     void add_struct(nb::type_object type, nb::sequence names, nb::sequence keys, nb::dict omitted) {
-        Plan plan;
-        plan.type = type;
-        const std::size_t count = nb::len(names);
-        plan.fields.resize(count);
-        for (std::size_t i = 0; i < count; ++i) {
-            Field& field = plan.fields[i];
-            PyObject* name = nb::object(names[i]).release().ptr();
-            PyUnicode_InternInPlace(&name);
-            field.name = nb::steal(name);
-            field.key = nb::cast<std::string>(nb::object(keys[i]));
-            std::copy_n(field.key.data(), std::min(field.key.size(), kPiece), field.key_piece.data());
-            if (omitted.contains(field.name)) field.omitted = omitted[field.name];
-            field.offset = slot_offset(type, field.name);
-        }
-        plans_.push_back(std::move(plan));
+        known_.add_struct(type, names, keys, omitted);
     }
-
-    void add_constant(nb::object constant, std::string text) { constants_.emplace_back(std::move(constant), std::move(text)); }
+    void set_layout(nb::type_object type, nb::bytes layout) {
+        if (layout.size() != ami::kLayoutBytes) throw std::invalid_argument("`layout` must have 8 bytes");
+        known_.set_layout(type, std::string(layout.c_str(), layout.size()));
+    }
+    void add_constant(nb::object constant, std::string json) { known_.add_constant(std::move(constant), std::move(json)); }
 
     // The hashed part of a packet's line; None when something in it is not known to be clean. The packet's plan names
     // what is hashed, in the order of the line, with `external` last.
     nb::object write(nb::handle packet, std::int64_t seq, std::string_view prev) {
-        Plan* const plan = plan_of(Py_TYPE(packet.ptr()));
+        Plan* const plan = known_.plan_of(Py_TYPE(packet.ptr()));
         if (plan == nullptr) return nb::none();
         out_.clear();
+        ami::JsonForm form(out_, numbers_);
+        objects::ObjectWriter<ami::JsonForm> writer(known_, form);
         out_.put('{');
         for (std::size_t i = 0; i + 1 < plan->fields.size(); ++i)
-            if (!write_field(packet.ptr(), plan->fields[i], 0)) return nb::none();
-        Field& last = plan->fields.back();
-        const nb::object external = get(packet.ptr(), last);
-        if (!PyDict_CheckExact(external.ptr())) return nb::none();
-        out_.put(last.key);
-        if (!write_dict(external.ptr(), 0)) return nb::none();
-        // The chain's own keys go on in `external`; its bracket and the packet's close the whole line.
-        if (PyDict_GET_SIZE(external.ptr()) == 0)
-            out_.pop_back();
-        else
-            out_.back() = ',';
+            if (!writer.field(packet.ptr(), plan->fields[i], 0)) return nb::none();
+        const nb::object external = objects::get(packet.ptr(), plan->fields.back());
+        if (!write_external(writer, external.ptr())) return nb::none();
         out_.put("\"ops.seq\":");
-        out_.put_int(seq);
+        form.whole(seq);
         out_.put(",\"ops.prev_sha256\":\"");
         out_.put(prev);
         out_.put('"');
@@ -152,41 +144,234 @@ public:
     // What follows the hashed part; None when the latencies are not plain numbers under known keys.
     nb::object tail(std::int64_t crc, nb::handle latency_ns, nb::handle latency_ms) {
         out_.clear();
+        ami::JsonForm form(out_, numbers_);
+        objects::ObjectWriter<ami::JsonForm> writer(known_, form);
         out_.put(",\"ops.crc32\":");
-        out_.put_int(crc);
+        form.whole(crc);
         out_.put(",\"ops.latency_ns\":");
-        if (!PyDict_CheckExact(latency_ns.ptr()) || !write_dict(latency_ns.ptr(), 0)) return nb::none();
+        if (!PyDict_CheckExact(latency_ns.ptr()) || !writer.dict(latency_ns.ptr(), 0)) return nb::none();
         out_.put("},\"latency_ms\":");
-        if (!PyFloat_CheckExact(latency_ms.ptr()) || !write_value(latency_ms.ptr(), 0)) return nb::none();
+        if (!PyFloat_CheckExact(latency_ms.ptr())) return nb::none();
+        form.real(PyFloat_AS_DOUBLE(latency_ms.ptr()));
         out_.put("}\n");
         return nb::bytes(out_.data(), out_.size());
     }
 
     // Whether `write` would write the packet, for a caller that writes it in another form.
     bool knows(nb::handle packet) {
-        Plan* const plan = plan_of(Py_TYPE(packet.ptr()));
-        return plan != nullptr && PyDict_CheckExact(get(packet.ptr(), plan->fields.back()).ptr()) &&
+        Plan* const plan = known_.plan_of(Py_TYPE(packet.ptr()));
+        return plan != nullptr && PyDict_CheckExact(objects::get(packet.ptr(), plan->fields.back()).ptr()) &&
                knows_struct(packet.ptr(), *plan, 0);
     }
 
+    void begin_lines(ami::LineChain& chain, nb::args types) { begin(&chain, nullptr, types); }
+    void begin_frames(ami::FrameChain& chain, nb::args types) { begin(nullptr, &chain, types); }
+
+    // Where steps are appended to, and from which number, and how many bytes, on the block is to be handed on.
+    void aim(Block& block, std::int64_t due_seq, std::size_t due_bytes) {
+        block_ = &block.bytes;
+        due_seq_ = due_seq;
+        due_bytes_ = due_bytes;
+    }
+
+    void end_steps() {
+        lines_ = nullptr;
+        frames_ = nullptr;
+    }
+
+    // Append the step's packet to the block and carry the chain on; nothing is done when something in the packet is not
+    // known to be clean. `row` is None for a timer, `times` are those between the stages.
+    int log_step(nb::handle step, nb::handle event, nb::handle symbol, nb::handle now_ns, nb::handle row,
+                 nb::handle decision, nb::handle external, nb::handle times) {
+        if (block_ == nullptr) return kNotWritten;
+        if (lines_ != nullptr) {
+            ami::JsonForm form(*block_, numbers_);
+            return log_step_as(form, *lines_, step, event, symbol, now_ns, row, decision, external, times);
+        }
+        if (frames_ != nullptr) {
+            ami::PackForm form(*block_);
+            return log_step_as(form, *frames_, step, event, symbol, now_ns, row, decision, external, times);
+        }
+        return kNotWritten;
+    }
+
 private:
+    // `external` with its key, up to where the chain's own keys go on; its bracket and the packet's close the whole line.
+    bool write_external(objects::ObjectWriter<ami::JsonForm>& writer, PyObject* external) {
+        if (!PyDict_CheckExact(external)) return false;
+        ami::ByteBuffer& out = writer.out();
+        out.put("\"external\":");
+        if (!writer.dict(external, 0)) return false;
+        if (PyDict_GET_SIZE(external) == 0)
+            out.pop_back();
+        else
+            out.back() = ',';
+        return true;
+    }
+    bool write_external(objects::ObjectWriter<ami::PackForm>& writer, PyObject* external) {
+        return PyDict_CheckExact(external) && writer.dict(external, 0);
+    }
+
+    void begin(ami::LineChain* lines, ami::FrameChain* frames, const nb::args& types) {
+        if (types.size() != 7) throw std::invalid_argument("a step needs five types, a version and a run");
+        lines_ = lines;
+        frames_ = frames;
+        events_.clear();
+        types_ = StepTypes{};
+        types_.decision = types[0];
+        types_.input = types[1];
+        types_.row = types[2];
+        types_.traced = types[3];
+        types_.mismatch = types[4];
+        types_.schema_version = types[5];
+        types_.run_id = types[6];
+        types_.parts = {field_of(types_.decision, "proposal"), field_of(types_.decision, "final"),
+                        field_of(types_.decision, "mismatch"), field_of(types_.decision, "context"),
+                        field_of(types_.decision, "policy_hash")};
+        types_.flags = field_of(types_.mismatch, "flags");
+    }
+
+    template <class Form, class Chain>
+    int log_step_as(Form& form, Chain& chain, nb::handle step, nb::handle event, nb::handle symbol, nb::handle now_ns,
+                    nb::handle row, nb::handle decision, nb::handle external, nb::handle times) {
+        ami::ByteBuffer& out = *block_;
+        Attempt attempt(out);
+        objects::ObjectWriter<Form> writer(known_, form);
+        ami::StepFacts facts;
+        ami::StepTimes spent;
+        const std::size_t start = chain.open(out);
+        if (!read_times(times.ptr(), spent) || !objects::read_whole(step.ptr(), facts.step) ||
+            !objects::read_whole(now_ns.ptr(), facts.now_ns) || !read_event(writer, event.ptr(), row.is_none(), facts) ||
+            (!row.is_none() && (facts.row = row_.of(row.ptr())) == nullptr) ||
+            !write_step(writer, form, facts, symbol.ptr(), decision.ptr(), external.ptr()))
+            return kNotWritten;
+        chain.close(out, start, spent);
+        attempt.keep();
+        const bool is_due = chain.seq == due_seq_ || out.size() > due_bytes_;
+        return is_due ? kFlushIsDue : kWritten;
+    }
+
+    template <class Form>
+    bool write_step(objects::ObjectWriter<Form>& writer, Form& form, ami::StepFacts& facts, PyObject* symbol,
+                    PyObject* decision, PyObject* external) {
+        Plan* const input = known_.plan_of(type_of(types_.input));
+        Plan* const row = known_.plan_of(type_of(types_.row));
+        if (Py_TYPE(decision) != type_of(types_.decision) || input == nullptr || row == nullptr) return false;
+        const auto part = [this, decision](std::size_t which) { return objects::get(decision, types_.parts[which]); };
+        const nb::object proposal = part(0), final = part(1), mismatch = part(2), context = part(3), policy = part(4);
+        if (Py_TYPE(mismatch.ptr()) != type_of(types_.mismatch)) return false;
+        const int fired = PyObject_IsTrue(objects::get(mismatch.ptr(), types_.flags).ptr());
+        if (fired < 0) nb::raise_python_error();
+        facts.has_context = !context.is_none();
+        facts.has_mismatch = fired != 0;
+        if (!read_texts(writer, symbol, policy.ptr(), facts)) return false;
+        if (!has_layout(form, *input) || (facts.row != nullptr && !has_layout(form, *row))) return false;
+
+        ami::step_packet::open_input(form, facts, {input->layout.data(), row->layout.data()});
+        if (facts.has_context && !write_struct(writer, form, context.ptr(), nullptr)) return false;
+        ami::step_packet::close_input(form, facts);
+        form.field("\"mdm\":");
+        if (!write_struct(writer, form, proposal.ptr(), nullptr)) return false;
+        form.next();
+        form.field("\"final_action\":");
+        if (!write_struct(writer, form, final.ptr(), facts.has_mismatch ? mismatch.ptr() : nullptr)) return false;
+        form.next();
+        form.field("\"mismatch\":");
+        if (!facts.has_mismatch)
+            form.null();
+        else if (!write_struct(writer, form, mismatch.ptr(), nullptr))
+            return false;
+        form.next();
+        return write_external(writer, external);
+    }
+
+    // A part of the packet. A decision does not repeat the mismatch that stands beside it: it is written as a decision
+    // without one.
+    template <class Form>
+    bool write_struct(objects::ObjectWriter<Form>& writer, Form& form, PyObject* record, PyObject* told_beside) {
+        Plan* const plan = known_.plan_of(Py_TYPE(record));
+        if (plan == nullptr) return false;
+        const Plan* shape = plan;
+        const Field* left_out = nullptr;
+        if (told_beside != nullptr) {
+            for (const Field& field : plan->fields)
+                if (field.key == "\"mismatch\":" && objects::get(record, field).ptr() == told_beside) left_out = &field;
+            if (left_out != nullptr) shape = known_.plan_of(type_of(types_.traced));
+        }
+        if (shape == nullptr || !has_layout(form, *shape)) return false;
+        return writer.record(record, *plan, 0, shape->layout.data(), left_out);
+    }
+
+    static bool has_layout(const ami::JsonForm&, const Plan&) { return true; }
+    static bool has_layout(const ami::PackForm&, const Plan& plan) { return !plan.layout.empty(); }
+
+    template <class Form>
+    bool read_texts(objects::ObjectWriter<Form>& writer, PyObject* symbol, PyObject* policy, ami::StepFacts& facts) {
+        if (Py_TYPE(policy) != &PyUnicode_Type) return false;
+        const bool is_hashed = PyUnicode_GET_LENGTH(policy) > 0;
+        return read_text(writer, types_.schema_version.ptr(), types_.last_version, facts.schema_version) &&
+               read_text(writer, types_.run_id.ptr(), types_.last_run, facts.run_id) &&
+               read_text(writer, symbol, types_.last_symbol, facts.symbol) &&
+               (!is_hashed || read_text(writer, policy, types_.last_policy, facts.policy_hash));
+    }
+
+    template <class Form>
+    static bool read_text(objects::ObjectWriter<Form>& writer, PyObject* text, KnownText& last, std::string_view& to) {
+        to = writer.spelled(text, last);
+        return to.data() != nullptr;
+    }
+
+    template <class Form>
+    bool read_event(objects::ObjectWriter<Form>& writer, PyObject* event, bool is_timer, ami::StepFacts& facts) {
+        EventPlan& plan = event_plan(Py_TYPE(event));
+        const auto read = [event](const Field& field, std::int64_t& to) {
+            return objects::read_whole(objects::get(event, field).ptr(), to);
+        };
+        return read_text(writer, plan.kind.ptr(), plan.last_kind, facts.kind) && read(plan.recv_ts_ns, facts.ts_ns) &&
+               (is_timer || (read(plan.exch_ts_ns, facts.exch_ts_ns) && read(plan.seq, facts.seq)));
+    }
+
+    EventPlan& event_plan(PyTypeObject* type) {
+        for (EventPlan& plan : events_)
+            if (type_of(plan.type) == type) return plan;
+        EventPlan plan;
+        plan.type = nb::borrow(reinterpret_cast<PyObject*>(type));
+        plan.kind = nb::getattr(nb::getattr(plan.type, "__struct_config__"), "tag");
+        plan.recv_ts_ns = field_of(plan.type, "recv_ts_ns");
+        plan.exch_ts_ns = field_of(plan.type, "exch_ts_ns");
+        plan.seq = field_of(plan.type, "seq");
+        events_.push_back(std::move(plan));
+        return events_.back();
+    }
+
+    // Five points in time, ns: the beginning of the step, and the end of each of its four stages.
+    static bool read_times(PyObject* times, ami::StepTimes& spent) {
+        if (!PyTuple_CheckExact(times) || PyTuple_GET_SIZE(times) != 5) return false;
+        std::array<std::int64_t, 5> at{};
+        for (std::size_t i = 0; i < at.size(); ++i)
+            if (!objects::read_whole(PyTuple_GET_ITEM(times, static_cast<Py_ssize_t>(i)), at[i])) return false;
+        spent = {at[1] - at[0], at[2] - at[1], at[3] - at[2], at[4] - at[3], at[4] - at[0]};
+        return true;
+    }
+
+    static PyTypeObject* type_of(const nb::object& type) { return reinterpret_cast<PyTypeObject*>(type.ptr()); }
+
     bool knows_struct(PyObject* record, const Plan& plan, int depth) {
         for (const Field& field : plan.fields)
-            if (!knows_value(get(record, field).ptr(), depth)) return false;
+            if (!knows_value(objects::get(record, field).ptr(), depth)) return false;
         return true;
     }
 
     bool knows_value(PyObject* value, int depth) {
         PyTypeObject* const type = Py_TYPE(value);
-        if (type == &PyFloat_Type) return std::isfinite(PyFloat_AS_DOUBLE(value));
-        if (value == Py_None || type == &PyLong_Type || type == &PyBool_Type) return true;
-        if (type == &PyUnicode_Type) return known(texts_.ptr(), value) != nullptr;
-        if (depth >= kMaxDepth) return false;
+        if (value == Py_None || type == &PyFloat_Type || type == &PyLong_Type || type == &PyBool_Type) return true;
+        if (type == &PyUnicode_Type) return known_.text(value) != nullptr;
+        if (depth >= objects::kMaxDepth) return false;
         if (type == &PyDict_Type) {
             Py_ssize_t place = 0;
             PyObject *key, *item;
             while (PyDict_Next(value, &place, &key, &item))
-                if (Py_TYPE(key) != &PyUnicode_Type || known(keys_.ptr(), key) == nullptr || !knows_value(item, depth + 1))
+                if (Py_TYPE(key) != &PyUnicode_Type || known_.key(key) == nullptr || !knows_value(item, depth + 1))
                     return false;
             return true;
         }
@@ -196,205 +381,87 @@ private:
                 if (!knows_value(PySequence_Fast_GET_ITEM(value, i), depth + 1)) return false;
             return true;
         }
-        if (const Plan* plan = plan_of(type)) return knows_struct(value, *plan, depth + 1);
-        return std::any_of(constants_.begin(), constants_.end(),
-                           [value](const auto& constant) { return constant.first.ptr() == value; });
+        if (const Plan* plan = known_.plan_of(type)) return knows_struct(value, *plan, depth + 1);
+        return known_.constant(value) != nullptr;
     }
 
-    static Py_ssize_t slot_offset(nb::handle type, nb::handle name) {
-#ifdef Py_GIL_DISABLED
-        return -1;
-#else
-        const nb::object descriptor = nb::getattr(type, name, nb::none());
-        if (Py_TYPE(descriptor.ptr()) != &PyMemberDescr_Type) return -1;
-        const PyMemberDef* member = reinterpret_cast<PyMemberDescrObject*>(descriptor.ptr())->d_member;
-        return member->type == T_OBJECT_EX ? member->offset : -1;
-#endif
-    }
-
-    static nb::object get(PyObject* object, const Field& field) {
-        if (field.offset >= 0) {
-            PyObject* const value = *reinterpret_cast<PyObject**>(reinterpret_cast<char*>(object) + field.offset);
-            if (value != nullptr) return nb::borrow(value);
-        }
-        return nb::getattr(object, field.name);
-    }
-
-    Plan* plan_of(PyTypeObject* type) {
-        for (Plan& plan : plans_)
-            if (reinterpret_cast<PyTypeObject*>(plan.type.ptr()) == type) return &plan;
-        return nullptr;
-    }
-
-    // The key, the value and a comma; nothing for a default that is left out.
-    bool write_field(PyObject* record, Field& field, int depth) {
-        const nb::object held = get(record, field);
-        PyObject* const value = held.ptr();
-        if (field.omitted.is_valid() && value == field.omitted.ptr()) return true;
-        if (field.key.size() <= kPiece)
-            out_.put_piece(field.key_piece.data(), field.key.size());
-        else
-            out_.put(field.key);
-        PyTypeObject* const type = Py_TYPE(value);
-        if (type == &PyFloat_Type) {
-            const double number = PyFloat_AS_DOUBLE(value);
-            std::uint64_t bits;
-            std::memcpy(&bits, &number, sizeof bits);
-            if (field.kept != Field::Kept::real || bits != field.last_bits) {
-                if (!std::isfinite(number)) return false;
-                keep(field, Field::Kept::real, bits, ami::write_double(number, field.last_text.data()));
-            }
-            out_.put_piece(field.last_text.data(), field.last_length);
-        } else if (type == &PyLong_Type) {
-            int overflow = 0;
-            const std::int64_t number = PyLong_AsLongLongAndOverflow(value, &overflow);
-            if (overflow != 0) return false;
-            const auto bits = static_cast<std::uint64_t>(number);
-            if (field.kept != Field::Kept::whole || bits != field.last_bits)
-                keep(field, Field::Kept::whole, bits, ami::write_int(number, field.last_text.data()));
-            out_.put_piece(field.last_text.data(), field.last_length);
-        } else if (type == &PyUnicode_Type) {
-            if (value != field.last_string.ptr()) {
-                PyObject* const json = known(texts_.ptr(), value);
-                if (json == nullptr) return false;
-                field.last_string = held;
-                field.last_json = nb::borrow(json);
-            }
-            put_bytes(field.last_json.ptr());
-        } else if (!write_value(value, depth)) {
-            return false;
-        }
-        out_.put(',');
-        return true;
-    }
-
-    static void keep(Field& field, Field::Kept kind, std::uint64_t bits, std::size_t length) {
-        field.kept = kind;
-        field.last_bits = bits;
-        field.last_length = length;
-    }
-
-    bool write_value(PyObject* value, int depth) {
-        PyTypeObject* const type = Py_TYPE(value);
-        if (value == Py_None) {
-            out_.put("null");
-        } else if (type == &PyUnicode_Type) {
-            return write_known(texts_.ptr(), value);
-        } else if (type == &PyFloat_Type) {
-            const double number = PyFloat_AS_DOUBLE(value);
-            if (!std::isfinite(number)) return false;
-            out_.put_double(number);
-        } else if (type == &PyLong_Type) {
-            int overflow = 0;
-            const std::int64_t number = PyLong_AsLongLongAndOverflow(value, &overflow);
-            if (overflow != 0) return false;
-            out_.put_int(number);
-        } else if (type == &PyBool_Type) {
-            out_.put(value == Py_True ? "true" : "false");
-        } else if (depth >= kMaxDepth) {
-            return false;
-        } else if (type == &PyDict_Type) {
-            return write_dict(value, depth + 1);
-        } else if (type == &PyList_Type || type == &PyTuple_Type) {
-            return write_sequence(value, depth + 1);
-        } else if (Plan* plan = plan_of(type)) {
-            return write_struct(value, *plan, depth + 1);
-        } else {
-            return write_constant(value);
-        }
-        return true;
-    }
-
-    static PyObject* known(PyObject* texts, PyObject* text) {
-        PyObject* const json = PyDict_GetItemWithError(texts, text);
-        if (json == nullptr && PyErr_Occurred()) nb::raise_python_error();
-        return json;
-    }
-
-    void put_bytes(PyObject* bytes) {
-        out_.put(std::string_view(PyBytes_AS_STRING(bytes), static_cast<std::size_t>(PyBytes_GET_SIZE(bytes))));
-    }
-
-    bool write_known(PyObject* texts, PyObject* text) {
-        PyObject* const json = known(texts, text);
-        if (json == nullptr) return false;
-        put_bytes(json);
-        return true;
-    }
-
-    bool write_constant(PyObject* value) {
-        for (const auto& [constant, text] : constants_) {
-            if (constant.ptr() == value) {
-                out_.put(text);
-                return true;
-            }
-        }
-        return false;
-    }
-
-    bool write_dict(PyObject* dict, int depth) {
-        out_.put('{');
-        Py_ssize_t place = 0;
-        PyObject *key, *value;
-        while (PyDict_Next(dict, &place, &key, &value)) {
-            if (Py_TYPE(key) != &PyUnicode_Type || !write_known(keys_.ptr(), key) || !write_value(value, depth)) return false;
-            out_.put(',');
-        }
-        close('}');
-        return true;
-    }
-
-    bool write_sequence(PyObject* values, int depth) {
-        out_.put('[');
-        const Py_ssize_t count = PySequence_Fast_GET_SIZE(values);
-        for (Py_ssize_t i = 0; i < count; ++i) {
-            if (!write_value(PySequence_Fast_GET_ITEM(values, i), depth)) return false;
-            out_.put(',');
-        }
-        close(']');
-        return true;
-    }
-
-    bool write_struct(PyObject* record, Plan& plan, int depth) {
-        out_.put('{');
-        for (Field& field : plan.fields)
-            if (!write_field(record, field, depth)) return false;
-        close('}');
-        return true;
-    }
-
-    // The comma after the last item makes room for the bracket.
-    void close(char bracket) {
-        if (out_.back() == ',')
-            out_.back() = bracket;
-        else
-            out_.put(bracket);
-    }
-
-    nb::dict texts_;
-    nb::dict keys_;
-    std::vector<Plan> plans_;
-    std::vector<std::pair<nb::object, std::string>> constants_;
-    Buffer out_;
+    objects::Known known_;
+    StepTypes types_;
+    RowView row_;
+    std::vector<EventPlan> events_;
+    ami::NumberTexts numbers_;
+    ami::ByteBuffer out_;
+    // Python keeps the chain and the block alive for as long as the writer.
+    ami::LineChain* lines_ = nullptr;
+    ami::FrameChain* frames_ = nullptr;
+    ami::ByteBuffer* block_ = nullptr;
+    std::int64_t due_seq_ = -1;
+    std::size_t due_bytes_ = 0;
 };
+
+template <class Hash>
+void set(Hash& hash, std::string_view given) {
+    if (given.size() != hash.size()) throw std::invalid_argument("the hash must have " + std::to_string(hash.size()) + " bytes");
+    std::memcpy(hash.data(), given.data(), given.size());
+}
+
+nb::bytes as_bytes(const ami::Digest& digest) { return nb::bytes(digest.data(), digest.size()); }
 
 }  // namespace
 
 void bind_trace(nb::module_& m) {
     m.attr("HAS_PACKET_WRITER") = ami::kHasShortestDouble;
-    nb::class_<PacketWriter>(m, "PacketWriter", "Writes packets as JSON, when everything in them is known to be clean.")
+    nb::class_<Block>(m, "Block", "Bytes that collect, and are taken all at once.")
+        .def(nb::init<>())
+        .def("__len__", [](const Block& block) { return block.bytes.size(); })
+        .def(
+            "append", [](Block& block, nb::bytes data) { block.bytes.put({data.c_str(), data.size()}); }, nb::arg("data"),
+            "Add bytes at the end.")
+        .def(
+            "take", [](Block& block) {
+                nb::bytearray taken(block.bytes.data(), block.bytes.size());
+                block.bytes.clear();
+                return taken;
+            }, "Return what has collected, and be empty.");
+    nb::class_<ami::LineChain>(m, "LineChain", "Where a chain of lines has come to.")
+        .def(nb::init<>())
+        .def_rw("seq", &ami::LineChain::seq, "Number of the next line.")
+        .def_prop_rw(
+            "prev", [](const ami::LineChain& chain) { return nb::str(chain.prev.data(), chain.prev.size()); },
+            [](ami::LineChain& chain, std::string_view hex) { set(chain.prev, hex); }, "Hash of the last line's hashed part, hex.");
+    nb::class_<ami::FrameChain>(m, "FrameChain", "Where a chain of frames has come to.")
+        .def(nb::init<>())
+        .def_rw("seq", &ami::FrameChain::seq, "Number of the next frame.")
+        .def_prop_rw(
+            "prev", [](const ami::FrameChain& chain) { return as_bytes(chain.prev); },
+            [](ami::FrameChain& chain, nb::bytes digest) { set(chain.prev, {digest.c_str(), digest.size()}); },
+            "Hash of the last frame's hashed part.");
+    nb::class_<PacketWriter>(m, "PacketWriter", "Writes packets, when everything in them is known to be clean.")
         .def(nb::init<nb::dict, nb::dict>(), nb::arg("texts"), nb::arg("keys"),
              "`texts` and `keys` hold the JSON of every string that is clean as a value and as a key, the key's with its "
              "colon; they are read at every call.")
         .def("add_struct", &PacketWriter::add_struct, nb::arg("type"), nb::arg("names"), nb::arg("keys"), nb::arg("omitted"),
              "Announce a struct type: its fields, their keys in JSON, and the defaults that are left out.")
+        .def("set_layout", &PacketWriter::set_layout, nb::arg("type"), nb::arg("layout"),
+             "Say the layout that stands for an announced type's field names in the binary form.")
         .def("add_constant", &PacketWriter::add_constant, nb::arg("constant"), nb::arg("text"),
-             "Announce an object, such as an enum's member, and its JSON.")
+             "Announce an object, such as an enum's member, and its JSON, a text.")
         .def("write", &PacketWriter::write, nb::arg("packet"), nb::arg("seq"), nb::arg("prev"),
              "Return the hashed part of the packet's line, or None.")
         .def("knows", &PacketWriter::knows, nb::arg("packet"), "Return whether `write` would write the packet.")
         .def("tail", &PacketWriter::tail, nb::arg("crc"), nb::arg("latency_ns").none(), nb::arg("latency_ms").none(),
-             "Return what follows the hashed part, or None.");
+             "Return what follows the hashed part, or None.")
+        .def("begin_lines", &PacketWriter::begin_lines, nb::keep_alive<1, 2>(),
+             "Log steps as lines of a LineChain: the types of a decision, its input, row, traced decision and mismatch, the "
+             "schema's version and the run follow.")
+        .def("begin_frames", &PacketWriter::begin_frames, nb::keep_alive<1, 2>(), "The same with frames of a FrameChain.")
+        .def("aim", &PacketWriter::aim, nb::keep_alive<1, 2>(), nb::arg("block"), nb::arg("due_seq"), nb::arg("due_bytes"),
+             "Say which block steps are appended to, and when it is due to be handed on.")
+        .def("end_steps", &PacketWriter::end_steps, "Log no step from here on.")
+        .def("log_step", &PacketWriter::log_step, nb::arg("step"), nb::arg("event"), nb::arg("symbol"), nb::arg("now_ns"),
+             nb::arg("row").none(), nb::arg("decision"), nb::arg("external"), nb::arg("times"),
+             "Append a step's packet to the block. Return 0 when its packet must be made and encoded as such, 1 when all is "
+             "done, 2 when the block is to be handed on.");
     m.def(
         "json_of_double",
         [](double number) {
@@ -402,4 +469,14 @@ void bind_trace(nb::module_& m) {
             return std::string(text, std::isfinite(number) ? ami::write_double(number, text) : 0);
         },
         nb::arg("number"), "The shortest JSON text of a finite number; empty for any other.");
+    m.def(
+        "sha256", [](nb::bytes data, bool portable) {
+            return as_bytes(portable ? ami::sha256_portable(data.c_str(), data.size()) : ami::sha256(data.c_str(), data.size()));
+        },
+        nb::arg("data"), nb::arg("portable") = false, "The digest of `data`; `portable` asks for no help of the processor.");
+    m.def(
+        "crc32", [](nb::bytes data, bool portable) {
+            return portable ? ami::crc32_portable(data.c_str(), data.size()) : ami::crc32(data.c_str(), data.size());
+        },
+        nb::arg("data"), nb::arg("portable") = false, "The CRC-32 of `data`, as zlib counts it.");
 }

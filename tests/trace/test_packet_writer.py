@@ -144,7 +144,9 @@ def test_the_core_takes_over_once_it_was_taught(make_run_packet: Any) -> None:
     for step in (6, 7):
         assert core.knows(make_run_packet(step)) is True
         assert core.write(make_run_packet(step), 0, "0" * 64).startswith(b'{"schema_version":')
-    assert core.knows(make_run_packet(1)) is False  # NaN among its features
+    assert core.knows(make_run_packet(1)) is True
+    assert b'"NaN"' in core.write(make_run_packet(1), 0, "0" * 64)
+    assert core.knows(make_run_packet(4, external={"note": f"token={CANARY}"})) is False
     assert core.tail(1, {"observe": 1}, 0.25) == b',"ops.crc32":1,"ops.latency_ns":{"observe":1}},"latency_ms":0.25}\n'
     assert core.tail(1, {"unheard": 1}, 0.25) is None
     assert core.tail(1, None, 0.25) is None

@@ -173,10 +173,10 @@ class Timers:
 
     def load(self, state: SymbolState, due_ns: int, entry_ns: int) -> None:
         """Take over the only symbol's timer: when it is due, and when to look at it; 0 is never."""
-        self._queue.clear()
-        state.timer_due_ns, state.timer_is_queued = due_ns, bool(entry_ns)
+        self._heap.clear()
+        state.timer_due_ns, state.timer_is_queued = due_ns, False
         if entry_ns:
-            self._queue.append((entry_ns, state))
+            self._insert(entry_ns, state)
 
     def disarm(self, state: SymbolState) -> None:
         """No timer for the symbol until its next event."""

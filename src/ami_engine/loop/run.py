@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any
 
 from ami_engine.adapters.base import Broker
@@ -16,7 +17,7 @@ from ami_engine.loop.feed import Item, LiveFeed, RecordedFeed, Timers
 from ami_engine.loop.latches import Latches
 from ami_engine.loop.market import Market
 from ami_engine.loop.native_run import NativeRun, NativeSettings
-from ami_engine.loop.packets import PacketInput, feature_row, traced_decision
+from ami_engine.loop.packets import FeatureRow, PacketInput, TracedDecision, feature_row, traced_decision
 from ami_engine.loop.shutdown import StopSignal
 from ami_engine.loop.step import AccountView, Decision, MarketParts, decide
 from ami_engine.loop.summary import RunCounters
@@ -24,6 +25,7 @@ from ami_engine.loop.symbol_state import SymbolState
 from ami_engine.mdm.decision_engine import REASON as HOOK_ERROR
 from ami_engine.portfolio.pnl import Account
 from ami_engine.security.redaction import redact_text
+from ami_engine.trace.packet_writer import StepTypes
 from ami_engine.trace.trace_logger import TraceLogger
 from ami_engine.units import NS_PER_MS
 from decision_schema.packet_v2 import PacketV2
@@ -82,6 +84,7 @@ class Run:
         self.timers = timers
         self._clock = clock
         self._trace = trace
+        self._log_step = trace.begin_steps(_STEP_TYPES, run_id) if trace is not None else None
         self._audit = audit
         self._stop_on_bad_event = stop_on_bad_event
         self._is_dry = is_dry
@@ -173,13 +176,8 @@ class Run:
         self._fold_verdict(decision, actions, state, parts, now_ns, is_timer=is_timer)
         acted = perf_ns()
         if self._trace is not None:
-            stages = {
-                "observe": observed - started,
-                "fills": booked - observed,
-                "decide": decided - booked,
-                "orders": acted - decided,
-            }
-            self._log(event, state, decision, actions, now_ns, stages, acted - started, is_timer=is_timer)
+            times = (started, observed, booked, decided, acted)
+            self._log(event, state, decision, actions, now_ns, times, is_timer=is_timer)
         ended = perf_ns()
         self._count(decision, actions, (started, observed, booked, decided, acted, ended), is_timer=is_timer)
         if self._audit is not None and self._audit.failure:
@@ -355,13 +353,20 @@ class Run:
         decision: Decision,
         actions: Actions,
         now_ns: int,
-        stages: dict[str, int],
-        total_ns: int,
+        times: tuple[int, ...],
         *,
         is_timer: bool,
     ) -> None:
         assert self._trace is not None
         kind = type(event).__struct_config__.tag
+        external = _NO_EXTERNAL if actions is NOTHING_DONE else _external(actions)
+        if self._log_step is not None and kind != "generic":
+            row = None if is_timer else state.row
+            outcome = self._log_step(self._sequence, event, state.symbol, now_ns, row, decision, external, times)
+            if outcome:
+                if outcome == _FLUSH_IS_DUE:
+                    self._trace.flush_when_due()
+                return
         features: Any = None
         if not is_timer:
             features = state.generic.view if kind == "generic" and state.generic is not None else feature_row(state.row)
@@ -379,13 +384,15 @@ class Run:
                 features,
                 decision.context,
             ),
-            _NO_EXTERNAL if actions is NOTHING_DONE else _external(actions),
+            external,
             decision.proposal,
             traced_decision(decision.final, decision.mismatch) if decision.mismatch.flags else decision.final,
-            total_ns / 1e6,
+            (times[-1] - times[0]) / 1e6,
             decision.mismatch if decision.mismatch.flags else None,
         )
-        self._trace.log_packet(packet, stages)
+        self._trace.log_packet(
+            packet, {name: end - start for name, (start, end) in zip(_STAGES, pairwise(times), strict=True)}
+        )
 
     def _count(self, decision: Decision, actions: Actions, times: tuple[int, ...], *, is_timer: bool) -> None:
         counters = self.counters
@@ -484,6 +491,9 @@ class Run:
 
 _HOOK_ERROR = [HOOK_ERROR]
 _NO_EXTERNAL: dict[str, Any] = {}
+_FLUSH_IS_DUE = 2
+_STAGES = ("observe", "fills", "decide", "orders")
+_STEP_TYPES = StepTypes(Decision, PacketInput, FeatureRow, TracedDecision)
 
 
 def _external(actions: Actions) -> dict[str, Any]:

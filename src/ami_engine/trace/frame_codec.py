@@ -21,7 +21,7 @@ from ami_engine.security.redaction import Redactor
 from ami_engine.trace.clean_check import OWN_KEYS, CleanCheck
 from ami_engine.trace.frames import LAYOUT, PACKET, Frame, FrameError, frame
 from ami_engine.trace.line_codec import GENESIS, unwritable
-from ami_engine.trace.packet_writer import PacketWriter
+from ami_engine.trace.packet_writer import PacketWriter, StepTypes
 from decision_schema.packet_v2 import PacketV2, to_plain
 
 __all__ = ["FrameDecoder", "FrameEncoder"]
@@ -64,13 +64,12 @@ class FrameEncoder:
     """
 
     def __init__(self, seq: int = 0, prev_sha256: str = GENESIS) -> None:
-        self.seq = seq
-        self._prev = bytes.fromhex(prev_sha256)
         # NaN needs no other spelling here, so that the walk only redacts.
         self._redactor = Redactor()
         self._hook_redactor = Redactor()
         self._is_clean = CleanCheck(JsonScrubber())
         self._writer = PacketWriter(self._is_clean)
+        self._chain = self._writer.chain("frames", seq, bytes.fromhex(prev_sha256))
         core = self._writer.core
         self._knows: Callable[[Any], bool] = core.knows if core is not None else _knows_nothing
         encoder = msgspec.msgpack.Encoder(enc_hook=self._to_plain)
@@ -83,9 +82,14 @@ class FrameEncoder:
         self._new_layouts = b""
 
     @property
+    def seq(self) -> int:
+        """Number of the next packet."""
+        return self._chain.seq  # type: ignore[no-any-return]
+
+    @property
     def prev_sha256(self) -> str:
         """Hash of the last packet's hashed part, hex."""
-        return self._prev.hex()
+        return self._chain.prev.hex()  # type: ignore[no-any-return]
 
     def layouts(self) -> bytes:
         """Return the frames of every layout so far: what a further file begins with, to be readable by itself."""
@@ -119,7 +123,7 @@ class FrameEncoder:
             if self._knows(packet):
                 pass
             elif self._is_clean(record):
-                self._writer.announce()
+                self._writer.announce(self._ids)
             else:
                 record = self._redactor.clean(record)
                 own = {key: item for key, item in record.external.items() if key not in OWN_KEYS}
@@ -127,13 +131,18 @@ class FrameEncoder:
             tail = self._encode((latency_ns or {}, packet.latency_ms))
         except (TypeError, ValueError, OverflowError, RecursionError, NotImplementedError) as error:
             raise unwritable(packet, error) from None
-        _PLACE.pack_into(hashed, 0, self.seq, self._prev)
-        self._prev = sha256(hashed).digest()
-        self.seq += 1
+        chain = self._chain
+        _PLACE.pack_into(hashed, 0, chain.seq, chain.prev)
+        chain.prev = sha256(hashed).digest()
+        chain.seq += 1
         framed = frame(PACKET, hashed, tail)
         if self._new_layouts:
             framed, self._new_layouts = self._new_layouts + framed, b""
         return framed
+
+    def begin_steps(self, types: StepTypes, run_id: str) -> Any:
+        """Return the compiled core, ready to log steps; None when every packet must be encoded as such."""
+        return self._writer.begin_steps(self._chain, types, run_id)
 
     def _pack(self, record: _Record) -> tuple[Any, ...]:
         ids = self._ids

@@ -17,7 +17,7 @@ import msgspec
 from ami_engine.errors import TraceError
 from ami_engine.security.jsonl import JsonScrubber
 from ami_engine.trace.clean_check import OWN_KEYS, CleanCheck
-from ami_engine.trace.packet_writer import PacketWriter
+from ami_engine.trace.packet_writer import PacketWriter, StepTypes
 from decision_schema.packet_v2 import to_plain
 
 __all__ = ["GENESIS", "LineEncoder", "unwritable"]
@@ -57,8 +57,6 @@ class LineEncoder:
     """
 
     def __init__(self, seq: int = 0, prev_sha256: str = GENESIS, *, compiled: bool = True) -> None:
-        self.seq = seq
-        self.prev_sha256 = prev_sha256
         self._scrubber = JsonScrubber()
         self._hook_scrubber = JsonScrubber()
         self._is_clean = CleanCheck(self._scrubber)
@@ -66,10 +64,21 @@ class LineEncoder:
         self._encode = encoder.encode
         self._encode_into = encoder.encode_into
         self._line = bytearray()
-        self._writer = PacketWriter(self._is_clean)
-        core = self._writer.core if compiled else None
+        self._writer = PacketWriter(self._is_clean, compiled=compiled)
+        self._chain = self._writer.chain("lines", seq, prev_sha256)
+        core = self._writer.core
         self._write: Callable[..., bytes | None] = core.write if core is not None else _give_up
         self._tail: Callable[..., bytes | None] = core.tail if core is not None else _give_up
+
+    @property
+    def seq(self) -> int:
+        """Number of the next line."""
+        return self._chain.seq  # type: ignore[no-any-return]
+
+    @property
+    def prev_sha256(self) -> str:
+        """Hash of the last line's `H`, hex."""
+        return self._chain.prev  # type: ignore[no-any-return]
 
     def encode(self, packet: Any, latency_ns: Any) -> bytes:
         """Return the packet's line.
@@ -79,15 +88,20 @@ class LineEncoder:
         TraceError
             When the packet holds what JSON cannot; the chain is where it was before.
         """
+        chain = self._chain
         try:
-            hashed = self._write(packet, self.seq, self.prev_sha256) or self._encode_here(packet)
+            hashed = self._write(packet, chain.seq, chain.prev) or self._encode_here(packet)
             crc = crc32(hashed)
             tail = self._tail(crc, latency_ns, packet.latency_ms) or self._encode_tail(crc, latency_ns, packet)
         except (TypeError, ValueError, OverflowError, RecursionError, NotImplementedError) as error:
             raise unwritable(packet, error) from None
-        self.prev_sha256 = sha256(hashed).hexdigest()
-        self.seq += 1
+        chain.prev = sha256(hashed).hexdigest()
+        chain.seq += 1
         return hashed + tail
+
+    def begin_steps(self, types: StepTypes, run_id: str) -> Any:
+        """Return the compiled core, ready to log steps; None when every packet must be encoded as such."""
+        return self._writer.begin_steps(self._chain, types, run_id)
 
     def _encode_tail(self, crc: int, latency_ns: Any, packet: Any) -> bytes:
         latency = self._encode(latency_ns) if latency_ns else b"{}"

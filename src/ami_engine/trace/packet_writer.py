@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from ami_engine.trace.clean_check import CleanCheck
 from decision_schema.packet_v2 import PacketV2
-from decision_schema.types import Action
+from decision_schema.types import Action, MismatchInfo
 
-__all__ = ["PacketWriter"]
+__all__ = ["Block", "Chain", "PacketWriter", "StepTypes", "new_block"]
 
 try:
     _core: Any = import_module("ami_engine._core")
@@ -22,7 +23,59 @@ except ImportError:
 # The parts of a packet that are hashed, in the order of a line; the chain's own keys follow in `external`.
 _HASHED = ("schema_version", "run_id", "step", "input", "mdm", "final_action", "mismatch", "external")
 
+_NO_LAYOUTS: Mapping[type, bytes] = {}
+
 _encode = msgspec.json.Encoder().encode
+
+
+class Chain(msgspec.Struct):
+    """Where a chain of packets has come to: the next packet's number, and the hash of the last one's hashed part."""
+
+    seq: int
+    prev: Any
+
+
+class Block:
+    """Packets that collect, and are taken all at once."""
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+
+    def __len__(self) -> int:
+        return len(self._bytes)
+
+    def append(self, data: bytes) -> None:
+        """Add bytes at the end."""
+        self._bytes += data
+
+    def take(self) -> bytearray:
+        """Return what has collected, and be empty."""
+        taken, self._bytes = self._bytes, bytearray()
+        return taken
+
+
+def new_block() -> Any:
+    """Return a block, the core's where it is there: it keeps its memory, and steps are written straight into it."""
+    return _core.Block() if _core is not None else Block()
+
+
+class StepTypes(msgspec.Struct, frozen=True):
+    """The types that a loop's packets are made of, so that the core can write one without their being made.
+
+    Attributes
+    ----------
+    decision : type
+        With the fields `proposal`, `final`, `mismatch`, `context` and `policy_hash`.
+    input, row : type
+        What a packet's `input` and its `features` would be.
+    traced : type
+        What a final decision is written as whose mismatch stands beside it.
+    """
+
+    decision: type[msgspec.Struct]
+    input: type[msgspec.Struct]
+    row: type[msgspec.Struct]
+    traced: type[msgspec.Struct]
 
 
 class PacketWriter:
@@ -34,22 +87,44 @@ class PacketWriter:
 
     __slots__ = ("_announced", "_is_clean", "core")
 
-    def __init__(self, is_clean: CleanCheck) -> None:
+    def __init__(self, is_clean: CleanCheck, *, compiled: bool = True) -> None:
         self._is_clean = is_clean
         self._announced = 0
         self.core: Any = None
-        if _core is not None and _core.HAS_PACKET_WRITER:
+        if compiled and _core is not None and _core.HAS_PACKET_WRITER:
             self.core = _core.PacketWriter(is_clean.texts, is_clean.keys)
             self.core.add_struct(PacketV2, _HASHED, [f'"{name}":' for name in _HASHED], {})
             for action in Action:
                 self.core.add_constant(action, _encode(action).decode())
 
-    def announce(self) -> None:
-        """Tell the core of the struct types that were found to have no secret field since the last time."""
+    def chain(self, form: Literal["lines", "frames"], seq: int, prev: Any) -> Any:
+        """Return a chain that has come to `seq` and `prev`: the core's own, which it carries on, or a plain one."""
+        if self.core is None:
+            return Chain(seq, prev)
+        chain = _core.LineChain() if form == "lines" else _core.FrameChain()
+        chain.seq, chain.prev = seq, prev
+        return chain
+
+    def begin_steps(self, chain: Any, types: StepTypes, run_id: str) -> Any:
+        """Return the core, ready to log the steps of a run into a `chain` of its own; None when there is no core."""
+        core = self.core
+        if core is not None:
+            begin = core.begin_lines if type(chain) is _core.LineChain else core.begin_frames
+            version = PacketV2.__struct_defaults__[-1]
+            begin(chain, types.decision, types.input, types.row, types.traced, MismatchInfo, version, run_id)
+        return core
+
+    def announce(self, layouts: Mapping[type, bytes] = _NO_LAYOUTS) -> None:
+        """Tell the core of the struct types that were found to have no secret field since the last time.
+
+        `layouts` are the ids that the binary form has for types.
+        """
         structs = self._is_clean.structs
         if self.core is not None and self._announced < len(structs):
             for kind in structs[self._announced :]:
                 _announce(self.core, kind)
+                if layouts.get(kind):
+                    self.core.set_layout(kind, layouts[kind])
             self._announced = len(structs)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, get_args
@@ -13,15 +13,17 @@ from ami_engine.clock import Clock
 from ami_engine.errors import ChainBroken, ConfigError, TraceError
 from ami_engine.trace.frame_codec import FrameEncoder
 from ami_engine.trace.line_codec import LineEncoder
+from ami_engine.trace.packet_writer import StepTypes, new_block
 from ami_engine.trace.reader import last_packet, verify_files
 from ami_engine.trace.trace_files import TraceFormat, TraceStore
 from ami_engine.trace.write_queue import QueuePolicy, WriteQueue
 from ami_engine.units import NS_PER_S
 from decision_schema.packet_v2 import PacketV2, to_plain
 
-__all__ = ["FlushPolicy", "TraceLogger"]
+__all__ = ["FlushPolicy", "StepLog", "TraceLogger"]
 
 FlushPolicy = Literal["none", "interval", "every"]
+StepLog = Callable[[int, Any, str, int, Any, Any, dict[str, Any], tuple[int, ...]], int]
 
 # Packets that wait in memory under the policy "none"; what a crash can lose. More than fits the processor's second
 # cache costs twice as much to write.
@@ -151,8 +153,9 @@ class TraceLogger:
             self._store.preamble = self._encoder.layouts
         self._encode = self._encoder.encode
         # Packets that are chained and not yet handed on, and the number of the first of them.
-        self._block = bytearray()
+        self._block = new_block()
         self._handed_seq = self._encoder.seq
+        self._core: Any = None
         self._queue_policy = queue
         self._queue_packets = queue_packets
         self._undeclared = 0
@@ -172,16 +175,39 @@ class TraceLogger:
             packet = self._admit(packet, self._queue)
             if packet is None:
                 return
-        block = self._block
-        block += self._encode(packet, latency_ns)
+        self._block.append(self._encode(packet, latency_ns))
+        self.flush_when_due()
+
+    def begin_steps(self, types: StepTypes, run_id: str) -> StepLog | None:
+        """Return what logs the packet of a step without its being made, None when every packet must be made.
+
+        That is where there is no compiled core, and where a subclass has a `log_packet` of its own. What is returned
+        takes ``step, event, symbol, now_ns, row, decision, external, times``: numbers and texts, the event, its row (an
+        array, None for a timer), a decision of the type in `types`, a dict, and the five points in time, ns, between
+        which the stages lie. It answers 0 when the packet must be made and given to `log_packet` after all, as one that
+        may hold a secret must; 2 when `flush_when_due` is to be called.
+        """
+        if type(self).log_packet is not TraceLogger.log_packet:
+            return None
+        core = self._encoder.begin_steps(types, run_id)
+        if core is None:
+            return None
+        self._core = core
+        self._plan_flush()
+        return core.log_step if self._queue is None else self._log_queued_step
+
+    def flush_when_due(self) -> None:
+        """Hand on the packets that have collected, when the flush policy says so."""
         if self._flush_policy == "every":
             self._hand_on(sync=True)
         elif (
             self._encoder.seq == self._next_flush_seq
-            or len(block) > _MAX_BLOCK_BYTES
+            or len(self._block) > _MAX_BLOCK_BYTES
             or (self._now_ns is not None and self._now_ns() >= self._next_flush_ns)
         ):
             self._hand_on()
+        elif self._core is not None:
+            self._aim()
 
     def flush(self) -> None:
         """Hand every packet to the operating system, and wait for that when a thread does it."""
@@ -191,6 +217,8 @@ class TraceLogger:
 
     def close(self) -> None:
         """Write what is pending, sync to disk and close. Closing again does nothing."""
+        if self._core is not None:
+            self._core.end_steps()
         try:
             if not self._store.file.refusal:
                 if self._undeclared:
@@ -248,6 +276,16 @@ class TraceLogger:
         if last is not None and isinstance(last.step, int):
             self._steps_before = last.step + 1 - seq
 
+    def _log_queued_step(self, *parts: Any) -> int:
+        assert self._queue is not None
+        waiting = self._encoder.seq - self._handed_seq + self._queue.waiting
+        if self._undeclared or waiting >= self._queue_packets:
+            return 0
+        outcome: int = self._core.log_step(*parts)
+        if outcome:
+            self.queued_max = max(self.queued_max, waiting + 1)
+        return outcome
+
     def _admit(self, packet: Any, queue: WriteQueue) -> Any:
         """Return the packet to write, None when it is to be dropped; wait or raise when the policy says so."""
         waiting = self._encoder.seq - self._handed_seq + queue.waiting
@@ -280,19 +318,17 @@ class TraceLogger:
         assert self._last_dropped is not None
         packet = PacketV2(**_read_copy(self._last_dropped))
         self.dropped -= 1
-        self._block += self._encode(self._declare(packet, self._undeclared - 1), None)
+        self._block.append(self._encode(self._declare(packet, self._undeclared - 1), None))
 
     def _hand_on(self, *, sync: bool = False) -> None:
         """Pass the packets that have collected to the disk or to the thread."""
         packets = self._encoder.seq - self._handed_seq
-        block = self._block
+        block = self._block.take()
         if self._queue is None:
             self._store.append(block)
-            block.clear()
             if sync:
                 self._store.sync()
         elif packets:
-            self._block = bytearray()
             self._queue.put(block, packets, sync=sync)
         self._handed_seq = self._encoder.seq
         self._plan_flush()
@@ -301,6 +337,14 @@ class TraceLogger:
         self._next_flush_seq = self._encoder.seq + self._flush_packets if self._flush_packets else -1
         if self._now_ns is not None:
             self._next_flush_ns = self._now_ns() + self._flush_ns
+        if self._core is not None:
+            self._aim()
+
+    def _aim(self) -> None:
+        """Tell the core where steps go, and when it is to ask for a flush: always, where more than a count decides."""
+        asks_always = self._flush_policy == "every" or self._now_ns is not None
+        due_seq = self._encoder.seq + 1 if asks_always else self._next_flush_seq
+        self._core.aim(self._block, due_seq, _MAX_BLOCK_BYTES)
 
 
 _PACKET_FIELDS = PacketV2.__struct_fields__
