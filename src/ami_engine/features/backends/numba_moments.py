@@ -1,0 +1,180 @@
+"""Deviations of windows for numba, by sums of integers: cpp/include/ami/exact_moments.hpp, with its bits.
+
+A ring holds the sum of all samples and that of their squares after each sample: five limbs. What a window holds is the
+difference of two of them. Element p of a ring lies at its offset + (p & mask) · 5; element 0 stands before all samples.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+from ami_engine.features.backends import numba_layout as at
+from ami_engine.features.backends.numba_rolling import compiled, compiled_apart
+from ami_engine.features.backends.numba_wide import (
+    add_far_moments,
+    add_near_moments,
+    product_less,
+    spread,
+    subtract_pair,
+    subtract_wide,
+)
+
+LIMBS: Final = 5
+UNIT: Final = 2.0**-66
+PER_UNIT: Final = 2.0**66
+NEAR: Final = 0.125
+TWO_32: Final = 2.0**32
+TWO_64: Final = 2.0**64
+LOW_HALF: Final = 0xFFFFFFFF
+NO_SIGN: Final = 2**63 - 1
+
+
+@compiled
+def limb_as_double(limb: int) -> float:
+    return float((limb >> 32) & LOW_HALF) * TWO_32 + float(limb & LOW_HALF)
+
+
+@compiled
+def is_common(mid: int, high: int) -> bool:
+    """Between 2^64 and 2^127, where most numbers are by far."""
+    return high == 0 and mid > 0
+
+
+@compiled
+def common_as_double(low: int, mid: int) -> float:
+    return float(mid) * TWO_64 + float((low >> 1) & NO_SIGN) * 2.0
+
+
+@compiled
+def wide_as_double(low: int, mid: int, high: int) -> float:
+    if is_common(mid, high):
+        return common_as_double(low, mid)
+    return (limb_as_double(high) * TWO_64 + limb_as_double(mid)) * TWO_64 + limb_as_double(low)
+
+
+@compiled_apart
+def far_units_of(value: float) -> Any:
+    magnitude = abs(value) * 4.0  # in units of 2^64 grid points
+    high = int(magnitude)
+    rest = (magnitude - float(high)) * TWO_32
+    mid = int(rest)
+    low = int((rest - float(mid)) * TWO_32)
+    if value < 0.0:
+        return subtract_pair(0, 0, (mid << 32) | low, high)
+    return (mid << 32) | low, high
+
+
+@compiled
+def units_of(value: float) -> Any:
+    if abs(value) < NEAR:
+        units = int(value * PER_UNIT)
+        return units, units >> 63
+    return far_units_of(value)
+
+
+@compiled
+def moments_push(i: Any, m: int, value: float) -> None:
+    end = i[m + at.END]
+    mask = i[m + at.MASK]
+    old = i[m + at.ITEMS] + ((end - 1) & mask) * LIMBS
+    new = i[m + at.ITEMS] + (end & mask) * LIMBS
+    if abs(value) < NEAR:
+        sums = add_near_moments(i[old], i[old + 1], i[old + 2], i[old + 3], i[old + 4], int(value * PER_UNIT))
+    else:
+        units = far_units_of(value)
+        sums = add_far_moments(i[old], i[old + 1], i[old + 2], i[old + 3], i[old + 4], units[0], units[1])
+    i[new] = sums[0]
+    i[new + 1] = sums[1]
+    i[new + 2] = sums[2]
+    i[new + 3] = sums[3]
+    i[new + 4] = sums[4]
+    i[m + at.END] = end + 1
+    i[m + at.FIRST] = max(i[m + at.FIRST], end - mask)
+
+
+@compiled
+def moments_size(i: Any, m: int) -> int:
+    """How many samples there were."""
+    size: int = i[m + at.END] - 1
+    return size
+
+
+@compiled
+def differences(i: Any, m: int, count: int) -> Any:
+    """Return the sum of the last `count` samples and that of their squares."""
+    last = i[m + at.END] - 1
+    mask = i[m + at.MASK]
+    a = i[m + at.ITEMS] + (last & mask) * LIMBS
+    b = i[m + at.ITEMS] + ((last - count) & mask) * LIMBS
+    total = subtract_pair(i[a], i[a + 1], i[b], i[b + 1])
+    squares = subtract_wide(i[a + 2], i[a + 3], i[a + 4], i[b + 2], i[b + 3], i[b + 4])
+    return total, squares
+
+
+@compiled_apart
+def std_dev_far(i: Any, m: int, count: int) -> float:
+    if count < 2:
+        return 0.0
+    total, squares = differences(i, m, count)
+    v = spread(total[0], total[1], squares[0], squares[1], squares[2], count)
+    return math.sqrt(wide_as_double(v[0], v[1], v[2])) * UNIT / float(count)
+
+
+@compiled
+def moments_std(i: Any, m: int, count: int) -> float:
+    """Return the standard deviation of the last `count` samples."""
+    total, squares = differences(i, m, count)
+    if total[1] != total[0] >> 63 or not is_common(squares[1], squares[2]):
+        return std_dev_far(i, m, count)
+    n = float(count)
+    root = float(total[0])
+    from_squares = common_as_double(squares[0], squares[1]) * n
+    from_mean = root * root
+    # Where the mean is small no digits are lost to it, and doubles will do.
+    if from_mean > 0.5 * from_squares:
+        return std_dev_far(i, m, count)
+    return math.sqrt(from_squares - from_mean) * UNIT / n
+
+
+@compiled
+def moments_z(i: Any, m: int, value: float, count: int, least: float) -> float:
+    """Return at how many standard deviations from the mean `value` is; 0 where one is below `least`."""
+    total, squares = differences(i, m, count)
+    v = spread(total[0], total[1], squares[0], squares[1], squares[2], count)
+    root = math.sqrt(wide_as_double(v[0], v[1], v[2]))
+    if root * UNIT / float(count) < least:
+        return 0.0
+    units = units_of(value)
+    gap = product_less(units[0], units[1], count, total[0], total[1])
+    if gap[1] == gap[0] >> 63:
+        return float(gap[0]) / root
+    return (float(gap[1]) * TWO_64 + limb_as_double(gap[0])) / root
+
+
+# A sum that numbers join and leave, kept as three doubles that together are the sum itself.
+
+
+@compiled
+def sum_add(f: Any, s: int, value: float) -> bool:
+    """Add to the sum at f[s]; return False once digits were lost, which takes numbers 48 digits apart."""
+    hi = f[s] + value
+    virtual = hi - f[s]
+    rest = (f[s] - (hi - virtual)) + (value - virtual)
+    f[s] = hi
+    mid = f[s + 1] + rest
+    virtual = mid - f[s + 1]
+    last = (f[s + 1] - (mid - virtual)) + (rest - virtual)
+    f[s + 1] = mid
+    if last == 0.0:
+        return True
+    low = f[s + 2] + last
+    virtual = low - f[s + 2]
+    lost = (f[s + 2] - (low - virtual)) + (last - virtual)
+    f[s + 2] = low
+    return bool(lost == 0.0)
+
+
+@compiled
+def sum_value(f: Any, s: int) -> float:
+    return float((f[s] + f[s + 1]) + f[s + 2])
