@@ -35,9 +35,9 @@ void require(bool holds, const char* rule) {
 void roll_std(const double* values, std::size_t count, std::size_t window, double* out) {
     ami::LagRing<ami::ExactMoments> ring(window + 1);
     for (std::size_t i = 0; i < count; ++i) {
-        ami::ExactMoments moments = ring.back(0);
-        moments.add(values[i]);
-        ring.push(moments);
+        const ami::ExactMoments& last = ring.back(0);
+        ami::ExactMoments& moments = ring.advance();
+        moments.follow(last, values[i]);
         const std::size_t held = std::min(i + 1, window);
         out[i] = moments.std_dev(ring.back(held), held);
     }

@@ -171,31 +171,24 @@ public:
     // What a sample stays below, as the log return of any two prices does.
     static constexpr double kMostSample = 1200.0;
 
-    void add(double value) {
-        if (!is_near(value)) return add_far(value);
+    // Becomes what stands after `value`, of what stood before it. Limb by limb: a copy would wait for each limb's store.
+    void follow(const ExactMoments& before, double value) {
+        if (!is_near(value)) return follow_far(before, value);
         const auto units = static_cast<std::int64_t>(value * kPerUnit);
-        sum_ = exact::add(sum_, exact::widened(units));
-        squares_ = exact::add_signed(squares_, exact::multiply_signed(units, units));
+        sum_ = exact::add(before.sum_, exact::widened(units));
+        squares_ = exact::add_signed(before.squares_, exact::multiply_signed(units, units));
     }
 
     // Standard deviation (population) of the last `count` samples; `before` is what stood before them.
     double std_dev(const ExactMoments& before, std::uint64_t count) const {
-        const exact::Pair sum = exact::subtract(sum_, before.sum_);
-        const exact::Wide squares = exact::subtract(squares_, before.squares_);
-        if (!sum.is_narrow() || !exact::is_common(squares)) return std_dev_far(before, count);
-        const double n = as_double(count);
-        const double root = static_cast<double>(static_cast<std::int64_t>(sum.low));
-        const double from_squares = exact::common_as_double(squares) * n;
-        const double from_mean = root * root;
-        // Where the mean is small no digits are lost to it, and doubles will do.
-        if (from_mean > 0.5 * from_squares) return std_dev_far(before, count);
-        return std::sqrt(from_squares - from_mean) * kUnit / n;
+        return root_of_spread(before, count, 0.5) * kUnit / as_double(count == 0 ? 1 : count);
     }
 
     // Standard deviations from the mean at which `value` is, of the last `count` > 1 samples; 0 where one is below `least`.
     double z_score(double value, const ExactMoments& before, std::uint64_t count, double least) const {
-        const double root = std::sqrt(exact::to_double(spread(before, count)));
-        if (root * kUnit / as_double(count) < least) return 0.0;
+        // Deviations differ little from each other: three digits may be lost to their mean, of the sixteen.
+        const double root = root_of_spread(before, count, 0x1p0 - 0x1p-10);
+        if (root < least * kPerUnit * as_double(count)) return 0.0;
         const exact::Pair sum = exact::subtract(sum_, before.sum_);
         return exact::to_double(exact::subtract(exact::multiply(units_of(value), count), sum)) / root;
     }
@@ -206,14 +199,22 @@ private:
 
     static bool is_near(double value) { return std::fabs(value) < 0.125; }
 
-    // n² times the variance, in units of the grid squared.
-    exact::Wide spread(const ExactMoments& before, std::uint64_t count) const {
+    // `count` times the standard deviation, in units of the grid. Doubles will do for it while the square of the mean is
+    // no more than `most_mean` of the mean square.
+    [[gnu::always_inline]] double root_of_spread(const ExactMoments& before, std::uint64_t count, double most_mean) const {
+        const exact::Pair sum = exact::subtract(sum_, before.sum_);
         const exact::Wide squares = exact::subtract(squares_, before.squares_);
-        return exact::subtract(exact::multiply(squares, count), exact::square(exact::subtract(sum_, before.sum_)));
+        if (!sum.is_narrow() || !exact::is_common(squares)) return exact_root(before, count);
+        const double root = static_cast<double>(static_cast<std::int64_t>(sum.low));
+        const double from_squares = exact::common_as_double(squares) * as_double(count);
+        const double from_mean = root * root;
+        if (from_mean > most_mean * from_squares) return exact_root(before, count);
+        return std::sqrt(from_squares - from_mean);
     }
-
-    [[gnu::noinline, gnu::cold]] double std_dev_far(const ExactMoments& before, std::uint64_t count) const {
-        return count < 2 ? 0.0 : std::sqrt(exact::to_double(spread(before, count))) * kUnit / as_double(count);
+    [[gnu::noinline, gnu::cold]] double exact_root(const ExactMoments& before, std::uint64_t count) const {
+        const exact::Wide squares = exact::subtract(squares_, before.squares_);
+        const exact::Pair sum = exact::subtract(sum_, before.sum_);
+        return std::sqrt(exact::to_double(exact::subtract(exact::multiply(squares, count), exact::square(sum))));
     }
 
     // Cut off, not rounded, as a conversion to an integer does everywhere.
@@ -230,10 +231,10 @@ private:
         const exact::Pair units{(static_cast<std::uint64_t>(mid) << 32) | static_cast<std::uint64_t>(low), high};
         return value < 0.0 ? exact::subtract(exact::Pair{}, units) : units;
     }
-    [[gnu::noinline, gnu::cold]] void add_far(double value) {
+    [[gnu::noinline, gnu::cold]] void follow_far(const ExactMoments& before, double value) {
         const exact::Pair units = far_units_of(value);
-        sum_ = exact::add(sum_, units);
-        squares_ = exact::add(squares_, exact::square(units));
+        sum_ = exact::add(before.sum_, units);
+        squares_ = exact::add(before.squares_, exact::square(units));
     }
 
     exact::Pair sum_;

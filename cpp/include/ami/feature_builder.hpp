@@ -271,15 +271,16 @@ private:
     void add_pair(double log_return_value, double flow, bool is_full) {
         // Two of the regime window's pairs are looked at beside those in it: the one before it, and this one.
         if (pair_count_ + 2 > pairs_.size()) pairs_.grow();
-        Pair pair{pairs_.back(0).moments, flow};
-        pair.moments.add(log_return_value);
         if (is_full) {
             if (pair_count_ > 0) replace_oldest_flow(flow);
         } else {
             ++pair_count_;
             flow_.add(flow);
         }
-        pairs_.push(pair);
+        const Pair& last = pairs_.back(0);
+        Pair& pair = pairs_.advance();
+        pair.flow = flow;
+        pair.moments.follow(last.moments, log_return_value);
         ++pairs_seen_;
         if (pairs_seen_ >= params_.sigma_short_steps) {
             add_run(pair.moments.std_dev(pairs_.back(params_.sigma_short_steps).moments, params_.sigma_short_steps));
@@ -294,9 +295,8 @@ private:
 
     void add_run(double deviation) {
         last_run_std_ = deviation;
-        ExactMoments moments = runs_.back(0);
-        moments.add(deviation);
-        runs_.push(moments);
+        const ExactMoments& last = runs_.back(0);
+        runs_.advance().follow(last, deviation);
         ++runs_seen_;
     }
 

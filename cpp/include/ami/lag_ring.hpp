@@ -22,9 +22,10 @@ public:
         return data_[newest_ >= lag ? newest_ - lag : newest_ + size_ - lag];
     }
 
-    void push(const T& value) {
+    // The next value's place, which still holds the oldest: for the caller to fill.
+    T& advance() {
         newest_ = newest_ + 1 == size_ ? 0 : newest_ + 1;
-        data_[newest_] = value;
+        return data_[newest_];
     }
 
     // Doubles the room.
@@ -42,7 +43,7 @@ public:
         for (std::size_t lag = count; lag-- > 0;) {
             T value = back(lag);
             ar.value(value);
-            if (Archive::kIsReading) push(value);
+            if (Archive::kIsReading) advance() = value;
         }
     }
 

@@ -113,38 +113,43 @@ def differences(i: Any, m: int, count: int) -> Any:
 
 
 @compiled_apart
-def std_dev_far(i: Any, m: int, count: int) -> float:
-    if count < 2:
-        return 0.0
+def exact_root(i: Any, m: int, count: int) -> float:
     total, squares = differences(i, m, count)
     v = spread(total[0], total[1], squares[0], squares[1], squares[2], count)
-    return math.sqrt(wide_as_double(v[0], v[1], v[2])) * UNIT / float(count)
+    return math.sqrt(wide_as_double(v[0], v[1], v[2]))
+
+
+@compiled
+def root_of_spread(i: Any, m: int, count: int, most_mean: float) -> float:
+    """Return `count` times the standard deviation of the last `count` samples, in units of the grid.
+
+    Doubles will do for it while the square of the mean is no more than `most_mean` of the mean square.
+    """
+    total, squares = differences(i, m, count)
+    if total[1] != total[0] >> 63 or not is_common(squares[1], squares[2]):
+        return exact_root(i, m, count)
+    root = float(total[0])
+    from_squares = common_as_double(squares[0], squares[1]) * float(count)
+    from_mean = root * root
+    if from_mean > most_mean * from_squares:
+        return exact_root(i, m, count)
+    return math.sqrt(from_squares - from_mean)
 
 
 @compiled
 def moments_std(i: Any, m: int, count: int) -> float:
     """Return the standard deviation of the last `count` samples."""
-    total, squares = differences(i, m, count)
-    if total[1] != total[0] >> 63 or not is_common(squares[1], squares[2]):
-        return std_dev_far(i, m, count)
-    n = float(count)
-    root = float(total[0])
-    from_squares = common_as_double(squares[0], squares[1]) * n
-    from_mean = root * root
-    # Where the mean is small no digits are lost to it, and doubles will do.
-    if from_mean > 0.5 * from_squares:
-        return std_dev_far(i, m, count)
-    return math.sqrt(from_squares - from_mean) * UNIT / n
+    return root_of_spread(i, m, count, 0.5) * UNIT / float(max(1, count))
 
 
 @compiled
 def moments_z(i: Any, m: int, value: float, count: int, least: float) -> float:
     """Return at how many standard deviations from the mean `value` is; 0 where one is below `least`."""
-    total, squares = differences(i, m, count)
-    v = spread(total[0], total[1], squares[0], squares[1], squares[2], count)
-    root = math.sqrt(wide_as_double(v[0], v[1], v[2]))
-    if root * UNIT / float(count) < least:
+    # Deviations differ little from each other: three digits may be lost to their mean, of the sixteen.
+    root = root_of_spread(i, m, count, 1.0 - 2.0**-10)
+    if root < least * PER_UNIT * float(count):
         return 0.0
+    total, _ = differences(i, m, count)
     units = units_of(value)
     gap = product_less(units[0], units[1], count, total[0], total[1])
     if gap[1] == gap[0] >> 63:
