@@ -11,19 +11,21 @@ inline double as_double(std::uint64_t n) { return static_cast<double>(static_cas
 
 namespace exact {
 
-// Three limbs, least first; sums and products wrap at 2^192.
-struct Wide {
-    std::uint64_t low = 0;
-    std::uint64_t mid = 0;
-    std::uint64_t high = 0;
-};
-
 // A signed number of two limbs.
 struct Pair {
     std::uint64_t low = 0;
     std::int64_t high = 0;
 
     bool is_narrow() const { return high == static_cast<std::int64_t>(low) >> 63; }
+};
+
+// Three limbs, least first; sums and products wrap at 2^192.
+struct Wide {
+    std::uint64_t low = 0;
+    std::uint64_t mid = 0;
+    std::uint64_t high = 0;
+
+    Pair lowest() const { return {low, static_cast<std::int64_t>(mid)}; }
 };
 
 #ifdef __SIZEOF_INT128__
@@ -141,17 +143,14 @@ inline double limb_as_double(std::uint64_t limb) {
     return as_double(limb >> 32) * 0x1p32 + as_double(limb & 0xFFFFFFFF);
 }
 
-[[gnu::noinline, gnu::cold]] inline double any_as_double(std::uint64_t high, std::uint64_t mid, std::uint64_t low) {
-    return (limb_as_double(high) * 0x1p64 + limb_as_double(mid)) * 0x1p64 + limb_as_double(low);
+// Of a number with a high limb above 0, where most are by far. Within two units of the last place.
+inline double positive_as_double(const Pair& a) {
+    return static_cast<double>(a.high) * 0x1p64 + as_double(a.low >> 1) * 2.0;
 }
-
-// Between 2^64 and 2^127, where most numbers are by far.
-inline bool is_common(const Wide& a) { return a.high == 0 && static_cast<std::int64_t>(a.mid) > 0; }
-inline double common_as_double(const Wide& a) { return as_double(a.mid) * 0x1p64 + as_double(a.low >> 1) * 2.0; }
 
 // Within two units of the last place; 0 for 0 alone.
 inline double to_double(const Wide& a) {
-    return is_common(a) ? common_as_double(a) : any_as_double(a.high, a.mid, a.low);
+    return (limb_as_double(a.high) * 0x1p64 + limb_as_double(a.mid)) * 0x1p64 + limb_as_double(a.low);
 }
 
 inline double to_double(const Pair& a) {
@@ -203,10 +202,11 @@ private:
     // no more than `most_mean` of the mean square.
     [[gnu::always_inline]] double root_of_spread(const ExactMoments& before, std::uint64_t count, double most_mean) const {
         const exact::Pair sum = exact::subtract(sum_, before.sum_);
-        const exact::Wide squares = exact::subtract(squares_, before.squares_);
-        if (!sum.is_narrow() || !exact::is_common(squares)) return exact_root(before, count);
+        const exact::Pair squares = exact::subtract(squares_.lowest(), before.squares_.lowest());
+        const bool is_common = squares.high > 0 && squares_.high == before.squares_.high;
+        if (!sum.is_narrow() || !is_common) return exact_root(before, count);
         const double root = static_cast<double>(static_cast<std::int64_t>(sum.low));
-        const double from_squares = exact::common_as_double(squares) * as_double(count);
+        const double from_squares = exact::positive_as_double(squares) * as_double(count);
         const double from_mean = root * root;
         if (from_mean > most_mean * from_squares) return exact_root(before, count);
         return std::sqrt(from_squares - from_mean);

@@ -36,20 +36,7 @@ def limb_as_double(limb: int) -> float:
 
 
 @compiled
-def is_common(mid: int, high: int) -> bool:
-    """Between 2^64 and 2^127, where most numbers are by far."""
-    return high == 0 and mid > 0
-
-
-@compiled
-def common_as_double(low: int, mid: int) -> float:
-    return float(mid) * TWO_64 + float((low >> 1) & NO_SIGN) * 2.0
-
-
-@compiled
 def wide_as_double(low: int, mid: int, high: int) -> float:
-    if is_common(mid, high):
-        return common_as_double(low, mid)
     return (limb_as_double(high) * TWO_64 + limb_as_double(mid)) * TWO_64 + limb_as_double(low)
 
 
@@ -101,20 +88,24 @@ def moments_size(i: Any, m: int) -> int:
 
 
 @compiled
-def differences(i: Any, m: int, count: int) -> Any:
-    """Return the sum of the last `count` samples and that of their squares."""
-    last = i[m + at.END] - 1
-    mask = i[m + at.MASK]
-    a = i[m + at.ITEMS] + (last & mask) * LIMBS
-    b = i[m + at.ITEMS] + ((last - count) & mask) * LIMBS
-    total = subtract_pair(i[a], i[a + 1], i[b], i[b + 1])
-    squares = subtract_wide(i[a + 2], i[a + 3], i[a + 4], i[b + 2], i[b + 3], i[b + 4])
-    return total, squares
+def newest_place(i: Any, m: int) -> int:
+    place: int = i[m + at.ITEMS] + ((i[m + at.END] - 1) & i[m + at.MASK]) * LIMBS
+    return place
+
+
+@compiled
+def place_before(i: Any, m: int, count: int) -> int:
+    """Return where the sums before the last `count` samples stand."""
+    place: int = i[m + at.ITEMS] + ((i[m + at.END] - 1 - count) & i[m + at.MASK]) * LIMBS
+    return place
 
 
 @compiled_apart
 def exact_root(i: Any, m: int, count: int) -> float:
-    total, squares = differences(i, m, count)
+    a = newest_place(i, m)
+    b = place_before(i, m, count)
+    total = subtract_pair(i[a], i[a + 1], i[b], i[b + 1])
+    squares = subtract_wide(i[a + 2], i[a + 3], i[a + 4], i[b + 2], i[b + 3], i[b + 4])
     v = spread(total[0], total[1], squares[0], squares[1], squares[2], count)
     return math.sqrt(wide_as_double(v[0], v[1], v[2]))
 
@@ -125,11 +116,14 @@ def root_of_spread(i: Any, m: int, count: int, most_mean: float) -> float:
 
     Doubles will do for it while the square of the mean is no more than `most_mean` of the mean square.
     """
-    total, squares = differences(i, m, count)
-    if total[1] != total[0] >> 63 or not is_common(squares[1], squares[2]):
+    a = newest_place(i, m)
+    b = place_before(i, m, count)
+    total = subtract_pair(i[a], i[a + 1], i[b], i[b + 1])
+    squares = subtract_pair(i[a + 2], i[a + 3], i[b + 2], i[b + 3])
+    if total[1] != total[0] >> 63 or squares[1] <= 0 or i[a + 4] != i[b + 4]:
         return exact_root(i, m, count)
     root = float(total[0])
-    from_squares = common_as_double(squares[0], squares[1]) * float(count)
+    from_squares = (float(squares[1]) * TWO_64 + float((squares[0] >> 1) & NO_SIGN) * 2.0) * float(count)
     from_mean = root * root
     if from_mean > most_mean * from_squares:
         return exact_root(i, m, count)
@@ -149,7 +143,9 @@ def moments_z(i: Any, m: int, value: float, count: int, least: float) -> float:
     root = root_of_spread(i, m, count, 1.0 - 2.0**-10)
     if root < least * PER_UNIT * float(count):
         return 0.0
-    total, _ = differences(i, m, count)
+    a = newest_place(i, m)
+    b = place_before(i, m, count)
+    total = subtract_pair(i[a], i[a + 1], i[b], i[b + 1])
     units = units_of(value)
     gap = product_less(units[0], units[1], count, total[0], total[1])
     if gap[1] == gap[0] >> 63:
