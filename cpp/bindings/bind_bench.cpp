@@ -4,8 +4,11 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <ami/exact_moments.hpp>
 #include <ami/feature_builder.hpp>
+#include <ami/lag_ring.hpp>
 #include <ami/portable_log.hpp>
+#include <ami/rolling_quantile.hpp>
 #include <ami/rolling_stats.hpp>
 
 #include <algorithm>
@@ -30,10 +33,13 @@ void require(bool holds, const char* rule) {
 }
 
 void roll_std(const double* values, std::size_t count, std::size_t window, double* out) {
-    ami::RollingMoments moments(window);
+    ami::LagRing<ami::ExactMoments> ring(window + 1);
     for (std::size_t i = 0; i < count; ++i) {
-        moments.push(values[i]);
-        out[i] = moments.std_dev();
+        const ami::ExactMoments& last = ring.back(0);
+        ami::ExactMoments& moments = ring.advance();
+        moments.follow(last, values[i]);
+        const std::size_t held = std::min(i + 1, window);
+        out[i] = moments.std_dev(ring.back(held), held);
     }
 }
 

@@ -107,3 +107,32 @@ def test_no_drift_is_left_after_a_long_stream(make: Make, backend: str, window: 
     names = ["sigma", "sigma_5m", "ofi_5m", "spread_med_5m", "depth_p10_5m"]
     for index in (FEATURE_INDEX[name] for name in names):
         assert row[index] == pytest.approx(recent[index], rel=1e-13, abs=0.0)
+
+
+def test_the_greatest_moves_there_are_leave_no_trace(make: Make) -> None:
+    mids = np.r_[np.tile([1e-300, 1e150, 1.0, 1e-12], 12), 100.0 + np.arange(90) % 3]
+    rows = make(vol_window=20, window_5m_steps=40).run({"bid": mids, "ask": mids})
+    returns = [log_return(b, a) for a, b in zip(mids.tolist(), mids[1:].tolist(), strict=False)]
+    for i in range(1, len(mids)):
+        assert rows[i, SIGMA] == pytest.approx(exact_std(returns[max(0, i - 20) : i]), rel=2e-14, abs=1e-19)
+        assert rows[i, SIGMA_5M] == pytest.approx(exact_std(returns[max(0, i - 39) : i]), rel=2e-14, abs=1e-19)
+
+
+@pytest.mark.parametrize("window", [{"window_5m_steps": 30}, {"window_5m_steps": None, "window_5m_ms": 30}])
+def test_order_flow_is_the_sum_of_its_window_however_far_apart_the_sizes_are(
+    make: Make, window: dict[str, Any]
+) -> None:
+    # More digits than three doubles hold, and then sizes of one order of magnitude again.
+    rng = np.random.default_rng(6)
+    n = 200
+    size = rng.uniform(1.0, 2.0, n) * np.where(np.arange(n) < 100, 10.0 ** rng.integers(-60, 60, n), 1.0)
+    bid = 100.0 + np.cumsum(rng.integers(-1, 2, n))
+    rows = make(**window).run({"bid": bid, "ask": bid + 1.0, "bid_depth": size, "ask_depth": np.ones(n)})
+    up, down = (np.diff(bid) >= 0).astype(float), (np.diff(bid) <= 0).astype(float)
+    # Prices of the ask move with the bid's. The flow of one event is a double; what is exact is the sum of them.
+    flows = [Fraction(x) for x in (((up * size[1:] - down * size[:-1]) - down) + up).tolist()]
+    for i in range(1, n):
+        terms = flows[max(0, i - 29) : i]
+        exact = float(sum(terms, Fraction(0)))
+        scale = float(max(map(abs, terms)))
+        assert rows[i, FEATURE_INDEX["ofi_5m"]] == pytest.approx(exact, rel=1e-13, abs=1e-30 * scale)

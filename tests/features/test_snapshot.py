@@ -98,7 +98,7 @@ def test_a_snapshot_is_bound_to_config_backend_and_version(make: Make) -> None:
     state = builder.snapshot()
     with pytest.raises(ValueError, match="another FeatureConfig"):
         make(levels=4).restore(state)
-    with pytest.raises(ValueError, match="must be of version 2, was 1"):
+    with pytest.raises(ValueError, match="must be of version 3, was 1"):
         builder.restore(state[:4] + b"\x01" + state[5:])
     for name, absent in available_backends().items():
         if not absent and name != builder.backend:

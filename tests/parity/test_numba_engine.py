@@ -64,11 +64,11 @@ def test_pushes_grow_the_arrays_as_a_batch_does(lab: Any) -> None:
 
 
 HOSTILE = {
-    "an offset outside of the arrays": (layout.PAIRS + layout.ITEMS, 10**9),
+    "an offset outside of the arrays": (layout.RETURNS + layout.ITEMS, 10**9),
     "a mask of another size": (layout.RETURNS + layout.MASK, 2**40 - 1),
     "more mids than there is room for": (layout.MIDS_SEEN, 10**6),
-    "a negative position": (layout.PAIRS + layout.FIRST, -5),
-    "cuts out of order": (layout.RUNS + layout.CUT_A, 0),
+    "a negative position": (layout.RETURNS + layout.FIRST, -5),
+    "cuts out of order": (layout.TRADES + layout.CUT_A, 10**9),
     "a heap larger than its window": (layout.SPREADS + layout.LOW_COUNT, 4_000),
     "a negative heap": (layout.DEPTHS + layout.HIGH_COUNT, -1),
     "a queue longer than its window": (layout.STALENESS + layout.QUEUE_END, 10**7),

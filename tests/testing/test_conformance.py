@@ -80,7 +80,7 @@ class Broken:
         class Forgets(LineBroker):
             def cancel_order(self, order_id: str) -> bool:
                 done = super().cancel_order(order_id)
-                self.venue._ended.clear()
+                self.venue._ended = type(self.venue._ended)(10)
                 return done
 
         return Forgets

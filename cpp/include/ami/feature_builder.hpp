@@ -12,7 +12,9 @@
 
 #include "ami/book_features.hpp"
 #include "ami/event_fault.hpp"
+#include "ami/exact_moments.hpp"
 #include "ami/feature_ids.hpp"
+#include "ami/lag_ring.hpp"
 #include "ami/portable_log.hpp"
 #include "ami/ring_buffer.hpp"
 #include "ami/rolling_quantile.hpp"
@@ -66,10 +68,10 @@ class FeatureBuilder {
 public:
     explicit FeatureBuilder(FeatureParams params)
         : params_(std::move(params)),
-          returns_(params_.vol_window),
-          run_(params_.sigma_short_steps),
-          runs_(params_.sigma_long_steps + 2 - params_.sigma_short_steps),
-          pairs_(expected_mids()),
+          run_count_(params_.sigma_long_steps + 2 - params_.sigma_short_steps),
+          longest_count_(std::max(params_.vol_window, params_.sigma_short_steps)),
+          runs_(run_count_ + 1),
+          pairs_(std::max<std::uint64_t>(longest_count_, expected_mids()) + 1),
           spreads_(0.5, expected_mids()),
           depths_(0.1, expected_mids()),
           trades_(params_.window_steps, params_.window_ns) {
@@ -122,9 +124,10 @@ public:
     // One row an event into `out` (rows × kFeatureCount); a refused one gives NaN and leaves no other trace.
     void run(const EventColumns& columns, double* out, RunReport& report) {
         report.rows = columns.rows;
+        const std::int64_t last_whole_ts = std::numeric_limits<std::int64_t>::max() / columns.ns_per_ts;
         const double* last = row_.data();
         for (std::size_t i = 0; i < columns.rows; ++i, out += kFeatureCount) {
-            const Fault fault = take_row(columns, i, {last, out});
+            const Fault fault = take_row(columns, i, last_whole_ts, {last, out});
             if (!fault) {
                 last = out;
                 ++report.accepted;
@@ -152,14 +155,10 @@ public:
     }
 
 private:
-    // A return and the order flow of one pair of successive mids.
+    // One pair of successive mids: its order flow, and the moments of all returns up to its own.
     struct Pair {
-        Moments log_return;
-        PairSum flow;
-
-        static Pair merge(const Pair& a, std::uint64_t na, const Pair& b, std::uint64_t nb) {
-            return {Moments::merge(a.log_return, na, b.log_return, nb), PairSum::add(a.flow, b.flow)};
-        }
+        ExactMoments moments;
+        double flow = 0.0;
     };
 
     // Room to start with; a larger window grows to its size once.
@@ -253,8 +252,9 @@ private:
         return {};
     }
 
-    Fault accept_book(std::int64_t ts_ns, std::int64_t now_ns, const BookSide& bid, const BookSide& ask,
-                      const Rows& rows) {
+    // Part of each caller: of a book of one level much of it is known there.
+    [[gnu::always_inline]] Fault accept_book(std::int64_t ts_ns, std::int64_t now_ns, const BookSide& bid,
+                                             const BookSide& ask, const Rows& rows) {
         if (const Fault fault = check_book(ts_ns, now_ns, bid, ask)) return fault;
         const bool is_two_sided = !bid.is_missing() && !ask.is_missing();
 
@@ -263,30 +263,30 @@ private:
         last_ts_ = last_book_ts_ = ts_ns;
         has_book_ = true;
         write_book_features(bid, ask, params_.tick_size, params_.cost_ticks, rows.row);
-        const double staleness = staleness_ms(ts_ns, now_ns);
-        rows.at(Feature::staleness_ms) = staleness;
-        if (is_two_sided) add_mid(ts_ns, bid, ask, staleness);
+        rows.at(Feature::staleness_ms) = staleness_ms(ts_ns, now_ns);
+        if (is_two_sided) add_mid(ts_ns, {bid.price, bid.size}, {ask.price, ask.size}, rows);
         move_time(ts_ns);
         write_mid_features(rows);
         write_trade_features(rows);
         return {};
     }
 
-    void add_mid(std::int64_t ts_ns, const BookSide& bid, const BookSide& ask, double staleness) {
-        const double mid = mid_of(bid, ask);
-        const double spread = ask.price - bid.price;
-        const double depth = bid.depth + ask.depth;
-        const Best best_bid{bid.price, bid.size};
-        const Best best_ask{ask.price, ask.size};
-        if (mids_seen_ > 0) add_pair(log_return(mid, last_mid_), order_flow(best_bid, best_ask, last_bid_, last_ask_));
+    [[gnu::noinline]] void add_mid(std::int64_t ts_ns, Best best_bid, Best best_ask, const Rows& rows) {
+        const double mid = rows.at(Feature::mid);
+        const double spread = rows.at(Feature::spread);
+        const double depth = rows.at(Feature::depth);
+        const bool is_full = params_.window_steps > 0 && spreads_.size() == params_.window_steps;
+        if (mids_seen_ > 0) {
+            add_pair(log_return(mid, last_mid_), order_flow(best_bid, best_ask, last_bid_, last_ask_), is_full);
+        }
         last_mid_ = mid;
         last_bid_ = best_bid;
         last_ask_ = best_ask;
         trades_.close_mid(mids_seen_);
-        staleness_.push(mids_seen_, staleness);
+        staleness_.push(mids_seen_, rows.at(Feature::staleness_ms));
         if (params_.window_ns > 0) mid_times_.push_back(ts_ns);
         ++mids_seen_;
-        if (params_.window_steps > 0 && spreads_.size() == params_.window_steps) {
+        if (is_full) {
             spreads_.replace_oldest(spread);
             depths_.replace_oldest(depth);
             drop_oldest_mid();
@@ -296,21 +296,55 @@ private:
         }
     }
 
-    void add_pair(double log_return_value, double flow) {
-        returns_.push(log_return_value);
-        run_.push(log_return_value);
-        if (run_.is_full()) {
-            last_run_std_ = run_.std_dev();
-            runs_.push(last_run_std_);
+    // `is_full`: the regime window's oldest pair leaves for it.
+    void add_pair(double log_return_value, double flow, bool is_full) {
+        // Two of the regime window's pairs are looked at beside those in it: the one before it, and this one.
+        if (pair_count_ + 2 > pairs_.size()) pairs_.grow();
+        if (is_full) {
+            if (pair_count_ > 0) replace_oldest_flow(flow);
+        } else {
+            ++pair_count_;
+            flow_.add(flow);
         }
-        pairs_.push({Moments::of(log_return_value), PairSum::of(flow)});
+        const Pair& last = pairs_.back(0);
+        Pair& pair = pairs_.advance();
+        pair.flow = flow;
+        pair.moments.follow(last.moments, log_return_value);
+        ++pairs_seen_;
+        if (pairs_seen_ >= params_.sigma_short_steps) {
+            add_run(pair.moments.std_dev(pairs_.back(params_.sigma_short_steps).moments, params_.sigma_short_steps));
+        }
+        if (!flow_.is_exact()) sum_flow();
     }
 
-    // What the quantiles do not see: pairs, times and staleness of the window's oldest mid.
+    void replace_oldest_flow(double flow) {
+        flow_.add(flow);
+        flow_.add(-pairs_.back(pair_count_ - 1).flow);
+    }
+
+    void add_run(double deviation) {
+        last_run_std_ = deviation;
+        const ExactMoments& last = runs_.back(0);
+        runs_.advance().follow(last, deviation);
+        ++runs_seen_;
+    }
+
+    // Where the flow's numbers are too far apart for its sum: from the window itself.
+    [[gnu::noinline, gnu::cold]] void sum_flow() {
+        flow_ = TripleSum{};
+        for (std::size_t lag = pair_count_; lag-- > 0;) flow_.add(pairs_.back(lag).flow);
+    }
+
+    // What the quantiles do not see: times and staleness of the window's oldest mid.
     void drop_oldest_mid() {
-        if (pairs_.size() > 0) pairs_.pop();
         if (params_.window_ns > 0) mid_times_.pop_front();
         staleness_.drop_before(mids_seen_ - spreads_.size());
+    }
+
+    // The pair that the window's oldest mid began. Invariant: there is one.
+    void drop_oldest_pair() {
+        flow_.add(-pairs_.back(--pair_count_).flow);
+        if (!flow_.is_exact()) sum_flow();
     }
 
     // Drop what time has taken out of the regime window; true when a mid left. The last mid stays.
@@ -322,6 +356,7 @@ private:
         while (spreads_.size() > 1 && mid_times_.front() <= horizon) {
             spreads_.pop();
             depths_.pop();
+            drop_oldest_pair();
             drop_oldest_mid();
             has_moved = true;
         }
@@ -330,25 +365,17 @@ private:
 
     // Everything that changes when a mid enters or leaves a window.
     void write_mid_features(const Rows& rows) const {
-        rows.at(Feature::sigma) = returns_.size() == 0 ? 0.0 : returns_.std_dev();
-        rows.at(Feature::sigma_spike_z) = runs_.is_full() ? spike_z() : 0.0;
-        if (pairs_.size() == 0) {
-            rows.at(Feature::sigma_5m) = rows.at(Feature::ofi_5m) = 0.0;
-        } else {
-            const Pair pairs = pairs_.query();
-            rows.at(Feature::sigma_5m) = pairs.log_return.std_dev(pairs_.size());
-            rows.at(Feature::ofi_5m) = pairs.flow.value();
-        }
+        const ExactMoments& moments = pairs_.back(0).moments;
+        const std::uint64_t vol_count = std::min(pairs_seen_, params_.vol_window);
+        rows.at(Feature::sigma) = moments.std_dev(pairs_.back(vol_count).moments, vol_count);
+        rows.at(Feature::sigma_spike_z) =
+            runs_seen_ < run_count_ ? 0.0 : runs_.back(0).z_score(last_run_std_, runs_.back(run_count_), run_count_, kEps);
+        rows.at(Feature::sigma_5m) = moments.std_dev(pairs_.back(pair_count_).moments, pair_count_);
+        rows.at(Feature::ofi_5m) = pair_count_ == 0 ? 0.0 : flow_.value();
         if (mids_seen_ == 0) return;
         rows.at(Feature::spread_med_5m) = spreads_.median();
         rows.at(Feature::depth_p10_5m) = depths_.quantile();
         rows.at(Feature::staleness_max_5m) = staleness_.value();
-    }
-
-    double spike_z() const {
-        const Moments s = runs_.moments();
-        const double scale = s.std_dev(runs_.size());
-        return scale < kEps ? 0.0 : (last_run_std_ - s.mean) / scale;
     }
 
     void write_trade_features(const Rows& rows) const {
@@ -364,11 +391,12 @@ private:
         rows.at(Feature::trade_imbalance_5m) = imbalance;
     }
 
-    Fault take_row(const EventColumns& c, std::size_t i, const Rows& rows) {
+    // `last_whole_ts`: the last time whose nanoseconds fit.
+    Fault take_row(const EventColumns& c, std::size_t i, std::int64_t last_whole_ts, const Rows& rows) {
         std::int64_t ts = implicit_ts_ns();
         if (c.ts != nullptr) {
             ts = c.ts[i] == 0 && c.ts_fallback != nullptr ? c.ts_fallback[i] : c.ts[i];
-            if (ts > std::numeric_limits<std::int64_t>::max() / c.ns_per_ts) {
+            if (ts > last_whole_ts) {
                 return {Reason::malformed, "ts_ms", static_cast<double>(ts)};
             }
             if (ts > 0) ts *= c.ns_per_ts;
@@ -405,17 +433,15 @@ private:
         ar.value(last_bid_);
         ar.value(last_ask_);
         ar.value(last_run_std_);
-        returns_.archive(ar);
-        run_.archive(ar);
-        runs_.archive(ar);
+        ar.value(pair_count_);
         ar.ring(mid_times_);
-        pairs_.archive(ar);
+        flow_.archive(ar);
         spreads_.archive(ar);
         depths_.archive(ar);
         staleness_.archive(ar);
         trades_.archive(ar);
         const std::uint64_t mids = spreads_.size();
-        ar.require(depths_.size() == mids && mids <= mids_seen_ && pairs_.size() == (mids == 0 ? 0 : mids - 1));
+        ar.require(depths_.size() == mids && mids <= mids_seen_);
         ar.require(params_.window_steps == 0 || mids <= params_.window_steps);
         ar.require(mid_times_.size() == (params_.window_ns > 0 ? mids : 0));
         ar.require((mids_seen_ == 0) == (mids == 0) && staleness_.empty() == (mids == 0));
@@ -423,6 +449,18 @@ private:
         ar.require(last_ts_ >= 0 && last_book_ts_ >= 0 && last_book_ts_ <= last_ts_);
         // The logarithm takes nothing else.
         ar.require(mids_seen_ == 0 || (last_mid_ > 0.0 && last_mid_ <= kMaxMagnitude));
+        archive_moments(ar);
+    }
+
+    template <class Archive>
+    void archive_moments(Archive& ar) {
+        pairs_seen_ = mids_seen_ == 0 ? 0 : mids_seen_ - 1;
+        runs_seen_ = pairs_seen_ < params_.sigma_short_steps ? 0 : pairs_seen_ - params_.sigma_short_steps + 1;
+        ar.require(pair_count_ == (spreads_.size() == 0 ? 0 : spreads_.size() - 1));
+        ar.require(std::fabs(last_run_std_) < ExactMoments::kMostSample);
+        while (pairs_.size() <= pair_count_) pairs_.grow();
+        pairs_.archive(ar, 1 + std::min(pairs_seen_, std::max(longest_count_, pair_count_)));
+        runs_.archive(ar, 1 + std::min(runs_seen_, run_count_));
     }
 
     FeatureParams params_;
@@ -438,14 +476,19 @@ private:
     Best last_bid_;
     Best last_ask_;
 
-    RollingMoments returns_;  // sigma
-    RollingMoments run_;      // one run of sigma_spike_z
-    RollingMoments runs_;     // their stds
+    std::uint64_t run_count_;      // runs of sigma_spike_z
+    std::uint64_t longest_count_;  // returns that the windows by count alone look back on
+    LagRing<ExactMoments> runs_;   // moments of all of their standard deviations so far
+    std::uint64_t runs_seen_ = 0;
     double last_run_std_ = 0.0;
 
-    // The regime window. Invariant: spreads_ and depths_ hold one sample a mid in it, pairs_ one less.
+    LagRing<Pair> pairs_;
+    std::uint64_t pairs_seen_ = 0;
+
+    // The regime window. Invariant: spreads_ and depths_ hold one sample a mid in it, and it has one pair less.
+    std::uint64_t pair_count_ = 0;
+    TripleSum flow_;
     RingBuffer<std::int64_t> mid_times_;
-    SlidingAggregate<Pair> pairs_;
     RollingQuantile spreads_;
     RollingQuantile depths_;
     RollingMax staleness_;

@@ -17,6 +17,13 @@ class HeapQuantile {
 public:
     explicit HeapQuantile(double q) : q_(q) {}
 
+    // Makes room for `size` samples, so that taking over a window asks for no memory.
+    void reserve(std::uint64_t size) {
+        places_.reserve(size);
+        low_.reserve(size);
+        high_.reserve(size);
+    }
+
     // Takes the samples of a window over; later calls must follow it push by push and pop by pop. Memory is kept.
     void assign(const RingBuffer<double>& window) {
         places_.reset(0);

@@ -18,6 +18,10 @@ public:
     std::uint64_t end() const { return end_; }
     std::uint64_t size() const { return end_ - first_; }
     bool empty() const { return first_ == end_; }
+    std::uint64_t capacity() const { return mask_ + 1; }
+    void reserve(std::uint64_t size) {
+        while (capacity() < size) grow();
+    }
 
     // Invariant: first() <= position < end().
     T& at(std::uint64_t position) { return data_[position & mask_]; }

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 
 #include "ami/heap_quantile.hpp"
@@ -21,12 +22,14 @@ namespace ami {
 class RollingQuantile {
 public:
     RollingQuantile(double q, std::size_t expected_size) : q_(q), samples_(expected_size + 1), heaps_(q) {
+        heaps_.reserve(samples_.capacity());
         clear_table();
     }
 
     std::uint64_t size() const { return samples_.size(); }
 
     void push(double value) {
+        if (samples_.size() == samples_.capacity()) heaps_.reserve(2 * samples_.capacity());
         samples_.push_back(value);
         aim();
         if (is_in_heaps_) {
@@ -101,6 +104,7 @@ private:
     static constexpr std::uint64_t kScanPrice = 1024;
     static constexpr std::uint64_t kMostDebt = 8 * kScanPrice;
     static constexpr std::uint64_t kHeapTerm = 1 << 16;
+    static constexpr int kHashShift = 64 - 6;
     static constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
     // The quantile lies `weight_` of the way from the sample of rank `rank_` (from 0) to the next.
@@ -142,6 +146,17 @@ private:
         read_heaps();
     }
 
+    // place_of() where few values come again and again: where it stood when it was last looked for, if it still does.
+    std::size_t known_place_of(double value) {
+        std::uint64_t bits;
+        std::memcpy(&bits, &value, sizeof bits);
+        std::uint8_t& last = last_places_[(bits * 0x9E3779B97F4A7C15) >> kHashShift];
+        if (values_[last] == value) return last;
+        const std::size_t place = place_of(value);
+        last = static_cast<std::uint8_t>(place);
+        return place;
+    }
+
     // The first entry not below `value`: counted block by block without a branch, since where a sample falls is what no
     // processor can predict.
     std::size_t place_of(double value) const {
@@ -159,7 +174,7 @@ private:
             ++before_;
             return;
         }
-        std::size_t place = place_of(value);
+        std::size_t place = known_place_of(value);
         if (values_[place] == value) {
             ++counts_[place];
             before_ += place < cursor_;
@@ -198,7 +213,7 @@ private:
             --before_;
             return;
         }
-        const std::size_t place = place_of(value);
+        const std::size_t place = known_place_of(value);
         before_ -= place < cursor_;
         if (--counts_[place] == 0) close(place);
     }
@@ -301,9 +316,10 @@ private:
     std::uint64_t before_;  // samples before the cursor's entry, those not above the low bound included
     double values_[kTableSize + kBlock];
     std::uint32_t counts_[kTableSize];
+    std::uint8_t last_places_[std::size_t{1} << (64 - kHashShift)] = {};
 
     RingBuffer<double> samples_;
-    HeapQuantile heaps_;  // empty while the table serves
+    HeapQuantile heaps_;  // not looked at while the table serves
     bool is_in_heaps_ = false;
     // Positions in the window, which count events.
     std::uint64_t heaps_since_ = 0;

@@ -5,12 +5,10 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "ami/exact_moments.hpp"
 #include "ami/ring_buffer.hpp"
 
 namespace ami {
-
-// Counts stay far below 2^63; a signed conversion is one instruction, an unsigned one is not.
-inline double as_double(std::uint64_t n) { return static_cast<double>(static_cast<std::int64_t>(n)); }
 
 // Mean and sum of squared deviations of a run of numbers; its length is known from its place in the window.
 struct Moments {

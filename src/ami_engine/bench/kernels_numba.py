@@ -9,7 +9,7 @@ import numpy.typing as npt
 from numba import njit
 
 from ami_engine.features.backends import numba_layout as at
-from ami_engine.features.backends.numba_kernels import roll
+from ami_engine.features.backends.numba_moments import moments_push, moments_std
 from ami_engine.features.backends.numba_order import (
     maximum_drop,
     maximum_push,
@@ -18,7 +18,7 @@ from ami_engine.features.backends.numba_order import (
     quantile_push,
     quantile_replace,
 )
-from ami_engine.features.backends.numba_rolling import COMPILE_OPTIONS, aggregate_query, aggregate_size, std_dev
+from ami_engine.features.backends.numba_rolling import COMPILE_OPTIONS
 from ami_engine.features.backends.numba_rolling import log_return as log_return_of
 from ami_engine.features.backends.numba_state import first_state
 from ami_engine.features.feature_config import FeatureConfig
@@ -30,9 +30,8 @@ FloatArray = npt.NDArray[np.float64]
 
 def _std(f: Any, i: Any, values: Any, window: int, out: Any) -> None:
     for k in range(len(values)):
-        roll(f, i, at.RETURNS, at.RETURNS_F, values[k], window)
-        item = aggregate_query(f, i, at.RETURNS, at.RETURNS_F, 1, 0)
-        out[k] = std_dev(f[item + 1], aggregate_size(i, at.RETURNS))
+        moments_push(i, at.RETURNS, values[k])
+        out[k] = moments_std(i, at.RETURNS, min(k + 1, window))
 
 
 def _median(f: Any, i: Any, values: Any, window: int, out: Any) -> None:

@@ -27,8 +27,10 @@ from ami_engine.features.backends import (
     numba_book,
     numba_kernels,
     numba_layout,
+    numba_moments,
     numba_order,
     numba_rolling,
+    numba_wide,
 )
 from ami_engine.features.backends.event_checks import (
     REASONS,
@@ -182,7 +184,8 @@ class _EntryPoints:
 
 
 _COMPILED_FROM: Final = (
-    schema, event_checks, numba_layout, numba_rolling, numba_order, numba_book, numba_kernels, numba_batch
+    schema, event_checks, numba_layout, numba_rolling, numba_wide, numba_moments, numba_order, numba_book,
+    numba_kernels, numba_batch,
 )  # fmt: skip
 _ENTRY_POINTS: Final = _EntryPoints(_digest(_COMPILED_FROM))
 

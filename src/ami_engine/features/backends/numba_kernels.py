@@ -25,6 +25,14 @@ from ami_engine.features.backends.numba_book import (
     sum_levels,
     write_book_features,
 )
+from ami_engine.features.backends.numba_moments import (
+    moments_push,
+    moments_size,
+    moments_std,
+    moments_z,
+    sum_add,
+    sum_value,
+)
 from ami_engine.features.backends.numba_order import (
     maximum_drop,
     maximum_push,
@@ -45,7 +53,6 @@ from ami_engine.features.backends.numba_rolling import (
     compiled_apart,
     copy_item,
     log_return,
-    std_dev,
 )
 from ami_engine.features.schema import EPS
 
@@ -54,28 +61,55 @@ GROW_TRADES: Final = -2
 
 
 @compiled
-def roll(f: Any, i: Any, io: int, fo: int, value: float, window: int) -> None:
-    """Push into moments of the last `window` values."""
-    f[at.NEW_ITEM] = value
-    f[at.NEW_ITEM + 1] = 0.0
-    aggregate_push(f, i, io, fo, at.NEW_ITEM, 1, 0)
-    if aggregate_size(i, io) > window:
-        aggregate_pop(f, i, io, fo, 1, 0)
+def pair_count(i: Any) -> int:
+    """Pairs of successive mids in the regime window."""
+    count: int = max(0, i[at.MIDS_SEEN] - i[at.FIRST_MID] - 1)
+    return count
 
 
 @compiled
-def add_returns(f: Any, i: Any, change: float, flow: float) -> None:
-    roll(f, i, at.RETURNS, at.RETURNS_F, change, i[at.VOL_WINDOW])
-    roll(f, i, at.RUN, at.RUN_F, change, i[at.RUN_LENGTH])
-    if aggregate_size(i, at.RUN) == i[at.RUN_LENGTH]:
-        item = aggregate_query(f, i, at.RUN, at.RUN_F, 1, 0)
-        f[at.LAST_RUN_STD] = std_dev(f[item + 1], i[at.RUN_LENGTH])
-        roll(f, i, at.RUNS, at.RUNS_F, f[at.LAST_RUN_STD], i[at.RUN_COUNT])
-    f[at.NEW_ITEM] = change
-    f[at.NEW_ITEM + 1] = 0.0
-    f[at.NEW_ITEM + 2] = flow
-    f[at.NEW_ITEM + 3] = 0.0
-    aggregate_push(f, i, at.PAIRS, at.PAIRS_F, at.NEW_ITEM, 1, at.PAIR_SUMS)
+def flow_place(i: Any, position: int) -> int:
+    place: int = i[at.PAIR_FLOWS] + (position & i[at.RETURNS + at.MASK])
+    return place
+
+
+@compiled
+def add_flow(f: Any, i: Any, value: float) -> None:
+    if not sum_add(f, at.FLOW, value):
+        i[at.FLOW_IS_EXACT] = 0
+
+
+@compiled
+def sum_flow(f: Any, i: Any, count: int) -> None:
+    """Where the flow's numbers are too far apart for its sum: from the window itself, its last `count` pairs."""
+    if i[at.FLOW_IS_EXACT]:
+        return
+    i[at.FLOW_IS_EXACT] = 1
+    for k in range(3):
+        f[at.FLOW + k] = 0.0
+    end = i[at.RETURNS + at.END]
+    for position in range(end - count, end):
+        add_flow(f, i, f[flow_place(i, position)])
+
+
+@compiled
+def add_returns(f: Any, i: Any, change: float, flow: float, is_full: bool) -> None:
+    """Add a pair of mids; with `is_full` the regime window's oldest pair leaves for it."""
+    count = pair_count(i)
+    end = i[at.RETURNS + at.END]
+    if is_full:
+        if count > 0:
+            add_flow(f, i, flow)
+            add_flow(f, i, -f[flow_place(i, end - count)])
+    else:
+        add_flow(f, i, flow)
+        count += 1
+    f[flow_place(i, end)] = flow
+    moments_push(i, at.RETURNS, change)
+    if moments_size(i, at.RETURNS) >= i[at.RUN_LENGTH]:
+        f[at.LAST_RUN_STD] = moments_std(i, at.RETURNS, i[at.RUN_LENGTH])
+        moments_push(i, at.RUNS, f[at.LAST_RUN_STD])
+    sum_flow(f, i, count)
 
 
 @compiled
@@ -83,7 +117,7 @@ def push_trade_sums(f: Any, i: Any, item: int, mids_seen: int, ts_ns: int) -> No
     place = i[at.TRADE_PLACES] + 2 * (i[at.TRADES + at.END] & i[at.TRADE_MASK])
     i[place] = mids_seen
     i[place + 1] = ts_ns
-    aggregate_push(f, i, at.TRADES, at.TRADES_F, item, 0, at.TRADE_SUMS)
+    aggregate_push(f, i, at.TRADES, at.TRADES_F, item, at.TRADE_SUMS)
 
 
 @compiled
@@ -95,10 +129,8 @@ def close_mid(f: Any, i: Any) -> None:
 
 
 @compiled
-def drop_oldest_mid(f: Any, i: Any) -> None:
-    """What the quantiles do not see: pairs and staleness of the window's oldest mid."""
-    if aggregate_size(i, at.PAIRS) > 0:
-        aggregate_pop(f, i, at.PAIRS, at.PAIRS_F, 1, at.PAIR_SUMS)
+def drop_oldest_mid(i: Any) -> None:
+    """What the quantiles do not see: staleness of the window's oldest mid."""
     i[at.FIRST_MID] += 1
     maximum_drop(i, at.STALENESS, i[at.MID_MASK], i[at.FIRST_MID])
 
@@ -108,8 +140,10 @@ def add_mid(f: Any, i: Any, row: Any, ts_ns: int, bid: float, bid_size: float, a
     mid = row[at.ROW_MID]
     number = i[at.MIDS_SEEN]
     mask = i[at.MID_MASK]
+    is_full = i[at.WINDOW_STEPS] > 0 and quantile_size(i, at.SPREADS) == i[at.WINDOW_STEPS]
     if number > 0:
-        add_returns(f, i, log_return(mid, f[at.LAST_MID]), order_flow(f, bid, bid_size, ask, ask_size))
+        flow = order_flow(f, bid, bid_size, ask, ask_size)
+        add_returns(f, i, log_return(mid, f[at.LAST_MID]), flow, is_full)
     f[at.LAST_MID] = mid
     f[at.LAST_BID] = bid
     f[at.LAST_BID_SIZE] = bid_size
@@ -119,10 +153,10 @@ def add_mid(f: Any, i: Any, row: Any, ts_ns: int, bid: float, bid_size: float, a
     maximum_push(f, i, at.STALENESS, mask, number, row[at.ROW_STALENESS])
     i[i[at.MID_TIMES] + (number & mask)] = ts_ns
     i[at.MIDS_SEEN] = number + 1
-    if i[at.WINDOW_STEPS] > 0 and quantile_size(i, at.SPREADS) == i[at.WINDOW_STEPS]:
+    if is_full:
         quantile_replace(f, i, at.SPREADS, mask, i[at.FIRST_MID], number, row[at.ROW_SPREAD])
         quantile_replace(f, i, at.DEPTHS, mask, i[at.FIRST_MID], number, row[at.ROW_DEPTH])
-        drop_oldest_mid(f, i)
+        drop_oldest_mid(i)
     else:
         quantile_push(f, i, at.SPREADS, mask, at.MEDIAN, number, row[at.ROW_SPREAD])
         quantile_push(f, i, at.DEPTHS, mask, at.TENTH, number, row[at.ROW_DEPTH])
@@ -139,7 +173,7 @@ def drop_old_trades(f: Any, i: Any, ts_ns: int) -> None:
         place = i[at.TRADE_PLACES] + 2 * (i[at.TRADES + at.FIRST] & i[at.TRADE_MASK])
         if not (i[place] < oldest or (window_ns > 0 and i[place + 1] <= horizon)):
             break
-        aggregate_pop(f, i, at.TRADES, at.TRADES_F, 0, at.TRADE_SUMS)
+        aggregate_pop(f, i, at.TRADES, at.TRADES_F, at.TRADE_SUMS)
 
 
 @compiled
@@ -154,23 +188,20 @@ def move_time(f: Any, i: Any, ts_ns: int) -> bool:
     while quantile_size(i, at.SPREADS) > 1 and i[i[at.MID_TIMES] + (i[at.FIRST_MID] & mask)] <= horizon:
         quantile_pop(f, i, at.SPREADS, mask, at.MEDIAN, i[at.FIRST_MID])
         quantile_pop(f, i, at.DEPTHS, mask, at.TENTH, i[at.FIRST_MID])
-        drop_oldest_mid(f, i)
+        count = pair_count(i)
+        add_flow(f, i, -f[flow_place(i, i[at.RETURNS + at.END] - count)])
+        sum_flow(f, i, count - 1)
+        drop_oldest_mid(i)
         has_moved = True
     return has_moved
 
 
 @compiled
 def write_returns_features(f: Any, i: Any, row: Any) -> None:
-    count = aggregate_size(i, at.RETURNS)
-    row[at.ROW_SIGMA] = 0.0
-    if count > 1:
-        row[at.ROW_SIGMA] = std_dev(f[aggregate_query(f, i, at.RETURNS, at.RETURNS_F, 1, 0) + 1], count)
+    row[at.ROW_SIGMA] = moments_std(i, at.RETURNS, min(moments_size(i, at.RETURNS), i[at.VOL_WINDOW]))
     row[at.ROW_SPIKE] = 0.0
-    if aggregate_size(i, at.RUNS) == i[at.RUN_COUNT]:
-        item = aggregate_query(f, i, at.RUNS, at.RUNS_F, 1, 0)
-        scale = std_dev(f[item + 1], i[at.RUN_COUNT])
-        if not scale < EPS:
-            row[at.ROW_SPIKE] = (f[at.LAST_RUN_STD] - f[item]) / scale
+    if moments_size(i, at.RUNS) >= i[at.RUN_COUNT]:
+        row[at.ROW_SPIKE] = moments_z(i, at.RUNS, f[at.LAST_RUN_STD], i[at.RUN_COUNT], EPS)
     if i[at.MIDS_SEEN] == 0:
         row[at.ROW_SIGMA_5M] = 0.0
         row[at.ROW_OFI] = 0.0
@@ -180,13 +211,9 @@ def write_returns_features(f: Any, i: Any, row: Any) -> None:
 def write_regime_features(f: Any, i: Any, row: Any) -> None:
     if i[at.MIDS_SEEN] == 0:
         return
-    count = aggregate_size(i, at.PAIRS)
-    row[at.ROW_SIGMA_5M] = 0.0
-    row[at.ROW_OFI] = 0.0
-    if count > 0:
-        item = aggregate_query(f, i, at.PAIRS, at.PAIRS_F, 1, at.PAIR_SUMS)
-        row[at.ROW_SIGMA_5M] = std_dev(f[item + 1], count)
-        row[at.ROW_OFI] = f[item + 2] + f[item + 3]
+    count = pair_count(i)
+    row[at.ROW_SIGMA_5M] = moments_std(i, at.RETURNS, count)
+    row[at.ROW_OFI] = sum_value(f, at.FLOW) if count > 0 else 0.0
     row[at.ROW_SPREAD_MED] = median(f, i, at.SPREADS)
     row[at.ROW_DEPTH_P10] = quantile(f, i, at.DEPTHS, at.TENTH)
     row[at.ROW_STALENESS_MAX] = f[
@@ -200,7 +227,7 @@ def write_trade_features(f: Any, i: Any, row: Any) -> None:
     row[at.ROW_TRADE_IMBALANCE] = 0.0
     item = at.OPEN_SUMS
     if aggregate_size(i, at.TRADES) > 0:
-        item = aggregate_query(f, i, at.TRADES, at.TRADES_F, 0, at.TRADE_SUMS)
+        item = aggregate_query(f, i, at.TRADES, at.TRADES_F, at.TRADE_SUMS)
         if i[at.OPEN_TRADES]:
             for k in range(0, 2 * at.TRADE_SUMS, 2):
                 add_pair(f, at.NEW_ITEM + k, item + k, at.OPEN_SUMS + k)

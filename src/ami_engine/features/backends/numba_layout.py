@@ -21,6 +21,9 @@ MASK: Final = 6
 ITEMS: Final = 7
 AGGREGATE_INTS: Final = 8
 
+# A block of moments: positions of its oldest element and of the next one, its ring's mask, and the offset in `i`.
+MOMENTS_INTS: Final = 8
+
 # A quantile's block: how many samples each heap holds, where their values (in `f`), positions and places (in `i`) lie.
 HIGH_COUNT: Final = 0
 LOW_COUNT: Final = 1
@@ -56,17 +59,17 @@ TRADE_MASK: Final = 13
 TRADE_PLACES: Final = 14  # offset in the integers: two a trade, mids seen and time
 FIRST_MID: Final = 15  # number, from 0, of the oldest mid in the regime window
 ZERO: Final = 16  # always 0: where a heap begins
-RETURNS: Final = 17
-RUN: Final = RETURNS + AGGREGATE_INTS
-RUNS: Final = RUN + AGGREGATE_INTS
-PAIRS: Final = RUNS + AGGREGATE_INTS
-TRADES: Final = PAIRS + AGGREGATE_INTS
+PAIR_FLOWS: Final = 17  # offset in the floats: the order flow of each pair of mids
+FLOW_IS_EXACT: Final = 18
+RETURNS: Final = 19
+RUNS: Final = RETURNS + MOMENTS_INTS
+TRADES: Final = RUNS + MOMENTS_INTS
 SPREADS: Final = TRADES + AGGREGATE_INTS
 DEPTHS: Final = SPREADS + QUANTILE_INTS
 STALENESS: Final = DEPTHS + QUANTILE_INTS
 HEADER_INTS: Final = STALENESS + QUEUE_INTS
 
-# Floats of the state: parameters, the last two-sided book, and three items (middle, back, answer) an aggregate.
+# Floats of the state: parameters, the last two-sided book, sums, and three items (middle, back, answer) of the trades.
 TICK_SIZE: Final = 0
 COST_TICKS: Final = 1
 LAST_MID: Final = 2
@@ -75,17 +78,13 @@ LAST_BID_SIZE: Final = 4
 LAST_ASK: Final = 5
 LAST_ASK_SIZE: Final = 6
 LAST_RUN_STD: Final = 7
-NEW_ITEM: Final = 8  # six: what is about to be pushed
+FLOW: Final = 8  # three
+NEW_ITEM: Final = FLOW + 3  # six: what is about to be pushed
 OPEN_SUMS: Final = NEW_ITEM + 6
-RETURNS_F: Final = OPEN_SUMS + 6
-RUN_F: Final = RETURNS_F + 6
-RUNS_F: Final = RUN_F + 6
-PAIRS_F: Final = RUNS_F + 6
-TRADES_F: Final = PAIRS_F + 12
+TRADES_F: Final = OPEN_SUMS + 6
 WEIGHTS: Final = TRADES_F + 18
 
-# What each aggregate is made of: moments, and sums kept as pairs.
-PAIR_SUMS: Final = 1
+# What an aggregate of trades is made of: sums kept as pairs.
 TRADE_SUMS: Final = 3
 
 MEDIAN: Final = 0.5

@@ -8,7 +8,6 @@ cpp/include/ami/rolling_stats.hpp, so that both backends give the same bits.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, Final, TypeVar, cast
 
@@ -77,18 +76,9 @@ def log_return(mid: float, previous: float) -> float:
 
 
 @compiled
-def merge_into(f: Any, to: int, a: int, na: int, b: int, nb: int, moments: int, sums: int) -> None:
-    """Merge two aggregates of `na` and `nb` values: first `moments` (mean, m2), then `sums` pairs (hi, lo)."""
-    if moments:
-        # Chan, Golub & LeVeque (1979), pairwise update.
-        n = float(na) + float(nb)
-        share = float(nb) / n
-        delta = f[b] - f[a]
-        mean = f[a] + delta * share
-        m2 = (f[a + 1] + f[b + 1]) + delta * delta * (float(na) * share)
-        f[to] = mean
-        f[to + 1] = m2
-    for k in range(2 * moments, 2 * (moments + sums), 2):
+def merge_into(f: Any, to: int, a: int, b: int, sums: int) -> None:
+    """Add up two items of `sums` pairs (hi, lo) each."""
+    for k in range(0, 2 * sums, 2):
         add_pair(f, to + k, a + k, b + k)
 
 
@@ -123,31 +113,31 @@ def aggregate_size(i: Any, io: int) -> int:
 
 
 @compiled
-def aggregate_push(f: Any, i: Any, io: int, fo: int, value: int, moments: int, sums: int) -> None:
+def aggregate_push(f: Any, i: Any, io: int, fo: int, value: int, sums: int) -> None:
     """Append the item at f[value]."""
-    width = 2 * (moments + sums)
+    width = 2 * sums
     back = fo + width
     end = i[io + at.END]
     count = end - i[io + at.CUT_B]
     if count == 0:
         copy_item(f, back, value, width)
     else:
-        merge_into(f, back, back, count, value, 1, moments, sums)
+        merge_into(f, back, back, value, sums)
     copy_item(f, i[io + at.ITEMS] + (end & i[io + at.MASK]) * width, value, width)
     i[io + at.END] = end + 1
-    aggregate_fix_up(f, i, io, fo, moments, sums)
+    aggregate_fix_up(f, i, io, fo, sums)
 
 
 @compiled
-def aggregate_pop(f: Any, i: Any, io: int, fo: int, moments: int, sums: int) -> None:
+def aggregate_pop(f: Any, i: Any, io: int, fo: int, sums: int) -> None:
     """Drop the oldest item."""
     i[io + at.FIRST] += 1
-    aggregate_fix_up(f, i, io, fo, moments, sums)
+    aggregate_fix_up(f, i, io, fo, sums)
 
 
 @compiled
-def aggregate_fix_up(f: Any, i: Any, io: int, fo: int, moments: int, sums: int) -> None:
-    width = 2 * (moments + sums)
+def aggregate_fix_up(f: Any, i: Any, io: int, fo: int, sums: int) -> None:
+    width = 2 * sums
     back = fo + width
     end = i[io + at.END]
     if i[io + at.FIRST] == i[io + at.CUT_B]:
@@ -178,18 +168,18 @@ def aggregate_fix_up(f: Any, i: Any, io: int, fo: int, moments: int, sums: int) 
     mask = i[io + at.MASK]
     items = i[io + at.ITEMS]
     left = items + (l_cut & mask) * width
-    merge_into(f, left, left, r_cut - l_cut, fo, b_cut - r_cut, moments, sums)
+    merge_into(f, left, left, fo, sums)
     i[io + at.CUT_L] = l_cut + 1
     if a_cut != b_cut:
         right = items + ((a_cut - 1) & mask) * width
-        merge_into(f, right, right, 1, items + (a_cut & mask) * width, b_cut - a_cut, moments, sums)
+        merge_into(f, right, right, items + (a_cut & mask) * width, sums)
     i[io + at.CUT_A] = a_cut - 1
 
 
 @compiled
-def aggregate_query(f: Any, i: Any, io: int, fo: int, moments: int, sums: int) -> int:
+def aggregate_query(f: Any, i: Any, io: int, fo: int, sums: int) -> int:
     """Return where in `f` the aggregate of the whole window stands; the window must not be empty."""
-    width = 2 * (moments + sums)
+    width = 2 * sums
     back = fo + width
     first = i[io + at.FIRST]
     front_count = i[io + at.CUT_B] - first
@@ -199,10 +189,5 @@ def aggregate_query(f: Any, i: Any, io: int, fo: int, moments: int, sums: int) -
     front: int = i[io + at.ITEMS] + (first & i[io + at.MASK]) * width
     if back_count == 0:
         return front
-    merge_into(f, back + width, front, front_count, back, back_count, moments, sums)
+    merge_into(f, back + width, front, back, sums)
     return back + width
-
-
-@compiled
-def std_dev(m2: float, count: int) -> float:
-    return 0.0 if count < 2 else math.sqrt(m2 / float(count))

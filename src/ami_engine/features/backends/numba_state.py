@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ami_engine.features.backends import numba_layout as at
+from ami_engine.features.backends.numba_moments import LIMBS
 from ami_engine.features.feature_config import FeatureConfig
 from ami_engine.features.schema import FEATURE_COUNT
 
@@ -21,14 +22,15 @@ _FIRST_CAPACITY: Final = 512
 _MAX_CAPACITY: Final = 2**40
 _CAPACITIES: Final = struct.Struct("<qq")
 
-_AGGREGATES: Final = (at.RETURNS, at.RUN, at.RUNS, at.PAIRS, at.TRADES)
+_MOMENTS: Final = (at.RETURNS, at.RUNS)
 _CUTS: Final = (at.FIRST, at.CUT_L, at.CUT_R, at.CUT_A, at.CUT_B, at.END)
 _QUANTILES: Final = ((at.SPREADS, at.MEDIAN), (at.DEPTHS, at.TENTH))
 
 # What of the integers the events move; the rest is parameters and places.
 _MOVING: Final = [
-    *(at.LAST_TS, at.LAST_BOOK_TS, at.HAS_BOOK, at.FIRST_MID, at.MIDS_SEEN, at.OPEN_TRADES),
-    *(block + cut for block in _AGGREGATES for cut in _CUTS),
+    *(at.LAST_TS, at.LAST_BOOK_TS, at.HAS_BOOK, at.FIRST_MID, at.MIDS_SEEN, at.OPEN_TRADES, at.FLOW_IS_EXACT),
+    *(block + cut for block in _MOMENTS for cut in (at.FIRST, at.END)),
+    *(at.TRADES + cut for cut in _CUTS),
     *(block + count for block, _ in _QUANTILES for count in (at.HIGH_COUNT, at.LOW_COUNT)),
     *(at.STALENESS + at.QUEUE_FIRST, at.STALENESS + at.QUEUE_END),
 ]
@@ -58,18 +60,19 @@ def _power_of_two(size: int) -> int:
     return 1 << max(3, (size - 1).bit_length())
 
 
+def _longest(config: FeatureConfig) -> int:
+    """Returns that the windows by count alone look back on."""
+    return max(config.vol_window, config.sigma_short_steps)
+
+
 def _rings(config: FeatureConfig, mids: int, trades: int) -> list[_Ring]:
     run_count = config.sigma_long_steps + 2 - config.sigma_short_steps
+    pairs = max(mids, _power_of_two(_longest(config) + 1))
     rings = [
-        # A full window holds one more for a moment.
-        _Ring(True, block + at.ITEMS, block + at.FIRST, block + at.END, width, capacity)
-        for block, width, capacity in (
-            (at.RETURNS, 2, _power_of_two(config.vol_window + 1)),
-            (at.RUN, 2, _power_of_two(config.sigma_short_steps + 1)),
-            (at.RUNS, 2, _power_of_two(run_count + 1)),
-            (at.PAIRS, 4, mids),
-            (at.TRADES, 6, trades),
-        )
+        _Ring(False, at.RETURNS + at.ITEMS, at.RETURNS + at.FIRST, at.RETURNS + at.END, LIMBS, pairs),
+        _Ring(False, at.RUNS + at.ITEMS, at.RUNS + at.FIRST, at.RUNS + at.END, LIMBS, _power_of_two(run_count + 1)),
+        _Ring(True, at.TRADES + at.ITEMS, at.TRADES + at.FIRST, at.TRADES + at.END, 2 * at.TRADE_SUMS, trades),
+        _Ring(True, at.PAIR_FLOWS, at.RETURNS + at.FIRST, at.RETURNS + at.END, 1, pairs),
     ]
     for block, _ in _QUANTILES:
         rings += [
@@ -119,8 +122,11 @@ def _empty(config: FeatureConfig, mids: int, trades: int) -> State:
             next_float += ring.width * ring.capacity
         else:
             next_int += ring.width * ring.capacity
-    for block, ring in zip(_AGGREGATES, rings, strict=False):
+    for block, ring in zip((*_MOMENTS, at.TRADES), rings, strict=False):
         i[block + at.MASK] = ring.capacity - 1
+    i[at.FLOW_IS_EXACT] = 1
+    for block in _MOMENTS:
+        i[block + at.END] = 1  # element 0 stands before all samples
     return State(f, i, mids, trades)
 
 
@@ -182,18 +188,23 @@ def _check(config: FeatureConfig, state: State) -> None:
     moving[_MOVING] = True
     moving[at.HEADER_INTS :] = True
     _require((i[~moving] == fixed[~moving]).all())
-    for block in _AGGREGATES:
-        cuts = i[[block + cut for cut in _CUTS]]
-        _require(cuts[0] >= 0 and (np.diff(cuts) >= 0).all() and cuts[-1] - cuts[0] <= i[block + at.MASK] + 1)
-    for block, limit in ((at.RETURNS, at.VOL_WINDOW), (at.RUN, at.RUN_LENGTH), (at.RUNS, at.RUN_COUNT)):
-        _require(i[block + at.END] - i[block + at.FIRST] <= i[limit])
+    cuts = i[[at.TRADES + cut for cut in _CUTS]]
+    _require(cuts[0] >= 0 and (np.diff(cuts) >= 0).all() and cuts[-1] - cuts[0] <= i[at.TRADES + at.MASK] + 1)
     first, end = int(i[at.FIRST_MID]), int(i[at.MIDS_SEEN])
     _require(0 <= first <= end and (first == end) == (end == 0) and end - first < state.mid_capacity)
     _require(not config.window_steps or end - first <= config.window_steps)
-    _require(i[at.PAIRS + at.END] - i[at.PAIRS + at.FIRST] == max(0, end - first - 1))
+    returns = max(0, end - 1)
+    runs = max(0, returns - config.sigma_short_steps + 1)
+    _check_moments(i, at.RETURNS, returns, max(_longest(config), end - first - 1))
+    _check_moments(i, at.RUNS, runs, int(i[at.RUN_COUNT]))
     for block, share in _QUANTILES:
         _check_quantile(state, block, share, first, end)
     _check_queue(state, first, end)
+
+
+def _check_moments(i: IntArray, block: int, seen: int, longest: int) -> None:
+    first, end = int(i[block + at.FIRST]), int(i[block + at.END])
+    _require(end == seen + 1 and 0 <= first <= seen - min(seen, longest) and end - first <= i[block + at.MASK] + 1)
 
 
 def _check_quantile(state: State, block: int, share: float, first: int, end: int) -> None:

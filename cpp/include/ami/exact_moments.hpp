@@ -1,0 +1,282 @@
+// Variance of a window whose samples come and go, without rounding: sums of integers.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+namespace ami {
+
+// Counts stay far below 2^63; a signed conversion is one instruction, an unsigned one is not.
+inline double as_double(std::uint64_t n) { return static_cast<double>(static_cast<std::int64_t>(n)); }
+
+namespace exact {
+
+// A signed number of two limbs.
+struct Pair {
+    std::uint64_t low = 0;
+    std::int64_t high = 0;
+
+    bool is_narrow() const { return high == static_cast<std::int64_t>(low) >> 63; }
+};
+
+// Three limbs, least first; sums and products wrap at 2^192.
+struct Wide {
+    std::uint64_t low = 0;
+    std::uint64_t mid = 0;
+    std::uint64_t high = 0;
+
+    Pair lowest() const { return {low, static_cast<std::int64_t>(mid)}; }
+};
+
+#ifdef __SIZEOF_INT128__
+__extension__ using Int128 = __int128;
+__extension__ using Uint128 = unsigned __int128;
+
+inline Pair pair_of(Int128 value) {
+    return {static_cast<std::uint64_t>(value), static_cast<std::int64_t>(value >> 64)};
+}
+inline Int128 value_of(const Pair& pair) {
+    return static_cast<Int128>((static_cast<Uint128>(static_cast<std::uint64_t>(pair.high)) << 64) | pair.low);
+}
+inline Pair multiply_signed(std::int64_t a, std::int64_t b) { return pair_of(static_cast<Int128>(a) * b); }
+inline Pair multiply(std::uint64_t a, std::uint64_t b) {
+    return pair_of(static_cast<Int128>(static_cast<Uint128>(a) * b));
+}
+inline Pair add(const Pair& a, const Pair& b) {
+    return pair_of(static_cast<Int128>(static_cast<Uint128>(value_of(a)) + static_cast<Uint128>(value_of(b))));
+}
+inline Pair subtract(const Pair& a, const Pair& b) {
+    return pair_of(static_cast<Int128>(static_cast<Uint128>(value_of(a)) - static_cast<Uint128>(value_of(b))));
+}
+inline Wide add_signed(const Wide& a, const Pair& b) {
+    const Uint128 addend = static_cast<Uint128>(value_of(b));
+    const Uint128 sum = ((static_cast<Uint128>(a.mid) << 64) | a.low) + addend;
+    const std::uint64_t carry = sum < addend;
+    return {static_cast<std::uint64_t>(sum), static_cast<std::uint64_t>(sum >> 64),
+            a.high + static_cast<std::uint64_t>(b.high >> 63) + carry};
+}
+inline Wide subtract(const Wide& a, const Wide& b) {
+    const Uint128 from = (static_cast<Uint128>(a.mid) << 64) | a.low;
+    const Uint128 less = (static_cast<Uint128>(b.mid) << 64) | b.low;
+    const Uint128 left = from - less;
+    const std::uint64_t borrow = from < less;
+    return {static_cast<std::uint64_t>(left), static_cast<std::uint64_t>(left >> 64), a.high - b.high - borrow};
+}
+#else
+inline Pair multiply(std::uint64_t a, std::uint64_t b) {
+    const std::uint64_t mask = 0xFFFFFFFF;
+    const std::uint64_t low = (a & mask) * (b & mask);
+    const std::uint64_t cross = (a >> 32) * (b & mask) + (low >> 32);
+    const std::uint64_t other = (a & mask) * (b >> 32) + (cross & mask);
+    return {(other << 32) | (low & mask),
+            static_cast<std::int64_t>((a >> 32) * (b >> 32) + (cross >> 32) + (other >> 32))};
+}
+inline Pair multiply_signed(std::int64_t a, std::int64_t b) {
+    const auto ua = static_cast<std::uint64_t>(a);
+    const auto ub = static_cast<std::uint64_t>(b);
+    const Pair product = multiply(ua, ub);
+    const std::uint64_t high = static_cast<std::uint64_t>(product.high) - (a < 0 ? ub : 0) - (b < 0 ? ua : 0);
+    return {product.low, static_cast<std::int64_t>(high)};
+}
+inline Pair add(const Pair& a, const Pair& b) {
+    const std::uint64_t low = a.low + b.low;
+    const std::uint64_t carry = low < a.low;
+    return {low, static_cast<std::int64_t>(static_cast<std::uint64_t>(a.high) + static_cast<std::uint64_t>(b.high) + carry)};
+}
+inline Pair subtract(const Pair& a, const Pair& b) {
+    const std::uint64_t borrow = a.low < b.low;
+    return {a.low - b.low,
+            static_cast<std::int64_t>(static_cast<std::uint64_t>(a.high) - static_cast<std::uint64_t>(b.high) - borrow)};
+}
+inline Wide add_signed(const Wide& a, const Pair& b) {
+    const std::uint64_t low = a.low + b.low;
+    const std::uint64_t carry = low < a.low;
+    const auto high = static_cast<std::uint64_t>(b.high);
+    const std::uint64_t mid = a.mid + high;
+    const std::uint64_t total = mid + carry;
+    const std::uint64_t carries = static_cast<std::uint64_t>(mid < high) + (total < mid);
+    return {low, total, a.high + static_cast<std::uint64_t>(b.high >> 63) + carries};
+}
+inline Wide subtract(const Wide& a, const Wide& b) {
+    const std::uint64_t borrow = a.low < b.low;
+    const std::uint64_t mid = a.mid - b.mid;
+    const std::uint64_t borrows = static_cast<std::uint64_t>(a.mid < b.mid) + (mid < borrow);
+    return {a.low - b.low, mid - borrow, a.high - b.high - borrows};
+}
+#endif
+
+inline Wide add(const Wide& a, const Wide& b) { return subtract(a, subtract(Wide{}, b)); }
+
+inline Pair widened(std::int64_t value) { return {static_cast<std::uint64_t>(value), value >> 63}; }
+
+inline Pair multiply(const Pair& a, std::uint64_t b) {
+    const Pair low = multiply(a.low, b);
+    const std::uint64_t high = static_cast<std::uint64_t>(low.high) + static_cast<std::uint64_t>(a.high) * b;
+    return {low.low, static_cast<std::int64_t>(high)};
+}
+
+inline Wide multiply(const Wide& a, std::uint64_t b) {
+    const Pair low = multiply(a.low, b);
+    const Pair mid = add(multiply(a.mid, b), {static_cast<std::uint64_t>(low.high), 0});
+    return {low.low, mid.low, a.high * b + static_cast<std::uint64_t>(mid.high)};
+}
+
+[[gnu::noinline, gnu::cold]] inline Wide square_far(const Pair& a) {
+    const Pair magnitude = a.high < 0 ? subtract(Pair{}, a) : a;
+    const auto high = static_cast<std::uint64_t>(magnitude.high);
+    const Pair lows = multiply(magnitude.low, magnitude.low);
+    const Pair cross = multiply(magnitude.low, high);
+    const Wide ends{lows.low, static_cast<std::uint64_t>(lows.high), high * high};
+    const Wide middle{0, cross.low, static_cast<std::uint64_t>(cross.high)};
+    return add(add(ends, middle), middle);
+}
+
+inline Wide square(const Pair& a) {
+    if (!a.is_narrow()) return square_far(a);
+    const auto value = static_cast<std::int64_t>(a.low);
+    const Pair product = multiply_signed(value, value);
+    return {product.low, static_cast<std::uint64_t>(product.high), 0};
+}
+
+// A limb as a double, rounded once in each half.
+inline double limb_as_double(std::uint64_t limb) {
+    return as_double(limb >> 32) * 0x1p32 + as_double(limb & 0xFFFFFFFF);
+}
+
+// Of a number with a high limb above 0, where most are by far. Within two units of the last place.
+inline double positive_as_double(const Pair& a) {
+    return static_cast<double>(a.high) * 0x1p64 + as_double(a.low >> 1) * 2.0;
+}
+
+// Within two units of the last place; 0 for 0 alone.
+inline double to_double(const Wide& a) {
+    return (limb_as_double(a.high) * 0x1p64 + limb_as_double(a.mid)) * 0x1p64 + limb_as_double(a.low);
+}
+
+inline double to_double(const Pair& a) {
+    if (a.is_narrow()) return static_cast<double>(static_cast<std::int64_t>(a.low));
+    return static_cast<double>(a.high) * 0x1p64 + limb_as_double(a.low);
+}
+
+}  // namespace exact
+
+// Sums of samples and of their squares from a stream's beginning on, so that the difference of two is those of the
+// samples between them. On a grid of 2^-66 = 1.4e-20, three digits below what the rounding of a price leaves of a return,
+// nothing is rounded, and integers may wrap: a sample before a window leaves no trace in it, equal samples have a
+// deviation of 0, and no window has a state of its own. Of one window, n Σ|x| must stay below 2^29: half a million moves
+// between the least and the greatest price there is.
+class ExactMoments {
+public:
+    // What a sample stays below, as the log return of any two prices does.
+    static constexpr double kMostSample = 1200.0;
+
+    // Becomes what stands after `value`, of what stood before it. Limb by limb: a copy would wait for each limb's store.
+    void follow(const ExactMoments& before, double value) {
+        if (!is_near(value)) return follow_far(before, value);
+        const auto units = static_cast<std::int64_t>(value * kPerUnit);
+        sum_ = exact::add(before.sum_, exact::widened(units));
+        squares_ = exact::add_signed(before.squares_, exact::multiply_signed(units, units));
+    }
+
+    // Standard deviation (population) of the last `count` samples; `before` is what stood before them.
+    double std_dev(const ExactMoments& before, std::uint64_t count) const {
+        return root_of_spread(before, count, 0.5) * kUnit / as_double(count == 0 ? 1 : count);
+    }
+
+    // Standard deviations from the mean at which `value` is, of the last `count` > 1 samples; 0 where one is below `least`.
+    double z_score(double value, const ExactMoments& before, std::uint64_t count, double least) const {
+        // Deviations differ little from each other: three digits may be lost to their mean, of the sixteen.
+        const double root = root_of_spread(before, count, 0x1p0 - 0x1p-10);
+        if (root < least * kPerUnit * as_double(count)) return 0.0;
+        const exact::Pair sum = exact::subtract(sum_, before.sum_);
+        return exact::to_double(exact::subtract(exact::multiply(units_of(value), count), sum)) / root;
+    }
+
+private:
+    static constexpr double kUnit = 0x1p-66;
+    static constexpr double kPerUnit = 0x1p66;
+
+    static bool is_near(double value) { return std::fabs(value) < 0.125; }
+
+    // `count` times the standard deviation, in units of the grid. Doubles will do for it while the square of the mean is
+    // no more than `most_mean` of the mean square.
+    [[gnu::always_inline]] double root_of_spread(const ExactMoments& before, std::uint64_t count, double most_mean) const {
+        const exact::Pair sum = exact::subtract(sum_, before.sum_);
+        const exact::Pair squares = exact::subtract(squares_.lowest(), before.squares_.lowest());
+        const bool is_common = squares.high > 0 && squares_.high == before.squares_.high;
+        if (!sum.is_narrow() || !is_common) return exact_root(before, count);
+        const double root = static_cast<double>(static_cast<std::int64_t>(sum.low));
+        const double from_squares = exact::positive_as_double(squares) * as_double(count);
+        const double from_mean = root * root;
+        if (from_mean > most_mean * from_squares) return exact_root(before, count);
+        return std::sqrt(from_squares - from_mean);
+    }
+    [[gnu::noinline, gnu::cold]] double exact_root(const ExactMoments& before, std::uint64_t count) const {
+        const exact::Wide squares = exact::subtract(squares_, before.squares_);
+        const exact::Pair sum = exact::subtract(sum_, before.sum_);
+        return std::sqrt(exact::to_double(exact::subtract(exact::multiply(squares, count), exact::square(sum))));
+    }
+
+    // Cut off, not rounded, as a conversion to an integer does everywhere.
+    static exact::Pair units_of(double value) {
+        if (is_near(value)) return exact::widened(static_cast<std::int64_t>(value * kPerUnit));
+        return far_units_of(value);
+    }
+    [[gnu::noinline, gnu::cold]] static exact::Pair far_units_of(double value) {
+        const double magnitude = std::fabs(value) * 4.0;  // in units of 2^64 grid points
+        const auto high = static_cast<std::int64_t>(magnitude);
+        const double rest = (magnitude - static_cast<double>(high)) * 0x1p32;
+        const auto mid = static_cast<std::int64_t>(rest);
+        const auto low = static_cast<std::int64_t>((rest - static_cast<double>(mid)) * 0x1p32);
+        const exact::Pair units{(static_cast<std::uint64_t>(mid) << 32) | static_cast<std::uint64_t>(low), high};
+        return value < 0.0 ? exact::subtract(exact::Pair{}, units) : units;
+    }
+    [[gnu::noinline, gnu::cold]] void follow_far(const ExactMoments& before, double value) {
+        const exact::Pair units = far_units_of(value);
+        sum_ = exact::add(before.sum_, units);
+        squares_ = exact::add(before.squares_, exact::square(units));
+    }
+
+    exact::Pair sum_;
+    exact::Wide squares_;
+};
+
+// A sum that numbers join and leave, kept as three doubles that together are the sum itself: what an addition drops goes
+// to the next (Knuth's two-sum), and what the last one drops is told. That takes numbers 48 digits apart.
+class TripleSum {
+public:
+    [[gnu::always_inline]] void add(double value) {
+        const double rest = two_sum(high_, value);
+        const double last = two_sum(mid_, rest);
+        // Sizes are mostly of one order of magnitude: two doubles hold their sum.
+        if (last != 0.0) is_exact_ &= two_sum(low_, last) == 0.0;
+    }
+    // False once digits were lost: then the sum must be made anew from its numbers.
+    bool is_exact() const { return is_exact_; }
+    double value() const { return (high_ + mid_) + low_; }
+
+    template <class Archive>
+    void archive(Archive& ar) {
+        ar.value(high_);
+        ar.value(mid_);
+        ar.value(low_);
+        ar.value(is_exact_);
+    }
+
+private:
+    // Adds to `sum`; returns what rounding dropped.
+    static double two_sum(double& sum, double value) {
+        const double total = sum + value;
+        const double virtual_value = total - sum;
+        const double error = (sum - (total - virtual_value)) + (value - virtual_value);
+        sum = total;
+        return error;
+    }
+
+    double high_ = 0.0;
+    double mid_ = 0.0;
+    double low_ = 0.0;
+    bool is_exact_ = true;
+};
+
+}  // namespace ami
