@@ -172,6 +172,8 @@ class OrderManager:
             settle_ms=settle_ms,
         )
         self._is_stopped = False
+        self._unverified = False  # everything was cancelled, and the venue has not said yet that it is
+        self._verify_ms = -inf
         self._reconciler: Reconciler | None = None
         if journal is not None:
             self._take_over(journal)
@@ -207,6 +209,11 @@ class OrderManager:
     def halt_reason(self) -> str:
         """Why nothing is submitted any more; empty while all is well."""
         return self._table.halt_reason
+
+    @property
+    def is_unverified(self) -> bool:
+        """True after `cancel_all`, until the venue has said that nothing of ours is live; never without a journal."""
+        return self._unverified
 
     @property
     def duplicate_fills(self) -> int:
@@ -308,7 +315,7 @@ class OrderManager:
             action = Action(getattr(action, "value", action))
         market = self._markets.get(market_id) or self._open_market(market_id)
         if action is not _STOP and action is not _HOLD:
-            self._is_stopped = False
+            self._is_stopped = self._unverified = False
         if action is _ACT:
             self._act(market, final.params, bid, ask, throttled, step, tally)
         elif action is _EXIT:
@@ -333,7 +340,31 @@ class OrderManager:
         self._table.record("cancel_all", reason=reason, open_orders=self.open_count)
         self._is_stopped = False
         self._cancel_everything(tally)
+        self._unverified = self._reconciler is not None
+        self._verify_ms = -inf
         return self._told(tally)
+
+    def verify_canceled(self, now_ms: int) -> tuple[str, ...]:
+        """After `cancel_all`, with a journal: ask the venue what is left, and cancel that again.
+
+        Returns
+        -------
+        tuple of str
+            The orders of ours that may be live; empty once the venue has said that there are none.
+        """
+        table = self._table
+        table.now_ms = now_ms
+        tally = table.news = table.news or Tally()
+        self._verify_ms = now_ms + self._refresh_ms
+        still_open = table.still_open(tally)
+        if still_open or tally.errors:
+            self._is_stopped = False
+            self._cancel_everything(tally)
+            table.record("cancel_all_unverified", still_open=list(still_open))
+        else:
+            self._unverified = False
+            table.record("cancel_all_verified")
+        return still_open
 
     def poll(self, now_ms: int) -> list[Fill]:
         """Collect fills and resolve doubts. Call it at the start of every step.
@@ -348,6 +379,8 @@ class OrderManager:
         table.now_ms = now_ms
         if self._reconciler is not None and now_ms >= self._reconciler.due_ms:
             self._reconciler.look()
+        if self._unverified and now_ms >= self._verify_ms:
+            self.verify_canceled(now_ms)
         table.collect()
         table.settle()
         if not table.fills:

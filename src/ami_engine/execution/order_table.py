@@ -277,22 +277,22 @@ class OrderTable:
             if not can_cancel and count >= len(working):
                 for each in working:
                     self.take_as_canceled(each)
+        return self.still_open(tally)
+
+    def still_open(self, tally: Tally) -> tuple[str, ...]:
+        """Ask the venue which orders of ours are live, cancel those that ended here, return all that may live."""
         listed = self._listed_orders()
         if listed is None:
             tally.fail("the venue's open orders cannot be read: that everything is cancelled is not verified")
             return tuple(self.live)
-        for order_id in listed.keys() - self.live.keys():
-            found = self._closed.get(order_id)
-            if found is not None:  # it was told to be cancelled, and is not
-                self._cancel_listed(order_id, tally)
         ours = [order_id for order_id in listed if order_id in self.live or order_id in self._closed]
+        for order_id in ours:
+            if order_id not in self.live:  # it was said to be cancelled, and is not
+                reply = broker_edge.cancel(self.broker, order_id)
+                self.record("cancel_repeated", client_order_id=order_id, answer=reply.answer.value, error=reply.error)
+                if reply.is_failure:
+                    tally.fail(reply.error)
         return tuple(dict.fromkeys((*self.live, *ours)))
-
-    def _cancel_listed(self, order_id: str, tally: Tally) -> None:
-        reply = broker_edge.cancel(self.broker, order_id)
-        self.record("cancel_repeated", client_order_id=order_id, answer=reply.answer.value, error=reply.error)
-        if reply.is_failure:
-            tally.fail(reply.error)
 
     def take_as_canceled(self, working: Working) -> None:
         """Note that a sweep took the order away."""

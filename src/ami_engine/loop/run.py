@@ -390,6 +390,7 @@ class Run:
             self._withdraw(reason)
         for fill in self._orders.poll(now_ms):
             self._book(fill, self._now_ns)
+        still_open = self._orders.verify_canceled(now_ms) if self._orders.is_unverified else ()
         self._close_feed()
         summary = {"run_id": self.run_id, "stopped_reason": reason, **self.counters.to_dict()}
         account = self._account
@@ -417,6 +418,8 @@ class Run:
             notes.append(
                 f"{self.counters.orders_skipped} quotes were below the instrument's smallest order: raise size_usd"
             )
+        if still_open:
+            notes.append(f"may still be live at the venue: {', '.join(still_open)}")
         if self._latches.names:
             notes.append(f"latched until an operator releases it: {', '.join(self._latches.names)}")
         summary["notes"] = notes
