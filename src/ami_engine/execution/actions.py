@@ -34,6 +34,8 @@ class Actions(msgspec.Struct, frozen=True, gc=False):
         Requests whose outcome is unknown.
     skipped : int
         Quotes not sent because they are below the instrument's smallest order.
+    withheld : int
+        Orders that the engine's own gate kept back: nothing of them was sent.
     errors : tuple of str
         What went wrong, a line each; a decision without usable quotes is one of them. A refusal is not.
     halt : str
@@ -53,6 +55,7 @@ class Actions(msgspec.Struct, frozen=True, gc=False):
     skipped: int = 0
     errors: tuple[str, ...] = ()
     halt: str = ""
+    withheld: int = 0
 
 
 NOTHING_DONE = Actions()
@@ -61,10 +64,11 @@ NOTHING_DONE = Actions()
 class Tally:
     """`Actions` while they are being counted."""
 
-    __slots__ = ("canceled", "errors", "failures", "halt", "in_doubt", "rejected", "skipped", "submitted")
+    __slots__ = ("canceled", "errors", "failures", "halt", "in_doubt", "rejected", "skipped", "submitted", "withheld")
 
     def __init__(self) -> None:
         self.submitted = self.canceled = self.rejected = self.failures = self.in_doubt = self.skipped = 0
+        self.withheld = 0
         self.errors: list[str] = []
         self.halt = ""
 
@@ -84,5 +88,6 @@ class Tally:
             self.skipped,
             tuple(dict.fromkeys(self.errors)),
             self.halt,
+            self.withheld,
         )
         return NOTHING_DONE if actions == NOTHING_DONE else actions
