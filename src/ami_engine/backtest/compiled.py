@@ -539,6 +539,10 @@ def _summary(
         "final_equity": told["equity"],
         "max_drawdown": told["max_drawdown"],
         "positions": {market_id: told["position"]} if told["fill_count"] else {},
+        # Nobody commands a run over a table; a latch halts it as it does any other.
+        "trading_state": (TradingState.HALTED if told["latches"] else TradingState.ACTIVE).value,
+        "controls_obeyed": 0,
+        "controls_refused": 0,
         "trace_path": None,
         "chain_head": None,
         "audit_path": None,
