@@ -22,6 +22,7 @@ from ami_engine.config import ExitConfig, QuotingConfig
 from ami_engine.dmc.context import GuardContext
 from ami_engine.dmc.policy_hook import load_policy_override
 from ami_engine.dmc.risk_policy import RiskPolicy, policy_ranges
+from ami_engine.dmc.trading_state import TradingState
 from ami_engine.errors import ConfigError
 from ami_engine.events import Fill, Liquidity, Side
 from ami_engine.execution.idempotency import client_order_id
