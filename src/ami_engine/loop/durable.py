@@ -11,6 +11,7 @@ from ami_engine.errors import StateError
 from ami_engine.events import Fill
 from ami_engine.execution.journal import Journal
 from ami_engine.loop.step import MarketParts
+from ami_engine.portfolio.ledger import Ledger
 from ami_engine.portfolio.pnl import Account
 from ami_engine.portfolio.positions import Positions
 
@@ -40,13 +41,23 @@ class Durable:
         self.journal = journal
         self._closes_store = closes_store
         self._has_account = False
+        self.ledger = Ledger(journal.posting)
         self._fills: dict[str, list[Fill]] = {}
 
     def restore(self, account: Account) -> None:
-        """Fold the fills of earlier starts into an account that has none."""
+        """Fold the fills of earlier starts into an account that has none, and read the ledger.
+
+        A fill may have been written without its postings, when a crash came between: it is posted now.
+        """
+        self.ledger.restore(self.journal.postings())
         for fill in self.journal.state.fills:
             account.apply(fill)
+            self.post(fill, account.positions)
             self._fills.setdefault(fill.market_id, []).append(fill)
+
+    def post(self, fill: Fill, positions: Positions) -> None:
+        """Post a fill that `positions` has just applied."""
+        self.ledger.post_fill(fill, positions.instrument(fill.market_id), realized=positions.last_realized)
 
     def join(self, parts: MarketParts, tell_position: TellPosition) -> None:
         """Give a market, when it is first seen, what its guards had counted and its position manager had seen."""

@@ -257,6 +257,8 @@ class Run:
         market_id = fill.market_id
         self.counters.fills += 1
         result = self._account.apply(fill)
+        if self._durable is not None:
+            self._durable.post(fill, self._account.positions)
         parts = self._parts_by_market.get(market_id)
         if parts is None:
             return

@@ -45,7 +45,7 @@ class _Audit(Protocol):
 
 
 class _Journal(Protocol):
-    def checkpoint(self, name: str, data: bytes, now_ns: int) -> None: ...
+    def checkpoint(self, name: str, data: bytes, now_ns: int, *, sync: bool = False) -> None: ...
 
     def checkpoint_of(self, name: str) -> bytes | None: ...
 
@@ -272,5 +272,5 @@ class Trading:
         if self._path is not None:
             write_durably(self._path, text)
         if self._journal is not None:
-            self._journal.checkpoint(OPERATOR_WORD, text, now_ns)
+            self._journal.checkpoint(OPERATOR_WORD, text, now_ns, sync=True)
         self._word = word
