@@ -13,6 +13,7 @@ import msgspec
 from ami_engine import clock as clocks
 from ami_engine.adapters.base import Broker, DataSource
 from ami_engine.config import ExitConfig, QuotingConfig, RunConfig, run_id_of
+from ami_engine.dmc.kill_switch import LatchFile, LatchStore
 from ami_engine.dmc.policy_hook import assemble_modulator
 from ami_engine.dmc.risk_policy import RiskPolicy
 from ami_engine.dmc.risk_state import RiskState
@@ -22,9 +23,9 @@ from ami_engine.execution.order_manager import OrderManager
 from ami_engine.execution.order_table import DEFAULT_SETTLE_MS
 from ami_engine.features.feature_config import FeatureConfig
 from ami_engine.loop.audit_edge import AuditEdge
-from ami_engine.loop.durable import Durable
+from ami_engine.loop.durable import Durable, JournaledLatches
 from ami_engine.loop.feed import LiveFeed, RecordedFeed, RetryPolicy, SourceReader, Timers
-from ami_engine.loop.latches import Latches, Release
+from ami_engine.loop.latches import LATCH_FILE_NAME, Latches, Release
 from ami_engine.loop.market import Market
 from ami_engine.loop.run import Run
 from ami_engine.loop.step import MarketParts, Modulate
@@ -51,6 +52,7 @@ CONFIG_FILE_NAME = "run.json"
 JOURNAL_FILE_NAME = "journal.sqlite"
 _DEFAULT_TICK_SIZE = 0.01
 _DEFAULT_TIMER_MS = 100.0
+_DEFAULT_RECONCILE_MS = 30_000.0
 # What the loop provides of a market's context: a key that should be there and is not must hold, not pass.
 PROVIDED_CONTEXT = (
     "now_ms",
@@ -102,6 +104,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "journal": (str, Path, StateStore, type(None)),
     "durability": (str, type(None)),
     "settle_ms": (int, float),
+    "reconcile_every_ms": (int, float),
 }
 
 
@@ -169,6 +172,9 @@ class RunOptions(msgspec.Struct, kw_only=True):
         What a commit of the journal survives (`StateStore`); default "full".
     settle_ms : float
         How long a request may be on its way: only then does "the venue knows nothing of it" prove anything.
+    reconcile_every_ms : float
+        With a journal, how often orders, fills and positions are compared with the venue; 0 only at the start and after
+        a reconnect.
     """
 
     dry_run: bool = False
@@ -208,6 +214,7 @@ class RunOptions(msgspec.Struct, kw_only=True):
     journal: Any = None
     durability: Durability | None = None
     settle_ms: float = DEFAULT_SETTLE_MS
+    reconcile_every_ms: float = _DEFAULT_RECONCILE_MS
 
 
 def assemble(source: DataSource, broker: Broker, *, should_stop: Callable[[], bool], **options: Any) -> Run:
@@ -272,7 +279,7 @@ def _run_of(
     quoting, exits = config.quoting, config.exits
     trace, audit = _open_logs(given, run_id, folder, clock)
     _keep_config(folder, run_id, config, (required, policy), source, audit)
-    latches = Latches(folder, audit, is_resumed=given.resume, journal=journal)
+    latches = Latches(folder, audit, is_resumed=given.resume, store=_latch_store(folder, journal, given))
     latches.release(each for each in given.release if each.name != OPERATOR_WORD)
     market = Market(
         instruments,
@@ -341,6 +348,7 @@ def _run_of(
         halts_on_strangers=given.executor is None,
         journal=journal,
         settle_ms=given.settle_ms,
+        reconcile_every_ms=given.reconcile_every_ms,
     )
     account = Account(order_instruments, instrument=default, cash=given.start_cash)
     trading = Trading(
@@ -353,6 +361,8 @@ def _run_of(
         is_resumed=given.resume,
         journal=journal,
     )
+    if journal is not None:
+        trading.bound_worst_case()
     trading.begin(each for each in given.release if each.name == OPERATOR_WORD)
     controls, server = _open_controls(given, folder, is_live=is_live)
     run = Run(
@@ -402,6 +412,16 @@ def _open_controls(given: RunOptions, folder: Path | None, *, is_live: bool) -> 
     return controls, ControlServer(folder, controls)
 
 
+def _latch_store(folder: Path | None, journal: Journal | None, given: RunOptions) -> LatchStore | None:
+    """Return where latches are kept beside the folder's own file; None where that is all."""
+    if journal is None:
+        return None
+    file = None if folder is None else LatchFile(folder / LATCH_FILE_NAME)
+    if file is not None and not given.resume:
+        file.clear()
+    return JournaledLatches(journal, file)
+
+
 def _open_journal(given: RunOptions, run_id: str, folder: Path | None, started_ns: int) -> Journal | None:
     """Open the run's journal: the one that is given, a live run's own, or none."""
     where = given.journal
@@ -425,7 +445,7 @@ def _open_journal(given: RunOptions, run_id: str, folder: Path | None, started_n
         store = StateStore(where, durability=given.durability or "full")
     try:
         salt = f"@{started_ns}" if started_ns else ""
-        return Journal(store, run_id=given.run_id or "", new_run_id=run_id, salt=salt)
+        return Journal(store, run_id=given.run_id or "", new_run_id=run_id, salt=salt, begun_ns=started_ns)
     except BaseException:
         if store is not where:
             store.close()

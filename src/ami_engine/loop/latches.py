@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from ami_engine.dmc.kill_switch import LATCH_FILE_NAME, LatchFile
+from ami_engine.dmc.kill_switch import LATCH_FILE_NAME, LatchFile, LatchStore
 from ami_engine.dmc.risk_state import Latch, RiskState
 from ami_engine.errors import ConfigError
 
@@ -36,14 +36,6 @@ class _Audit(Protocol):
     def record(self, kind: str, /, **fields: Any) -> Any: ...
 
 
-class _Keeper(Protocol):
-    """A journal, as latches use it."""
-
-    def latches(self) -> list[tuple[str, int, str]]: ...
-    def latch(self, name: str, since_ns: int, reason: str) -> None: ...
-    def release(self, name: str) -> None: ...
-
-
 class Latches:
     """The latches of a run.
 
@@ -55,8 +47,8 @@ class Latches:
         Gets a line for every latch and every release.
     is_resumed : bool
         Read what an earlier run in `folder` left latched. Otherwise the file is begun anew.
-    journal : Journal or None
-        Keeps them too, and always brings back what it has kept.
+    store : LatchStore or None
+        Where latches are kept instead of in `folder`, such as a table of the journal; what it holds is latched.
 
     Raises
     ------
@@ -70,21 +62,19 @@ class Latches:
         audit: _Audit | None,
         *,
         is_resumed: bool = False,
-        journal: _Keeper | None = None,
+        store: LatchStore | None = None,
     ) -> None:
         self.on_change: Callable[[], None] | None = None
         self._audit = audit
         self._risks: list[RiskState] = []
         self._held: dict[str, Latch] = {}
-        self._journal = journal
-        self._file = None if folder is None else LatchFile(folder / LATCH_FILE_NAME)
-        if self._file is not None:
+        self._store = store
+        if store is None and folder is not None:
+            self._store = LatchFile(folder / LATCH_FILE_NAME)
             if not is_resumed:
-                self._file.clear()
-            self._held = {latch.name: latch for latch in self._file.load()}
-        if journal is not None:
-            for name, since_ns, reason in journal.latches():
-                self._held.setdefault(name, Latch(name, since_ns, reason))
+                self._store.clear()
+        if self._store is not None:
+            self._held = {latch.name: latch for latch in self._store.load()}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -129,8 +119,6 @@ class Latches:
     def _let_go(self, release: Release) -> None:
         kept = {name: latch for name, latch in self._held.items() if name != release.name}
         self._save(kept)
-        if self._journal is not None:
-            self._journal.release(release.name)
         self._held = kept
         if self._audit is not None:
             self._audit.record("operator", action="release", **msgspec.structs.asdict(release))
@@ -155,14 +143,12 @@ class Latches:
                 risk.latch(name, now_ns, reason)
             self._tell()
             self._save(self._held)
-            if self._journal is not None:
-                self._journal.latch(name, now_ns, reason)
         if self._audit is not None:
             self._audit.record("latch", name=name, since_ns=now_ns, reason=reason)
 
     def _save(self, held: dict[str, Latch]) -> None:
-        if self._file is not None:
-            self._file.save(list(held.values()))
+        if self._store is not None:
+            self._store.save(list(held.values()))
 
     def _tell(self) -> None:
         if self.on_change is not None:

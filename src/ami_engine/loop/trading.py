@@ -16,7 +16,7 @@ from ami_engine.errors import ConfigError, TraceError
 from ami_engine.loop.latches import Latches, Release
 from ami_engine.loop.step import MarketParts
 from ami_engine.ops.controls import Command, ControlReply
-from ami_engine.portfolio.exposure import MarketExposure, exposures_of
+from ami_engine.portfolio.exposure import ExposureLimits, MarketExposure, exposures_of, worst_case_usd
 from ami_engine.security.redaction import redact_text
 
 __all__ = ["OPERATOR_FILE_NAME", "OPERATOR_WORD", "Trading"]
@@ -116,7 +116,8 @@ class Trading:
         journal: _Journal | None = None,
     ) -> None:
         self.commands = 0
-        self.gate = TradingGate(self._exposure_of)
+        self.gate = TradingGate(self._exposure_of, self._others_usd)
+        self._is_bounded = False
         self.on_budget: Callable[[], None] | None = None
         self._orders = orders
         self._account = account
@@ -146,6 +147,15 @@ class Trading:
         """Gross notional over all markets that is allowed now, USD."""
         given = self._word.budget_usd
         return self._policy.max_total_exposure_usd if given is None else given
+
+    def bound_worst_case(self) -> None:
+        """From now on no order leaves that could take exposure or a position over its limit, whatever fills."""
+        self._is_bounded = True
+        self._bound()
+
+    def _bound(self) -> None:
+        if self._is_bounded:
+            self.gate.limits = ExposureLimits(total_usd=self.budget_usd, market_qty=self._policy.max_abs_inventory)
 
     def put_under_budget(self, parts: MarketParts) -> None:
         """Let the budget be the limit of total exposure that a market's guards judge by."""
@@ -215,6 +225,7 @@ class Trading:
                 f"`usd` of budget must be at most the policy's max_total_exposure_usd {most:g}, was {usd:g}"
             )
         self._keep(msgspec.structs.replace(self._word, budget_usd=usd, said=_said(command)), now_ns)
+        self._bound()
         if self.on_budget is not None:
             self.on_budget()
         return f"budget obeyed: {usd:g} USD of {most:g}"
@@ -233,6 +244,13 @@ class Trading:
             {market_id: self._account.mark_of(market_id)},
         )
         return found.get(market_id) or MarketExposure(instrument)
+
+    def _others_usd(self, market_id: str) -> float:
+        """Return the worst case of all other markets together, USD."""
+        positions = self._account.positions
+        others = {name for name in positions.markets if positions.position(name) != 0.0}
+        others.update(order.market_id for order in self._orders.open_orders())
+        return worst_case_usd(self._exposure_of(name) for name in others - {market_id})
 
     def _reply(self, *, ok: bool, message: str) -> ControlReply:
         return ControlReply(ok, message, self.state.value, self._latches.names, self.budget_usd)
