@@ -384,3 +384,17 @@ def test_a_market_first_seen_on_the_second_day_does_not_count_the_first_days_pro
     go(source=ListSource(events), broker=Losing(), executor=executor, modulator=watching, trace=False, timer_ms=0)
     assert seen[2] == pytest.approx(-1.0)
     assert seen[3:] == [0.0, 0.0, 0.0]
+
+
+def test_a_journal_brings_the_operators_word_and_latches_back_without_a_directory(tmp_path: Path) -> None:
+    journal = tmp_path / "journal.db"
+    for verb, state in (("pause", "HALTED"), ("kill", "HALTED")):
+        controls = Controls()
+        source = Moving(4, {2: lambda verb=verb, controls=controls: getattr(controls, verb)("ann", "x")})
+        go(source=source, broker=RecordingBroker(), trace=False, controls=controls, journal=journal)
+        broker, again, asked = RecordingBroker(), Controls(), []
+        source = Moving(4, {2: lambda again=again, asked=asked: asked.append(again.status())})
+        go(source=source, broker=broker, trace=False, controls=again, journal=journal)
+        reply = asked[0].wait(0.0)
+        assert (reply.state, reply.latched) == (state, ("kill_switch",) if verb == "kill" else ())
+        assert broker.submitted == []

@@ -172,6 +172,8 @@ class Run:
                 reply = self._trading.obey(command, now_ns)
                 if reply.ok and command.verb in _TAKE_OFF:
                     self._take_off(f"{command.verb} by {command.operator}")
+                if self._durable is not None and self._durable.journal.is_dirty:
+                    self._durable.journal.commit()
             except Exception as error:
                 # Answered before anything else can fail, and closed: a command half carried out is not carried out.
                 ticket.answer(self._trading.fail_closed(error, now_ns))
@@ -267,6 +269,8 @@ class Run:
         market_id = fill.market_id
         self.counters.fills += 1
         result = self._account.apply(fill)
+        if self._durable is not None:
+            self._durable.post(fill, self._account.positions)
         parts = self._parts_by_market.get(market_id)
         if parts is None:
             return
