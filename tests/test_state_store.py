@@ -186,7 +186,7 @@ def test_a_child_that_outlives_its_parent_does_not_keep_the_lock(tmp_path: Path)
         "import os, sys, time; from ami_engine.state_store import StateStore\n"
         f"s = StateStore({path!r})\n"
         "pid = os.fork()\n"
-        "if pid == 0:\n    time.sleep(30)\n    os._exit(0)\n"
+        "if pid == 0:\n    os.close(1)\n    time.sleep(30)\n    os._exit(0)\n"
         "print(pid, flush=True)\n"
     )
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], stdout=subprocess.PIPE, text=True, check=True)

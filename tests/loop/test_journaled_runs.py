@@ -151,15 +151,15 @@ def test_a_crash_at_any_commit_doubles_loses_and_invents_nothing(tmp_path: Path,
         crashes += 1
         assert drive(source, venue, path), count
         check(venue, path)
-        count += 1 if count < 20 else 7
-    assert crashes > 25
+        count += 1 if count < 12 else 9
+    assert crashes > 15
     check(venue, path)
 
 
 @pytest.mark.parametrize("is_after", [False, True])
 def test_a_crash_at_any_call_of_the_venue_doubles_loses_and_invents_nothing(tmp_path: Path, *, is_after: bool) -> None:
     crashes = 0
-    for count in (*range(1, 30), *range(30, 150, 5)):
+    for count in (*range(1, 16), *range(16, 150, 9)):
         path, venue, source = tmp_path / f"{count}.sqlite", Venue(), market()
         venue.crash_at, venue.crash_after = count, is_after
         if drive(source, venue, path):
@@ -167,7 +167,7 @@ def test_a_crash_at_any_call_of_the_venue_doubles_loses_and_invents_nothing(tmp_
         crashes += 1
         assert drive(source, venue, path), count
         check(venue, path)
-    assert crashes > 25
+    assert crashes > 15
 
 
 def test_crash_after_crash_converges(tmp_path: Path) -> None:
