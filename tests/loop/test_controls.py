@@ -400,3 +400,14 @@ def test_a_journal_brings_the_operators_word_and_latches_back_without_a_director
         reply = asked[0].wait(0.0)
         assert (reply.state, reply.latched) == (state, ("kill_switch",) if verb == "kill" else ())
         assert broker.submitted == []
+
+
+def test_an_executor_that_halts_is_told_to_withdraw_also_without_guards() -> None:
+    asked: list[Action] = []
+
+    def run(final: Any, market_id: str, mid: float | None = None) -> dict[str, Any]:
+        asked.append(final.action)
+        return {"halt": True, "errors": ["no"]} if len(asked) == 2 else {}
+
+    go(source=Moving(5), broker=RecordingBroker(), trace=False, executor=SimpleNamespace(run=run), modulator=None)
+    assert asked == [Action.ACT, Action.ACT, Action.CANCEL, Action.CANCEL]

@@ -387,7 +387,7 @@ class Run:
         self.counters.last_error = redact_text(reason)
         self._record("halt", reason=reason, market_id=parts.market_id)
         self._latches.latch("kill_switch", now_ns, redact_text(reason))
-        self.counters.add_actions(self._orders.cancel_all(f"halt: {reason}", now_ns // NS_PER_MS))
+        self._take_off(f"halt: {reason}")
 
     def _log(
         self,
