@@ -241,6 +241,8 @@ def test_a_budget_below_what_is_held_leaves_the_positions_and_above_the_policy_i
     hashes = [packet.input["policy_hash"] for packet in read_packets(tmp_path)]
     assert len(set(hashes)) == 2
     assert hashes[0] == hashes[2] == hashes[8] != hashes[3] == hashes[6]
+    named = {line["policy_hash"]: line["max_total_exposure_usd"] for line in audit_of(tmp_path, "policy")}
+    assert named == {hashes[3]: 0.5, hashes[0]: 100.0}
     lines = audit_of(tmp_path, "operator")
     assert [line["usd"] for line in lines] == [0.5, 101.0, 100.0]
     assert "error" in lines[1]
@@ -398,3 +400,14 @@ def test_a_journal_brings_the_operators_word_and_latches_back_without_a_director
         reply = asked[0].wait(0.0)
         assert (reply.state, reply.latched) == (state, ("kill_switch",) if verb == "kill" else ())
         assert broker.submitted == []
+
+
+def test_an_executor_that_halts_is_told_to_withdraw_also_without_guards() -> None:
+    asked: list[Action] = []
+
+    def run(final: Any, market_id: str, mid: float | None = None) -> dict[str, Any]:
+        asked.append(final.action)
+        return {"halt": True, "errors": ["no"]} if len(asked) == 2 else {}
+
+    go(source=Moving(5), broker=RecordingBroker(), trace=False, executor=SimpleNamespace(run=run), modulator=None)
+    assert asked == [Action.ACT, Action.ACT, Action.CANCEL, Action.CANCEL]
