@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import ceil, floor, inf, isfinite
 from typing import Any
 
@@ -12,10 +12,13 @@ from ami_engine.errors import ConfigError, QuoteError
 from ami_engine.events import Fill, OrderStatus, RequestState, Side, SubmitOrder, TimeInForce
 from ami_engine.execution.actions import NOTHING_DONE, Actions, AuditSink, Tally
 from ami_engine.execution.broker_edge import supports
-from ami_engine.execution.idempotency import client_order_id
+from ami_engine.execution.idempotency import OrderIdFormat, client_order_id
+from ami_engine.execution.journal import Intent, Journal
 from ami_engine.execution.order_state import Order
-from ami_engine.execution.order_table import OrderTable, Place, Working
+from ami_engine.execution.order_table import DEFAULT_SETTLE_MS, OrderTable, Place, Working
 from ami_engine.execution.quotes import Quotes, decode_quotes
+from ami_engine.execution.reconcile import Reconciliation
+from ami_engine.execution.reconciler import Reconciler
 from ami_engine.units import Instrument
 from decision_schema.types import Action
 
@@ -37,6 +40,7 @@ class _Market:
         self.bid = Place(name, Side.BUY)
         self.ask = Place(name, Side.SELL)
         self.exit = Place(name, Side.BUY, is_closing=True)
+        self.others: list[Place] = []  # of orders that a journal brought beside those
         self.replaced_ms: deque[int] = deque(maxlen=max(1, max_replacements))
         self.last_sent: dict[Side, tuple[int, int]] = {}  # step and attempt
         self.buys_usd = self.sells_usd = 0.0
@@ -49,7 +53,7 @@ class _Market:
 
     def add_up_exposure(self) -> None:
         self.buys_usd = self.sells_usd = 0.0
-        for place in (self.bid, self.ask, self.exit):
+        for place in (self.bid, self.ask, self.exit, *self.others):
             if place.working is not None:
                 order = place.working.order
                 value_usd = self.instrument.notional(order.price, order.exposed_qty)
@@ -58,11 +62,15 @@ class _Market:
                 else:
                     self.sells_usd += value_usd
 
-    def new_order_id(self, run_id: str, step: int, side: Side) -> str:
+    def new_order_id(self, run_id: str, step: int, side: Side, id_format: OrderIdFormat | None) -> tuple[str, str]:
+        """Return the id of the next order of a step and side, and the key that tells it from others of them."""
         last_step, last_attempt = self.last_sent.get(side, (-1, 0))
         attempt = last_attempt + 1 if last_step == step else 0
         self.last_sent[side] = (step, attempt)
-        return client_order_id(run_id, self.name, step, side, attempt)
+        key = str(attempt)
+        if id_format is None:
+            return client_order_id(run_id, self.name, step, side, attempt), key
+        return id_format.id_of(run_id, self.name, step, side, key), key
 
 
 class OrderManager:
@@ -95,6 +103,22 @@ class OrderManager:
     halts_on_strangers : bool
         A fill of an order that was not sent from here is booked and halts the run. False only books it: for a run whose
         orders are sent by an `Executor`.
+    journal : Journal or None
+        Keeps every order before it is sent and after each change; what it held at the start is taken over. Its run id
+        is used instead of `run_id`.
+    settle_ms : float
+        How long a request may be on its way: see `OrderTable`.
+    reconcile_every_ms : float
+        With a journal, how often everything is compared with the venue, beside at the start and after a reconnect; 0 is
+        never on a timer.
+    id_format : OrderIdFormat or None
+        What client order ids look like; None is 32 letters and digits.
+
+    Attributes
+    ----------
+    gate : callable or None
+        Asked about every order before it leaves: takes the `SubmitOrder`, returns why it must not leave, "" when it
+        may. Cancels are never asked about.
 
     Raises
     ------
@@ -117,8 +141,14 @@ class OrderManager:
         run_id: str = "",
         audit: AuditSink | None = None,
         halts_on_strangers: bool = True,
+        journal: Journal | None = None,
+        settle_ms: float = DEFAULT_SETTLE_MS,
+        reconcile_every_ms: float = 0,
+        id_format: OrderIdFormat | None = None,
     ) -> None:
         for name, value in (
+            ("reconcile_every_ms", reconcile_every_ms),
+            ("settle_ms", settle_ms),
             ("refresh_ms", refresh_ms),
             ("min_requote_ticks", min_requote_ticks),
             ("order_ttl_ms", order_ttl_ms),
@@ -135,7 +165,8 @@ class OrderManager:
         self._max_replacements = max_replacements_per_min
         self._default_instrument = instrument or Instrument("", tick_size=tick_size)
         self._instruments = dict(instruments or {})
-        self._run_id = run_id
+        self._run_id = run_id if journal is None else journal.id_seed
+        self._id_format = id_format
         self._markets: dict[str, _Market] = {}
         self._table = OrderTable(
             broker,
@@ -143,8 +174,42 @@ class OrderManager:
             audit=audit,
             halts_on_strangers=halts_on_strangers,
             on_change=self._on_change,
+            journal=journal,
+            settle_ms=settle_ms,
         )
         self._is_stopped = False
+        # Asked about every order before it leaves: returns why it must not, "" when it may.
+        self.gate: Callable[[SubmitOrder], str] | None = None
+        self._unverified = False  # everything was cancelled, and the venue has not said yet that it is
+        self._verify_ms = -inf
+        self._reconciler: Reconciler | None = None
+        if journal is not None:
+            self._take_over(journal)
+            self._reconciler = Reconciler(
+                self._table,
+                journal,
+                every_ms=reconcile_every_ms,
+                settle_ms=settle_ms,
+                id_format=id_format or OrderIdFormat(),
+            )
+            self._table.on_reconnect = self.on_reconnect
+
+    def _take_over(self, journal: Journal) -> None:
+        """Put the journal's orders back in their places; those that may be live are looked up at once."""
+        for kept in (*journal.state.closed, *journal.state.orders):
+            order = kept.order
+            market = self._markets.get(order.market_id) or self._open_market(order.market_id)
+            if kept.intent.is_closing:
+                place = market.exit
+                place.side = order.side
+            else:
+                place = market.bid if order.side is Side.BUY else market.ask
+            if not order.is_open or place.working is not None:
+                place = Place(order.market_id, order.side, is_closing=kept.intent.is_closing)
+                if order.is_open:
+                    market.others.append(place)
+            self._table.adopt(kept, place)
+            market.add_up_exposure()
 
     # What the loop asks. ------------------------------------------------------------------------------------------
 
@@ -161,6 +226,11 @@ class OrderManager:
     def halt_reason(self) -> str:
         """Why nothing is submitted any more; empty while all is well."""
         return self._table.halt_reason
+
+    @property
+    def is_unverified(self) -> bool:
+        """True after `cancel_all`, until the venue has said that nothing of ours is live; never without a journal."""
+        return self._unverified
 
     @property
     def duplicate_fills(self) -> int:
@@ -185,6 +255,10 @@ class OrderManager:
         """Return the orders that may be live, oldest first; those of one market when it is named."""
         live = self._table.live.values()
         return [w.order for w in live if market_id is None or w.order.market_id == market_id]
+
+    def unbooked_qty(self, market_id: str) -> float:
+        """Return the signed quantity of fills that were read and that `poll` has not handed over yet."""
+        return sum(fill.signed_qty for fill in self._table.fills if fill.market_id == market_id)
 
     def worst_case_exposure_usd(self, market_id: str, position_usd: float = 0.0) -> float:
         """Return the largest gross notional that fills of the live orders can lead to, USD.
@@ -271,7 +345,7 @@ class OrderManager:
             action = Action(getattr(action, "value", action))
         market = self._markets.get(market_id) or self._open_market(market_id)
         if action is not _STOP and action is not _HOLD:
-            self._is_stopped = False
+            self._is_stopped = self._unverified = False
         if action is _ACT:
             self._act(market, final.params, bid, ask, throttled, step, tally)
         elif action is _EXIT:
@@ -296,7 +370,31 @@ class OrderManager:
         self._table.record("cancel_all", reason=reason, open_orders=self.open_count)
         self._is_stopped = False
         self._cancel_everything(tally)
+        self._unverified = self._reconciler is not None
+        self._verify_ms = -inf
         return self._told(tally)
+
+    def verify_canceled(self, now_ms: int) -> tuple[str, ...]:
+        """After `cancel_all`, with a journal: ask the venue what is left, and cancel that again.
+
+        Returns
+        -------
+        tuple of str
+            The orders of ours that may be live; empty once the venue has said that there are none.
+        """
+        table = self._table
+        table.now_ms = now_ms
+        tally = table.news = table.news or Tally()
+        self._verify_ms = now_ms + self._refresh_ms
+        still_open = table.still_open(tally)
+        if still_open or tally.errors:
+            self._is_stopped = False
+            self._cancel_everything(tally)
+            table.record("cancel_all_unverified", still_open=list(still_open))
+        else:
+            self._unverified = False
+            table.record("cancel_all_verified")
+        return still_open
 
     def poll(self, now_ms: int) -> list[Fill]:
         """Collect fills and resolve doubts. Call it at the start of every step.
@@ -309,12 +407,29 @@ class OrderManager:
         """
         table = self._table
         table.now_ms = now_ms
+        if self._reconciler is not None and now_ms >= self._reconciler.due_ms:
+            self._reconciler.look()
+        if self._unverified and now_ms >= self._verify_ms:
+            self.verify_canceled(now_ms)
         table.collect()
         table.settle()
         if not table.fills:
             return []
         fills, table.fills = table.fills, []
         return fills
+
+    def on_reconnect(self) -> None:
+        """Note that a connection was lost and is back: with a journal, the next poll compares all with the venue."""
+        if self._reconciler is not None:
+            self._reconciler.ask("reconnect")
+
+    def reconcile(self, now_ms: int, reason: str = "asked") -> Reconciliation | None:
+        """Compare all with the venue now; None without a journal, or when the venue could not be read."""
+        if self._reconciler is None:
+            return None
+        self._table.now_ms = now_ms
+        self._reconciler.ask(reason)
+        return self._reconciler.look()
 
     def on_fill(self, fill: Fill) -> Order | None:
         """Fold one fill that came another way than `poll`; return its order, None for a repeat or an unknown order.
@@ -329,6 +444,11 @@ class OrderManager:
         """Allow submissions again, after an operator looked."""
         self._table.record("halt_cleared", reason=self.halt_reason)
         self._table.halt_reason = ""
+
+    @property
+    def _is_suspicious(self) -> bool:
+        """True while the venue contradicts us and it is not known yet whether it means it."""
+        return self._reconciler is not None and bool(self._reconciler.suspicion)
 
     # ACT. ---------------------------------------------------------------------------------------------------------
 
@@ -349,13 +469,18 @@ class OrderManager:
             tally.errors.append(str(error))
             self._table.record("quotes_refused", market_id=market.name, error=str(error))
             return
-        may_send = not throttled and not self.halt_reason and market.exit.working is None
+        may_send = not throttled and not self.halt_reason and market.exit.working is None and not self._is_suspicious
         sides = ((market.bid, bid_ticks), (market.ask, ask_ticks))
         # Cancels go first, on both sides: a new bid must not meet our own old ask.
         to_send = [(place, ticks) for place, ticks in sides if self._clear_way(market, place, ticks, may_send, tally)]
+        orders = []
         for place, ticks in to_send:
             if ticks is not None and not self.halt_reason and not _meets_own(market, place, ticks):
-                self._quote(market, place, ticks, quotes, step, tally)
+                intent = self._quote(market, place, ticks, quotes, step, tally)
+                if intent is not None:
+                    orders.append((place, intent))
+        if orders:
+            self._table.send(orders, tally)
         self._note_calm(market, quotes)
 
     def _clear_way(self, market: _Market, place: Place, ticks: int | None, may_send: bool, tally: Tally) -> bool:
@@ -384,15 +509,18 @@ class OrderManager:
         times, limit = market.replaced_ms, self._max_replacements
         return limit == 0 or len(times) < limit or self._table.now_ms - times[0] >= _MINUTE_MS
 
-    def _quote(self, market: _Market, place: Place, ticks: int, quotes: Quotes, step: int, tally: Tally) -> None:
+    def _quote(
+        self, market: _Market, place: Place, ticks: int, quotes: Quotes, step: int, tally: Tally
+    ) -> Intent | None:
         instrument = market.instrument
         price = instrument.price_from_ticks(ticks)
         qty = instrument.qty_from_usd(quotes.size_usd, price)
         if instrument.is_below_minimum(price, qty):
             tally.skipped += 1
-            return
+            return None
+        order_id, key = market.new_order_id(self._run_id, step, place.side, self._id_format)
         request = SubmitOrder(
-            client_order_id=market.new_order_id(self._run_id, step, place.side),
+            client_order_id=order_id,
             market_id=market.name,
             side=place.side,
             price=price,
@@ -400,7 +528,17 @@ class OrderManager:
             size_usd=instrument.notional(price, qty),
             post_only=quotes.post_only,
         )
-        self._table.send(place, request, ticks, tally)
+        return Intent(request, step, key, ticks) if self._may_leave(place, request, tally) else None
+
+    def _may_leave(self, place: Place, request: SubmitOrder, tally: Tally) -> bool:
+        """Ask the gate about an order; one that is kept back is not tried again at once."""
+        refusal = "" if self.gate is None else self.gate(request)
+        if not refusal:
+            return True
+        tally.withheld += 1
+        place.blocked_until_ms = self._table.now_ms + self._refresh_ms
+        self._table.record("order_withheld", order=request, reason=refusal)
+        return False
 
     def _note_calm(self, market: _Market, quotes: Quotes) -> None:
         """Work out within which bounds, and until when, an ACT changes nothing."""
@@ -433,19 +571,20 @@ class OrderManager:
         place, table = market.exit, self._table
         # A quote may have been filled while its cancel was under way: know it before sizing the closing order.
         table.collect()
-        if market.bid.working or market.ask.working or place.working:
+        if market.bid.working or market.ask.working or place.working or any(p.working for p in market.others):
             return  # not confirmed yet, or closing already: the next step goes on
-        position += sum(fill.signed_qty for fill in table.fills if fill.market_id == market.name)
+        position += self.unbooked_qty(market.name)
         instrument = market.instrument
         qty = instrument.round_qty(abs(position))
         side, price = (Side.SELL, bid) if position > 0.0 else (Side.BUY, ask)
         if qty <= 0.0 or self.halt_reason or table.now_ms < place.blocked_until_ms or not 0.0 < price < inf:
             return
         # A quote rounds outward; what has to trade rounds the other way.
-        ticks = max(1, instrument.quote_ticks(price, is_buy=side is Side.SELL))
+        ticks = instrument.crossing_ticks(price, is_buy=side is Side.BUY)
         price = instrument.price_from_ticks(ticks)
+        order_id, key = market.new_order_id(self._run_id, step, side, self._id_format)
         request = SubmitOrder(
-            client_order_id=market.new_order_id(self._run_id, step, side),
+            client_order_id=order_id,
             market_id=market.name,
             side=side,
             price=price,
@@ -454,11 +593,12 @@ class OrderManager:
             reduce_only=True,
             tif=TimeInForce.IOC,
         )
-        place.side = side
-        table.send(place, request, ticks, tally)
+        if self._may_leave(place, request, tally):
+            place.side = side
+            table.send([(place, Intent(request, step, key, ticks, is_closing=True))], tally)
 
     def _cancel_quotes(self, market: _Market, tally: Tally) -> None:
-        for place in (market.bid, market.ask):
+        for place in (market.bid, market.ask, *market.others):
             if place.working is not None:
                 self._table.cancel(place.working, tally)
 
@@ -505,6 +645,8 @@ class OrderManager:
         news, self._table.news = self._table.news, None
         if news is not None:
             tally.failures += news.failures
+            tally.rate_limits += news.rate_limits
+            tally.reconnects += news.reconnects
             tally.errors.extend(news.errors)
             tally.halt = news.halt
         return tally.total()
@@ -513,18 +655,16 @@ class OrderManager:
 def _grid_quotes(instrument: Instrument, quotes: Quotes, bid: float, ask: float) -> tuple[int | None, int | None]:
     """Put quotes on the grid, outward; post-only ones stay a tick off the best price of the other side."""
     bid_ticks = ask_ticks = None
+    # A quote that may take is rounded all the same, but not kept off the book: 0 is no price.
+    best_bid, best_ask = (bid, ask) if quotes.post_only else (0.0, 0.0)
     if quotes.bid_quote is not None:
-        bid_ticks = instrument.quote_ticks(quotes.bid_quote, is_buy=True)
-        if quotes.post_only and 0.0 < ask < inf:
-            bid_ticks = min(bid_ticks, instrument.ceil_ticks(ask) - 1)
+        bid_ticks = instrument.passive_ticks(quotes.bid_quote, is_buy=True, opposite=best_ask)
         if bid_ticks < 1:
             raise QuoteError(
                 f"`bid_quote` must be a tick or more on the grid, was {quotes.bid_quote!r} with ask {ask!r}"
             )
     if quotes.ask_quote is not None:
-        ask_ticks = instrument.quote_ticks(quotes.ask_quote, is_buy=False)
-        if quotes.post_only and 0.0 < bid < inf:
-            ask_ticks = max(ask_ticks, instrument.floor_ticks(bid) + 1)
+        ask_ticks = instrument.passive_ticks(quotes.ask_quote, is_buy=False, opposite=best_bid)
     if bid_ticks is not None and ask_ticks is not None and bid_ticks >= ask_ticks:
         raise QuoteError(f"`bid_quote` must be below `ask_quote` on the grid, was {bid_ticks} with {ask_ticks} ticks")
     return bid_ticks, ask_ticks

@@ -13,26 +13,35 @@ import msgspec
 from ami_engine import clock as clocks
 from ami_engine.adapters.base import Broker, DataSource
 from ami_engine.config import ExitConfig, QuotingConfig, RunConfig, run_id_of
+from ami_engine.dmc.kill_switch import LatchFile, LatchStore
 from ami_engine.dmc.policy_hook import assemble_modulator
 from ami_engine.dmc.risk_policy import RiskPolicy
 from ami_engine.dmc.risk_state import RiskState
 from ami_engine.errors import ConfigError, TraceError
+from ami_engine.execution.journal import Journal
 from ami_engine.execution.order_manager import OrderManager
+from ami_engine.execution.order_table import DEFAULT_SETTLE_MS
 from ami_engine.features.feature_config import FeatureConfig
 from ami_engine.loop.audit_edge import AuditEdge
+from ami_engine.loop.durable import Durable, JournaledLatches
 from ami_engine.loop.feed import LiveFeed, RecordedFeed, RetryPolicy, SourceReader, Timers
-from ami_engine.loop.latches import Latches, Release
+from ami_engine.loop.latches import LATCH_FILE_NAME, Latches, Release
 from ami_engine.loop.market import Market
 from ami_engine.loop.native_run import NativeSettings, compiled_step
 from ami_engine.loop.run import Run
 from ami_engine.loop.step import MarketParts, Modulate
 from ami_engine.loop.summary import RunCounters
 from ami_engine.loop.symbol_state import SymbolState
+from ami_engine.loop.trading import OPERATOR_WORD, Trading
 from ami_engine.mdm.decision_engine import DecisionEngine
 from ami_engine.mdm.position_manager import PositionManager
+from ami_engine.ops.control_socket import ControlServer, has_control_sockets
+from ami_engine.ops.controls import Controls
 from ami_engine.portfolio.pnl import Account
+from ami_engine.portfolio.trading_day import TradingDay
 from ami_engine.security.audit import AUDIT_FILE_NAME, AuditLogger
 from ami_engine.security.redaction import redact_secrets
+from ami_engine.state_store import Durability, StateStore
 from ami_engine.trace.trace_logger import FlushPolicy, TraceLogger
 from ami_engine.trace.write_queue import QueuePolicy
 from ami_engine.units import Instrument
@@ -41,8 +50,10 @@ __all__ = ["GUARDED", "PROVIDED_CONTEXT", "RunOptions", "assemble"]
 
 _RUNS = Path("runs")
 CONFIG_FILE_NAME = "run.json"
+JOURNAL_FILE_NAME = "journal.sqlite"
 _DEFAULT_TICK_SIZE = 0.01
 _DEFAULT_TIMER_MS = 100.0
+_DEFAULT_RECONCILE_MS = 30_000.0
 # What the loop provides of a market's context: a key that should be there and is not must hold, not pass.
 PROVIDED_CONTEXT = (
     "now_ms",
@@ -86,9 +97,15 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "trace_max_files": (int,),
     "seed": (int,),
     "timer_ms": (int, float, type(None)),
+    "controls": (bool, Controls, type(None)),
+    "trading_day": (TradingDay, type(None)),
     "source_attempts": (int,),
     "source_backoff_ms": (int, float),
     "start_cash": (int, float),
+    "journal": (str, Path, StateStore, type(None)),
+    "durability": (str, type(None)),
+    "settle_ms": (int, float),
+    "reconcile_every_ms": (int, float),
 }
 
 
@@ -133,7 +150,14 @@ class RunOptions(msgspec.Struct, kw_only=True):
     start_cash : float
         Equity at the start.
     release : tuple of Release
-        Latches of a resumed run that an operator releases before it begins.
+        Latches of a resumed run that an operator releases before it begins; one named "operator" releases the pause or
+        the reducing that an operator ordered in it.
+    controls : bool, Controls or None
+        Whether an operator can command the run: True listens at ``<run_dir>/control.sock`` for `ami control`; an object
+        of your own is obeyed, and with a `run_dir` the socket serves it too. Default: on for live sources that have a
+        `run_dir`, off for recorded ones.
+    trading_day : TradingDay or None
+        When the day of the daily loss limit begins; default midnight UTC.
     labels : dict
         What else decides, and goes into the run id: arguments of a model, the paper venue's assumptions.
     flush : {"none", "interval", "every"}
@@ -142,6 +166,16 @@ class RunOptions(msgspec.Struct, kw_only=True):
         Failures of the source in a row that end the run.
     source_backoff_ms : float
         Wait after its first failure, doubled with each further one.
+    journal : path, StateStore or None
+        Where orders, fills and latches are kept, so that a crash or a restart loses none: a new start on the same
+        journal goes on where the last one ended. Default: ``journal.sqlite`` in `run_dir` for a live run, none else.
+    durability : {"full", "normal", "off"} or None
+        What a commit of the journal survives (`StateStore`); default "full".
+    settle_ms : float
+        How long a request may be on its way: only then does "the venue knows nothing of it" prove anything.
+    reconcile_every_ms : float
+        With a journal, how often orders, fills and positions are compared with the venue; 0 only at the start and after
+        a reconnect.
     """
 
     dry_run: bool = False
@@ -172,10 +206,16 @@ class RunOptions(msgspec.Struct, kw_only=True):
     backend: str = "auto"
     start_cash: float = 0.0
     release: tuple[Release, ...] = ()
+    controls: Any = None
+    trading_day: TradingDay | None = None
     labels: dict[str, str] = msgspec.field(default_factory=dict)
     flush: FlushPolicy = "interval"
     source_attempts: int = 5
     source_backoff_ms: float = 50.0
+    journal: Any = None
+    durability: Durability | None = None
+    settle_ms: float = DEFAULT_SETTLE_MS
+    reconcile_every_ms: float = _DEFAULT_RECONCILE_MS
 
 
 def assemble(source: DataSource, broker: Broker, *, should_stop: Callable[[], bool], **options: Any) -> Run:
@@ -201,10 +241,47 @@ def assemble(source: DataSource, broker: Broker, *, should_stop: Callable[[], bo
     started_ns = clocks.WallClock().now_ns() if is_live else 0
     run_id = given.run_id or run_id_of(config, source.identity or type(source).__name__, started_ns=started_ns)
     folder = _run_dir(given, run_id)
+    journal = _open_journal(given, run_id, folder, started_ns)
+    start = _Start(config, policy, required, instruments, default, clock, started_ns, folder)
+    try:
+        return _run_of(
+            given, source, broker, start, run_id if journal is None else journal.run_id, journal, should_stop
+        )
+    except BaseException:
+        if journal is not None and journal.store is not given.journal:
+            journal.store.close()
+        raise
+
+
+class _Start(msgspec.Struct, frozen=True):
+    """What was worked out of the options before anything was opened."""
+
+    config: RunConfig
+    policy: RiskPolicy
+    required: RiskPolicy
+    instruments: dict[str, Instrument]
+    default: Instrument
+    clock: clocks.Clock | None
+    started_ns: int
+    folder: Path | None
+
+
+def _run_of(
+    given: RunOptions,
+    source: DataSource,
+    broker: Broker,
+    start: _Start,
+    run_id: str,
+    journal: Journal | None,
+    should_stop: Callable[[], bool],
+) -> Run:
+    config, policy, required, default = start.config, start.policy, start.required, start.default
+    instruments, clock, folder, is_live = start.instruments, start.clock, start.folder, bool(source.is_live)
+    quoting, exits = config.quoting, config.exits
     trace, audit = _open_logs(given, run_id, folder, clock)
     _keep_config(folder, run_id, config, (required, policy), source, audit)
-    latches = Latches(folder, audit, is_resumed=given.resume)
-    latches.release(given.release)
+    latches = Latches(folder, audit, is_resumed=given.resume, store=_latch_store(folder, journal, given))
+    latches.release(each for each in given.release if each.name != OPERATOR_WORD)
     market = Market(
         instruments,
         default_instrument=default,
@@ -229,6 +306,8 @@ def assemble(source: DataSource, broker: Broker, *, should_stop: Callable[[], bo
     if getattr(engine, "audit", audit) is None:
         engine.audit = audit  # an engine that was made without a log gets the run's
 
+    accounts: list[RiskState] = []  # the first market's, whose money all share
+
     def parts_for(state: SymbolState) -> MarketParts:
         # One name fits one market: a second symbol keeps its own.
         is_named = given.market_id is not None and (not market.states or next(iter(market.states)) == state.symbol)
@@ -237,41 +316,72 @@ def assemble(source: DataSource, broker: Broker, *, should_stop: Callable[[], bo
         positions = given.position_manager or PositionManager(
             tp_ticks=exits.tp_ticks, sl_ticks=exits.sl_ticks, tick_size=tick_size, T_max_ms=exits.T_max_ms
         )
+        risk = RiskState(
+            policy,
+            tick_size,
+            post_fill_cooldown_ms=quoting.post_fill_cooldown_ms,
+            trading_day=given.trading_day,
+            account=accounts[0] if accounts else None,
+        )
+        accounts.append(risk)
         return MarketParts(
             state,
             market_id,
             engine=engine,
             modulate=modulate,
             policy=policy if state.generic is not None else required,
-            risk=RiskState(policy, tick_size, post_fill_cooldown_ms=quoting.post_fill_cooldown_ms),
+            risk=risk,
             positions=positions,
         )
 
     order_instruments = {given.market_id or symbol: instrument for symbol, instrument in instruments.items()}
-    return Run(
+    orders = OrderManager(
+        broker,
+        refresh_ms=quoting.refresh_ms,
+        min_requote_ticks=quoting.min_requote_ticks,
+        order_ttl_ms=quoting.order_ttl_ms,
+        post_fill_cooldown_ms=quoting.post_fill_cooldown_ms,
+        max_replacements_per_min=quoting.max_replacements_per_min,
+        instrument=default,
+        instruments=order_instruments,
+        run_id=_order_run_id(run_id, start.started_ns, audit if given.resume else None),
+        audit=audit,
+        halts_on_strangers=given.executor is None,
+        journal=journal,
+        settle_ms=given.settle_ms,
+        reconcile_every_ms=given.reconcile_every_ms,
+    )
+    account = Account(order_instruments, instrument=default, cash=given.start_cash)
+    trading = Trading(
+        orders=orders,
+        account=account,
+        latches=latches,
+        policy=policy,
+        folder=folder,
+        audit=audit,
+        is_resumed=given.resume,
+        journal=journal,
+    )
+    if journal is not None:
+        trading.bound_worst_case()
+    trading.begin(each for each in given.release if each.name == OPERATOR_WORD)
+    controls, server = _open_controls(given, folder, is_live=is_live)
+    run = Run(
         run_id=run_id,
         feed=feed,
         market=market,
         parts_for=parts_for,
         broker=broker,
-        orders=OrderManager(
-            broker,
-            refresh_ms=quoting.refresh_ms,
-            min_requote_ticks=quoting.min_requote_ticks,
-            order_ttl_ms=quoting.order_ttl_ms,
-            post_fill_cooldown_ms=quoting.post_fill_cooldown_ms,
-            max_replacements_per_min=quoting.max_replacements_per_min,
-            instrument=default,
-            instruments=order_instruments,
-            run_id=_order_run_id(run_id, started_ns, audit if given.resume else None),
-            audit=audit,
-            halts_on_strangers=given.executor is None,
-        ),
+        orders=orders,
         executor=given.executor,
-        account=Account(order_instruments, instrument=default, cash=given.start_cash),
+        account=account,
         timers=timers,
         clock=clock,
         latches=latches,
+        trading=trading,
+        controls=controls,
+        control_server=server,
+        durable=None if journal is None else Durable(journal, closes_store=not isinstance(given.journal, StateStore)),
         trace=trace,
         audit=audit,
         counters=RunCounters(),
@@ -279,7 +389,7 @@ def assemble(source: DataSource, broker: Broker, *, should_stop: Callable[[], bo
         is_dry=given.dry_run,
         staleness_ms=policy.staleness_ms,
         progress=given.progress,
-        native=_native(given, policy, quoting, exits) if not is_live and folder is None else None,
+        native=_native(given, policy, quoting, exits) if not is_live and folder is None and journal is None else None,
         facts={
             "source": source,
             "reader": reader,
@@ -288,6 +398,60 @@ def assemble(source: DataSource, broker: Broker, *, should_stop: Callable[[], bo
             "policy_hash": required.policy_hash if given.modulator is not None else None,
         },
     )
+    if isinstance(feed, LiveFeed):
+        feed.on_silence = run.obey
+    return run
+
+
+def _open_controls(given: RunOptions, folder: Path | None, *, is_live: bool) -> tuple[Controls, ControlServer | None]:
+    """Return what the operator commands, and the socket that hears him, where there is one."""
+    controls = given.controls if isinstance(given.controls, Controls) else Controls()
+    is_wanted = is_live if given.controls is None else given.controls is not False
+    if given.controls is True and folder is None:
+        raise ConfigError("`controls` True listens in the run's directory: give `run_dir`, or a Controls of your own")
+    if not is_wanted or folder is None or (given.controls is not True and not has_control_sockets()):
+        return controls, None
+    return controls, ControlServer(folder, controls)
+
+
+def _latch_store(folder: Path | None, journal: Journal | None, given: RunOptions) -> LatchStore | None:
+    """Return where latches are kept beside the folder's own file; None where that is all."""
+    if journal is None:
+        return None
+    file = None if folder is None else LatchFile(folder / LATCH_FILE_NAME)
+    if file is not None and not given.resume:
+        file.clear()
+    return JournaledLatches(journal, file)
+
+
+def _open_journal(given: RunOptions, run_id: str, folder: Path | None, started_ns: int) -> Journal | None:
+    """Open the run's journal: the one that is given, a live run's own, or none."""
+    where = given.journal
+    if given.executor is not None or given.dry_run:
+        if where is not None:
+            what = "`dry_run` sends none" if given.dry_run else "an `executor` sends its own"
+            raise ConfigError(f"`journal` keeps the orders that the engine sends: {what}")
+        return None
+    if where is None:
+        if not started_ns or folder is None:
+            return None
+        where = folder / JOURNAL_FILE_NAME
+    if isinstance(where, StateStore):
+        if given.durability is not None:
+            raise ConfigError("`durability` is for a journal that the run opens; `journal` is a StateStore of your own")
+        store = where
+    else:
+        if given.overwrite and Path(where).exists():
+            raise ConfigError(f"`overwrite` does not replace a journal: resume {str(where)!r}, or choose another place")
+        Path(where).parent.mkdir(parents=True, exist_ok=True)
+        store = StateStore(where, durability=given.durability or "full")
+    try:
+        salt = f"@{started_ns}" if started_ns else ""
+        return Journal(store, run_id=given.run_id or "", new_run_id=run_id, salt=salt, begun_ns=started_ns)
+    except BaseException:
+        if store is not where:
+            store.close()
+        raise
 
 
 def _native(given: RunOptions, policy: RiskPolicy, quoting: QuotingConfig, exits: ExitConfig) -> NativeSettings | None:
@@ -299,7 +463,7 @@ def _native(given: RunOptions, policy: RiskPolicy, quoting: QuotingConfig, exits
     if (
         core is None
         or given.modulator is not GUARDED
-        or any(part is not None for part in (given.clock, given.executor, given.position_manager))
+        or any(part is not None for part in (given.clock, given.executor, given.position_manager, given.trading_day))
     ):
         return None
     times_bars = given.timer_ms is not None
@@ -386,6 +550,8 @@ def _config(
     }
     if given.modulator is not GUARDED:
         parts["modulator"] = _name_of(given.modulator)
+    if given.trading_day is not None:
+        parts["trading_day"] = f"{given.trading_day.zone} {given.trading_day.start}"
     parts.update(given.labels)
     engine = given.decision_engine
     timer_ms = given.timer_ms

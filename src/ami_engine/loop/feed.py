@@ -34,6 +34,10 @@ _QUEUE_SIZE = 10_000
 _POLL_S = 0.1
 
 
+def _nothing() -> None:
+    """What is to be done in silence, unless somebody says otherwise."""
+
+
 class FeedEnd(Exception):
     """The feed is over; `reason` says why."""
 
@@ -79,16 +83,19 @@ class SourceReader:
     ----------
     failures : int
         How often the source failed, retries included.
+    reconnects : int
+        How often it could be read again after it failed.
     has_assumed_time : bool
         True once an event came without any time and was dated by its place.
     """
 
-    __slots__ = ("_clock", "_dict_count", "_next", "_retry", "failures", "has_assumed_time", "source")
+    __slots__ = ("_clock", "_dict_count", "_next", "_retry", "failures", "has_assumed_time", "reconnects", "source")
 
     def __init__(self, source: DataSource, retry: RetryPolicy, clock: Clock | None = None) -> None:
         self.source = source
         self._clock = clock  # of a live run
         self.failures = 0
+        self.reconnects = 0
         self.has_assumed_time = False
         self._next = source.next_event
         self._retry = retry
@@ -127,6 +134,7 @@ class SourceReader:
                     raise FeedEnd(f"source_error: {type(broken).__name__} {failures} times in a row") from broken
                 self._retry.sleep(self._retry.backoff_ms * 2 ** (failures - 1) / 1_000)
                 continue
+            self.reconnects += failures > 0
             if event is None or type(event) in _EVENT_TYPES:
                 return event
             return self.accept(event)
@@ -263,6 +271,8 @@ class LiveFeed:
     def __init__(
         self, reader: SourceReader, market: Market, timers: Timers, clock: Clock, *, should_stop: Callable[[], bool]
     ) -> None:
+        # Called while the source is silent, several times a second: what must not wait for an event.
+        self.on_silence: Callable[[], None] = _nothing
         self._reader = reader
         self._market = market
         self._timers = timers
@@ -308,6 +318,7 @@ class LiveFeed:
                 continue
             item = self._wait(now_ns)
             if item is None:
+                self.on_silence()
                 continue
             if isinstance(item, FeedEnd):
                 raise item

@@ -158,7 +158,7 @@ class NativeRun:
             The source is exhausted, or failed too often.
         """
         run, left = self._run, -1 if steps is None else steps
-        next_event = self._reader.source.next_event
+        next_event, controls = self._reader.source.next_event, run.controls
         while True:
             try:
                 event: Any = next_event()
@@ -166,7 +166,9 @@ class NativeRun:
                 event = self._read_after(error)
             if event is _REFUSED:
                 is_step = False
-            elif self._is_over:  # the source looked at the broker
+            elif controls.pending or self._reader.reconnects or self._is_over:
+                # The operator commands, the source was cut off for a while, or it has looked at the broker.
+                self.hand_over()
                 return "", event
             else:
                 told = self._step(event)
@@ -383,6 +385,7 @@ class NativeRun:
         same = instrument_values(state.instrument)
         return (
             parts.modulate is modulate
+            and run.is_unrestrained
             and not run.latches.names
             and not (state.instrument.is_inverse or (venue is not None and venue.is_inverse))
             and all(instrument_values(other) == same for other in known)
@@ -401,6 +404,8 @@ class NativeRun:
 
     def hand_over(self) -> None:
         """Bring the whole state to the Python parts; the run goes on in them."""
+        if self._is_over:
+            return
         self._is_over = True
         if self._stepper is None:
             return

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
 from ami_engine.adapters.base import Broker
 from ami_engine.clock import Clock, perf_ns
+from ami_engine.dmc.trading_state import TradingState
 from ami_engine.errors import AmiError, EventError, TraceError
 from ami_engine.events import Bar, Fill, TimerEvent
 from ami_engine.execution.executor import Executor
 from ami_engine.execution.order_manager import NOTHING_DONE, Actions, OrderManager
 from ami_engine.loop.audit_edge import AuditEdge
+from ami_engine.loop.durable import Durable
 from ami_engine.loop.feed import Item, LiveFeed, RecordedFeed, Timers
 from ami_engine.loop.latches import Latches
 from ami_engine.loop.market import Market
@@ -22,7 +24,10 @@ from ami_engine.loop.shutdown import StopSignal
 from ami_engine.loop.step import AccountView, Decision, MarketParts, decide
 from ami_engine.loop.summary import RunCounters
 from ami_engine.loop.symbol_state import SymbolState
+from ami_engine.loop.trading import Trading
 from ami_engine.mdm.decision_engine import REASON as HOOK_ERROR
+from ami_engine.ops.control_socket import ControlServer
+from ami_engine.ops.controls import Controls
 from ami_engine.portfolio.pnl import Account
 from ami_engine.security.redaction import redact_text
 from ami_engine.trace.packet_writer import StepTypes
@@ -35,6 +40,8 @@ __all__ = ["Run"]
 
 _PROGRESS_EVERY = 1_000
 _PULL = "pull"
+# Commands after which no quote may rest.
+_TAKE_OFF = ("pause", "kill", "reduce")
 
 
 class Run:
@@ -61,6 +68,10 @@ class Run:
         staleness_ms: int,
         progress: Callable[[int], None] | None,
         latches: Latches,
+        trading: Trading,
+        controls: Controls,
+        control_server: ControlServer | None,
+        durable: Durable | None,
         facts: dict[str, Any],
         native: NativeSettings | None = None,
     ) -> None:
@@ -91,10 +102,23 @@ class Run:
         self._staleness_ms = staleness_ms
         self.progress = progress
         self.latches = latches
+        self.controls = controls
+        self._trading = trading
+        self._gate = trading.gate
+        self._control_server = control_server
+        orders.gate = trading.gate
+        trading.on_budget = self._apply_budget
+        self._view.is_denied = trading.is_denied
         self._facts = facts
         self._times_bars = facts["times_bars"]
+        self._reader = facts["reader"]
+        self._reconnects = 0
         # A resumed trace goes on counting: client order ids are made of the number, and must not repeat.
         self._sequence = trace.next_step if trace is not None else 0
+        self._durable = durable
+        if durable is not None:
+            self._sequence = max(self._sequence, durable.journal.next_step)
+            durable.restore(account)
         self._now_ns = 0
         self._native = None if native is None else NativeRun(self, facts["reader"], native)
 
@@ -109,7 +133,10 @@ class Run:
         return reason or self._drive(self.feed.items(first), steps, stop)
 
     def _drive(self, items: Iterator[Item], steps: int | None, stop: StopSignal) -> str:
+        controls = self.controls
         for event, state in items:
+            if controls.pending:
+                self.obey()
             if state is None:
                 self.reject(event)
             else:
@@ -125,6 +152,11 @@ class Run:
         self._add_parts(parts.state, parts)
         self._filled_markets.add(parts.market_id)
         self._sequence, self._now_ns = sequence, now_ns
+
+    @property
+    def is_unrestrained(self) -> bool:
+        """True while no operator's word holds: every order may leave, and limits are the policy's own."""
+        return self._gate.state is TradingState.ACTIVE and self._trading.budget_usd is None
 
     # One step. ----------------------------------------------------------------------------------------------------
 
@@ -150,6 +182,10 @@ class Run:
             if self._times_bars or type(event) is not Bar:
                 self.timers.arm(state, min(state.last_ts_ns, now_ns))
         parts = self.parts.get(state.symbol) or self._add_parts(state)
+        if self._durable is not None:
+            self._durable.journal.step = self._sequence
+        if self._reader.reconnects != self._reconnects:
+            self._hear_reconnects(parts, now_ns)
         observed = perf_ns()
         if self._sees_market and state.changed and not is_timer:
             self._show_market(event, state, parts, now_ns)
@@ -174,14 +210,53 @@ class Run:
         decided = perf_ns()
         actions = NOTHING_DONE if self._is_dry else self._act(decision, state, parts, now_ns)
         self._fold_verdict(decision, actions, state, parts, now_ns, is_timer=is_timer)
+        if self._durable is not None and self._durable.journal.is_dirty:
+            self._durable.keep(now_ns)
         acted = perf_ns()
         if self._trace is not None:
-            times = (started, observed, booked, decided, acted)
-            self._log(event, state, decision, actions, now_ns, times, is_timer=is_timer)
+            stages = (started, observed, booked, decided, acted)
+            self._log(event, state, decision, actions, now_ns, stages, is_timer=is_timer)
         ended = perf_ns()
         self._count(decision, actions, (started, observed, booked, decided, acted, ended), is_timer=is_timer)
         if self._audit is not None and self._audit.failure:
             raise TraceError(self._audit.failure)
+
+    def obey(self) -> None:
+        """Carry out what the operator commanded since the last step, the kill first."""
+        while (ticket := self.controls.take()) is not None:
+            now_ns = self._now_ns = self._clock.now_ns() if self._clock is not None else self._now_ns
+            command = ticket.command
+            try:
+                reply = self._trading.obey(command, now_ns)
+                if reply.ok and command.verb in _TAKE_OFF:
+                    self._take_off(f"{command.verb} by {command.operator}")
+                if self._durable is not None and self._durable.journal.is_dirty:
+                    self._durable.journal.commit()
+            except Exception as error:
+                # Answered before anything else can fail, and closed: a command half carried out is not carried out.
+                ticket.answer(self._trading.fail_closed(error, now_ns))
+                raise
+            ticket.answer(reply)
+            self._view.is_denied = self._trading.is_denied
+
+    def _take_off(self, reason: str) -> None:
+        if self._is_dry:
+            return
+        if self._executor is None:
+            self.counters.add_actions(self.orders.cancel_all(reason, self._now_ns // NS_PER_MS))
+        else:
+            self._withdraw(reason)
+
+    def _apply_budget(self) -> None:
+        for parts in self.parts.values():
+            self._trading.put_under_budget(parts)
+            # A packet names its policy by the hash: this line says which policy that is.
+            self._record(
+                "policy",
+                market_id=parts.market_id,
+                policy_hash=parts.policy_hash,
+                max_total_exposure_usd=parts.policy.max_total_exposure_usd,
+            )
 
     def reject(self, error: EventError) -> None:
         """Count a bad event, and end the run when that was asked for."""
@@ -190,10 +265,21 @@ class Run:
         if self._stop_on_bad_event:
             self.stop_reason = f"bad_event: {placed}"
 
+    def _hear_reconnects(self, parts: MarketParts, now_ns: int) -> None:
+        """The source could be read again after it could not: what was said meanwhile was not heard."""
+        for _ in range(self._reader.reconnects - self._reconnects):
+            parts.risk.on_reconnect(now_ns)
+        self._reconnects = self._reader.reconnects
+        self._record("source_reconnected", market_id=parts.market_id)
+        self.orders.on_reconnect()
+
     def _add_parts(self, state: SymbolState, made: MarketParts | None = None) -> MarketParts:
         parts = self.parts[state.symbol] = made or self.parts_for(state)
         self._parts_by_market[parts.market_id] = parts
+        if self._durable is not None:
+            self._durable.join(parts, self._tell_position, self.latches.names)
         self.latches.join(parts.risk)
+        self._trading.put_under_budget(parts)
         return parts
 
     def _book_fills(self, state: SymbolState, parts: MarketParts, now_ns: int) -> None:
@@ -254,19 +340,26 @@ class Run:
         self.counters.fills += 1
         result = self.account.apply(fill)
         self._filled_markets.add(market_id)
+        if self._durable is not None:
+            self._durable.post(fill, self.account.positions)
         parts = self._parts_by_market.get(market_id)
         if parts is None:
             return
         is_settled_fee = fill.fee_currency in ("", parts.state.instrument.currency)
         realized = result.realized - (fill.fee if is_settled_fee else 0.0)
         parts.risk.on_fill(now_ns, fill, parts.state.mid or fill.price, realized)
-        position = self.account.positions.position(market_id)
         if result.closed:
-            parts.positions.on_position_closed(market_id)
             parts.risk.on_position_closed(now_ns, result.trip_pnl)
+        position = self.account.positions.position(market_id)
+        self._tell_position(parts, fill, now_ns, position=position, is_closed=result.closed)
+
+    def _tell_position(self, parts: MarketParts, fill: Fill, now_ns: int, *, position: float, is_closed: bool) -> None:
+        market_id = parts.market_id
+        if is_closed:
+            parts.positions.on_position_closed(market_id)
         if position != 0.0:
             # After a flip only what is left is a position, opened by this fill.
-            qty = position if result.closed else fill.signed_qty
+            qty = position if is_closed else fill.signed_qty
             parts.positions.register_fill(market_id, fill.price, qty, now_ns // NS_PER_MS)
 
     def _act(self, decision: Decision, state: SymbolState, parts: MarketParts, now_ns: int) -> Actions:
@@ -288,12 +381,21 @@ class Run:
 
     def _run_executor(self, final: FinalDecision, state: SymbolState, parts: MarketParts) -> Actions:
         assert self._executor is not None
+        if not self._may_execute(final.action):
+            return NOTHING_DONE
         try:
             return actions_of(self._executor.run(final, parts.market_id, mid=state.mid or None))
         except AmiError:
             raise
         except Exception as error:  # an executor of the user's own is foreign code
             return Actions(failures=1, errors=(f"executor: {type(error).__name__}",))
+
+    def _may_execute(self, action: Action) -> bool:
+        """Return whether an executor, whose orders pass no gate, may carry out such a decision in this state."""
+        state = self._trading.state
+        if state is TradingState.ACTIVE or action is Action.CANCEL or action is Action.STOP:
+            return True
+        return state is TradingState.REDUCING and action is Action.EXIT
 
     def _fold_verdict(
         self,
@@ -327,6 +429,10 @@ class Run:
                 risk.on_cancels(now_ns, actions.canceled)
             for _ in range(actions.failures):
                 risk.on_failure(now_ns)
+            for _ in range(actions.rate_limits):
+                risk.on_rate_limit(now_ns)
+            for _ in range(actions.reconnects):
+                risk.on_reconnect(now_ns)
             has_error = has_error or bool(actions.errors)
             if actions.halt:
                 self._halt(actions.halt, parts, now_ns)
@@ -344,7 +450,7 @@ class Run:
         self.counters.last_error = redact_text(reason)
         self._record("halt", reason=reason, market_id=parts.market_id)
         self.latches.latch("kill_switch", now_ns, redact_text(reason))
-        self.counters.add_actions(self.orders.cancel_all(f"halt: {reason}", now_ns // NS_PER_MS))
+        self._take_off(f"halt: {reason}")
 
     def _log(
         self,
@@ -360,6 +466,8 @@ class Run:
         assert self._trace is not None
         kind = type(event).__struct_config__.tag
         external = _NO_EXTERNAL if actions is NOTHING_DONE else _external(actions)
+        if self._gate.state is not TradingState.ACTIVE:
+            external = {**external, "ops.trading_state": self._gate.state.value}
         if self._log_step is not None and kind != "generic":
             row = None if is_timer else state.row
             outcome = self._log_step(self._sequence, event, state.symbol, now_ns, row, decision, external, times)
@@ -415,17 +523,21 @@ class Run:
     def finish(self, reason: str) -> dict[str, Any]:
         """Cancel every order, book the last fills, close the trace, and return the summary; no venue makes it raise."""
         now_ms = self._now_ns // NS_PER_MS
+        self.controls.close(reason)
+        if self._control_server is not None:
+            self._control_server.close()
         if self._native is not None and self._native.finish():
             return self._summary(reason)
         if not self._is_dry and self._executor is None:
             self.counters.add_actions(self.orders.cancel_all(f"end of run: {reason}", now_ms))
         elif not self._is_dry:
-            self._withdraw(reason)
+            self._withdraw(f"end of run: {reason}")
         for fill in self.orders.poll(now_ms):
             self._book(fill, self._now_ns)
-        return self._summary(reason)
+        still_open = self.orders.verify_canceled(now_ms) if self.orders.is_unverified else ()
+        return self._summary(reason, still_open)
 
-    def _summary(self, reason: str) -> dict[str, Any]:
+    def _summary(self, reason: str, still_open: Sequence[str] = ()) -> dict[str, Any]:
         self._close_feed()
         summary = {"run_id": self.run_id, "stopped_reason": reason, **self.counters.to_dict()}
         account = self.account
@@ -437,6 +549,15 @@ class Run:
         summary["final_equity"] = account.equity
         summary["max_drawdown"] = account.max_drawdown
         summary["positions"] = {name: account.positions.position(name) for name in account.positions.markets}
+        summary["trading_state"] = self._trading.state.value
+        summary["controls_obeyed"] = self._trading.commands
+        summary["controls_refused"] = 0 if self._control_server is None else self._control_server.refused
+        if self._durable is not None:
+            failure = self._durable.finish()
+            summary["journal_path"] = self._durable.journal.store.path
+            if failure:
+                summary["error_count"] += 1
+                summary["last_error"] = failure
         self._record("run_end", reason=reason)
         summary.update(self._close_logs())
         notes = list(self._facts["notes"])
@@ -447,6 +568,8 @@ class Run:
             notes.append(
                 f"{self.counters.orders_skipped} quotes were below the instrument's smallest order: raise size_usd"
             )
+        if still_open:
+            notes.append(f"may still be live at the venue: {', '.join(still_open)}")
         if self.latches.names:
             notes.append(f"latched until an operator releases it: {', '.join(self.latches.names)}")
         summary["notes"] = notes
@@ -462,8 +585,8 @@ class Run:
             self.counters.last_error = f"the source could not be closed: {type(error).__name__}"
 
     def _withdraw(self, reason: str) -> None:
-        """The end of a run with an executor: it is told to cancel in every market."""
-        decision = FinalDecision(Action.CANCEL, True, [f"end of run: {reason}"])
+        """Tell an executor to cancel in every market."""
+        decision = FinalDecision(Action.CANCEL, True, [reason])
         for parts in self.parts.values():
             self.counters.add_actions(self._run_executor(decision, parts.state, parts))
 
@@ -502,7 +625,7 @@ def _external(actions: Actions) -> dict[str, Any]:
         "exec.attempt_count": actions.submitted,
         "exec.success_count": actions.submitted - actions.rejected - actions.in_doubt,
         "exec.failed_count": actions.failures,
-        "exec.denied_count": actions.rejected,
+        "exec.denied_count": actions.rejected + actions.withheld,
         "exec.skipped_count": actions.skipped,
     }
 

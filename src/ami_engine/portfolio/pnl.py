@@ -6,12 +6,16 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
+from ami_engine.errors import ConfigError
 from ami_engine.events import Fill
 from ami_engine.portfolio.positions import FillResult, Positions
 from ami_engine.portfolio.sum_tree import SumTree
 from ami_engine.units import Instrument
 
 __all__ = ["Account"]
+
+# What an account counts beside its positions.
+_FIGURES = ("start", "equity", "unrealized", "peak", "max_drawdown", "open_count", "close_count")
 
 
 class Account:
@@ -121,19 +125,13 @@ class Account:
         self.close_count += result.closed
         positions, market_id = self.positions, fill.market_id
         self._settled = self.start + positions.realized - positions.fees
-        qty = positions.position(market_id)
-        place = self._places.get(market_id)
-        if place is None:
-            place = self._places[market_id] = self._unrealized.add_place()
-            self._exposure.add_place()
-        if qty == 0.0:
+        if positions.position(market_id) == 0.0:
+            place = self._place_of(market_id)
             self._terms.pop(market_id, None)
             self._unrealized.put(place, 0.0)
             self._exposure.put(place, 0.0)
         else:
-            instrument = positions.instrument(market_id)
-            avg_price = positions.avg_price(market_id)
-            self._terms[market_id] = (place, qty * instrument.multiplier, avg_price, instrument.is_inverse)
+            self._set_terms(market_id)
         self.mark(market_id, self._marks.get(market_id, fill.price))
         return result
 
@@ -144,13 +142,11 @@ class Account:
             sums = {name: Decimal(told[name]) for name in ("qty", "cost", "realized", "fees", "trip_pnl")}
             positions.load(market_id, sums)
             self._settled = self.start + positions.realized - positions.fees
-        qty = positions.position(market_id)
-        if qty != 0.0:
-            instrument = positions.instrument(market_id)
-            terms = (qty * instrument.multiplier, positions.avg_price(market_id), instrument.is_inverse)
-            self._terms[market_id] = terms
-            self._unrealized[market_id] = told["unrealized"]
-            self._exposure[market_id] = told["exposure_usd"]
+            place = self._place_of(market_id)
+            if positions.position(market_id) != 0.0:
+                self._set_terms(market_id)
+                self._unrealized.put(place, told["unrealized"])
+                self._exposure.put(place, told["exposure_usd"])
         if told["mark"] > 0.0:
             self._marks[market_id] = told["mark"]
         self.equity, self.peak, self.unrealized = told["equity"], told["peak"], told["unrealized"]
@@ -178,6 +174,58 @@ class Account:
         elif self.peak - equity > self.max_drawdown:
             self.max_drawdown = self.peak - equity
         return equity
+
+    def _place_of(self, market_id: str) -> int:
+        place = self._places.get(market_id)
+        if place is None:
+            place = self._places[market_id] = self._unrealized.add_place()
+            self._exposure.add_place()
+        return place
+
+    def _set_terms(self, market_id: str) -> None:
+        instrument = self.positions.instrument(market_id)
+        size = self.positions.position(market_id) * instrument.multiplier
+        avg_price = self.positions.avg_price(market_id)
+        self._terms[market_id] = (self._place_of(market_id), size, avg_price, instrument.is_inverse)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return everything as plain values for `restore`; JSON and msgpack hold it."""
+        return {
+            "positions": self.positions.snapshot(),
+            **{name: getattr(self, name) for name in _FIGURES},
+            "marks": dict(self._marks),
+            "places": list(self._places),  # sums of floats depend on their order
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over a snapshot of an account with the same instruments: to the bit, and so is what follows.
+
+        Raises
+        ------
+        ConfigError
+            When it is none, or of another currency; nothing is changed.
+        """
+        fresh = Account.__new__(Account)
+        fresh.positions = self.positions.emptied()
+        fresh.positions.restore(state.get("positions", {}))
+        try:
+            for name in _FIGURES:
+                setattr(fresh, name, type(getattr(self, name))(state[name]))
+            fresh._settled = fresh.start + fresh.positions.realized - fresh.positions.fees
+            fresh._marks = {str(market_id): float(mark) for market_id, mark in state["marks"].items()}
+            fresh._terms, fresh._places = {}, {}
+            fresh._unrealized, fresh._exposure = SumTree(), SumTree()
+            for market_id in state["places"]:
+                fresh._place_of(market_id)
+                if fresh.positions.position(market_id) != 0.0:
+                    fresh._set_terms(market_id)
+                    fresh.mark(market_id, fresh._marks[market_id])
+            for name in _FIGURES:  # what marking one market after the other has moved
+                setattr(fresh, name, type(getattr(self, name))(state[name]))
+        except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
+            raise ConfigError(f"this is no account: {type(error).__name__}") from error
+        for name in Account.__slots__:
+            setattr(self, name, getattr(fresh, name))
 
     def unrealized_of(self, market_id: str) -> float:
         """Return the profit of a market's position at its last mark, settlement currency."""
