@@ -72,10 +72,10 @@ inline constexpr std::uint64_t kPullCodes = {pull_codes:#x}u;
 
 # Module → constants of it that the compiled loop needs.
 _CONSTANTS = {
-    "units": ("NS_PER_MS", "_ON_GRID_TICKS"),
+    "units": ("NS_PER_DAY", "NS_PER_MS", "_ON_GRID_TICKS"),
     "dmc/risk_policy": ("MIN_STEPS_FOR_ERROR_RATE",),
     "dmc/markouts": ("MARKOUT_HORIZONS_NS", "MAX_MARKOUT_FILLS"),
-    "dmc/risk_state": ("NS_PER_DAY", "MIN_WINDOW_EVENTS"),
+    "dmc/risk_state": ("MIN_WINDOW_EVENTS",),
     "mdm/position_manager": ("_TOLERANCE_TICKS", "_FLAT_FRACTION"),
     "execution/order_manager": ("_MINUTE_MS", "_EDGE_TICKS"),
     "execution/order_table": ("_MIN_LOOKUP_MS",),

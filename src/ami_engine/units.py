@@ -13,10 +13,11 @@ import msgspec
 
 from ami_engine.errors import ConfigError
 
-__all__ = ["NS_PER_MS", "NS_PER_S", "Instrument", "ms_from_ns", "ns_from_ms"]
+__all__ = ["NS_PER_DAY", "NS_PER_MS", "NS_PER_S", "Instrument", "ms_from_ns", "ns_from_ms"]
 
 NS_PER_MS = 1_000_000
 NS_PER_S = 1_000_000_000
+NS_PER_DAY = 86_400_000_000_000
 
 # A price this close to a grid point (in ticks) is on it: 61800.3 / 0.1 is 618002.9999999999 in binary.
 _ON_GRID_TICKS = 1e-6

@@ -108,6 +108,10 @@ def _venue_market(market: Any) -> tuple[Any, ...]:
     return (*(getattr(market, name) for name in names), repr(market.book), orders)
 
 
+def vars_of(sums: Any) -> tuple[Any, ...]:
+    return sums._leaves, sums._levels, sums.total
+
+
 def _working(working: Any) -> Any:
     if working is None:
         return None
@@ -150,7 +154,13 @@ def _of_market(run: Any, parts: Any) -> dict[str, Any]:
         "unsettled": [(name, each.lookup_ms) for name, each in table._unsettled.items()],
         "money": [getattr(account, name) for name in ("equity", "peak", "unrealized", "max_drawdown", "cash")],
         "counts": (account.open_count, account.close_count, account._settled),
-        "marks": (account._marks, account._terms, account._unrealized, account._exposure),
+        "marks": (
+            account._marks,
+            account._terms,
+            account._places,
+            vars_of(account._unrealized),
+            vars_of(account._exposure),
+        ),
         "holdings": {
             name: (each.qty, each.cost, each.realized, each.fees, each.trip_pnl, each.avg_price)
             for name, each in account.positions._holdings.items()

@@ -385,7 +385,7 @@ class NativeRun:
         same = instrument_values(state.instrument)
         return (
             parts.modulate is modulate
-            and run.is_unrestrained
+            and run.is_unrestrained(parts)
             and not run.latches.names
             and not (state.instrument.is_inverse or (venue is not None and venue.is_inverse))
             and all(instrument_values(other) == same for other in known)

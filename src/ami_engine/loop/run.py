@@ -153,10 +153,10 @@ class Run:
         self._filled_markets.add(parts.market_id)
         self._sequence, self._now_ns = sequence, now_ns
 
-    @property
-    def is_unrestrained(self) -> bool:
-        """True while no operator's word holds: every order may leave, and limits are the policy's own."""
-        return self._gate.state is TradingState.ACTIVE and self._trading.budget_usd is None
+    def is_unrestrained(self, parts: MarketParts) -> bool:
+        """Return True while no operator's word holds: every order may leave, and limits are the policy's own."""
+        self._trading.put_under_budget(parts)
+        return self._gate.state is TradingState.ACTIVE and parts.policy is parts.base_policy
 
     # One step. ----------------------------------------------------------------------------------------------------
 

@@ -6,11 +6,10 @@ from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from ami_engine.errors import ConfigError
-from ami_engine.units import NS_PER_S
+from ami_engine.units import NS_PER_DAY, NS_PER_S
 
 __all__ = ["TradingDay"]
 
-_NS_PER_DAY = 86_400 * NS_PER_S
 _EPOCH = date(1970, 1, 1)
 
 
@@ -72,9 +71,9 @@ class TradingDay:
         """Return the day of `now_ns`: its date as days since 1 January 1970, when it began, when the next one does."""
         if self._zone is None:
             shift_ns = self._minutes * 60 * NS_PER_S
-            number = (now_ns - shift_ns) // _NS_PER_DAY
-            begin_ns = number * _NS_PER_DAY + shift_ns
-            return number, begin_ns, begin_ns + _NS_PER_DAY
+            number = (now_ns - shift_ns) // NS_PER_DAY
+            begin_ns = number * NS_PER_DAY + shift_ns
+            return number, begin_ns, begin_ns + NS_PER_DAY
         day = datetime.fromtimestamp(now_ns // NS_PER_S, UTC).astimezone(self._zone).date()
         if self._begin_ns(day) > now_ns:
             day -= timedelta(days=1)
