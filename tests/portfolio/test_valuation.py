@@ -94,7 +94,7 @@ def test_a_restored_account_goes_on_to_the_bit(instrument: Instrument | None, be
     [
         lambda state: state.pop("positions"),
         lambda state: state.pop("peak"),
-        lambda state: state["held"].append("nowhere"),
+        lambda state: state["places"].append("nowhere"),
         lambda state: state["positions"].update(currency="EUR"),
         lambda state: state["positions"].update(cash="NaN"),
         lambda state: state["positions"]["holdings"]["X"].pop("cost"),

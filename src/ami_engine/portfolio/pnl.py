@@ -215,7 +215,10 @@ class Account:
             fresh._marks = {str(market_id): float(mark) for market_id, mark in state["marks"].items()}
             fresh._terms, fresh._places = {}, {}
             fresh._unrealized, fresh._exposure = SumTree(), SumTree()
+            known = set(fresh.positions.markets)
             for market_id in state["places"]:
+                if market_id not in known:
+                    raise KeyError(market_id)
                 fresh._place_of(market_id)
                 if fresh.positions.position(market_id) != 0.0:
                     fresh._set_terms(market_id)
