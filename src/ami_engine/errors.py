@@ -27,6 +27,7 @@ __all__ = [
     "SecretMissing",
     "SecurityError",
     "SignatureInvalid",
+    "StateError",
     "TraceError",
     "VenueError",
     "VenueProtocolError",
@@ -124,13 +125,14 @@ class VenueUnavailable(VenueError):
     """The venue could not be reached or did not answer.
 
     `outcome_known` is True only when the request certainly never took effect (it may be retried); otherwise the order
-    is in doubt and must be reconciled.
+    is in doubt and must be reconciled. `is_rate_limit` is True when the venue said that we ask too often (429).
     """
 
     response: ClassVar[Action] = Action.HOLD
 
-    def __init__(self, message: str, *, outcome_known: bool = False) -> None:
+    def __init__(self, message: str, *, outcome_known: bool = False, is_rate_limit: bool = False) -> None:
         self.outcome_known = outcome_known
+        self.is_rate_limit = is_rate_limit
         super().__init__(message)
 
 
@@ -138,6 +140,10 @@ class VenueProtocolError(VenueError):
     """The venue sent what the order lifecycle does not allow, or what cannot be read."""
 
     response: ClassVar[Action] = Action.STOP
+
+
+class StateError(AmiError):
+    """The state store cannot be opened, read or written: what is durable is then not known, and nothing is sent."""
 
 
 class TraceError(AmiError):

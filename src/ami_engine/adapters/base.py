@@ -67,7 +67,16 @@ class Broker(ABC):
     `submit_order` returning None, an id or an `OrderAck` means accepted; raising `VenueRejected` means rejected; any
     other exception leaves the order in doubt. A broker repeats nothing for a client order id that it already has: the
     second submit returns the first one's ack.
+
+    Attributes
+    ----------
+    recv_window_ms : int or None
+        How long after it was sent the venue may still take a submit, ms: every `SubmitOrder` then carries `expires_ns`,
+        and the broker must hand it to the venue. None where the venue cannot expire requests: an order whose submit got
+        no answer, and of which the venue knows nothing, then stays in doubt.
     """
+
+    recv_window_ms: int | None = None
 
     @abstractmethod
     def submit_order(self, order: SubmitOrder) -> OrderAck | str | None:

@@ -12,7 +12,11 @@ __all__ = ["Fill", "OrderAck", "OrderReport", "SubmitOrder"]
 
 
 class SubmitOrder(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A request to place one order. `qty` is authoritative; `size_usd` is its value, derived."""
+    """A request to place one order. `qty` is authoritative; `size_usd` is its value, derived.
+
+    `expires_ns` > 0 is the venue expiry: a venue that takes one (`Broker.recv_window_ms`) must refuse the request when
+    it arrives later, ns since the Unix epoch. 0 is none.
+    """
 
     client_order_id: str
     market_id: str
@@ -23,6 +27,7 @@ class SubmitOrder(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     post_only: bool = False
     reduce_only: bool = False
     tif: TimeInForce = TimeInForce.GTC
+    expires_ns: int = 0
 
 
 class OrderAck(msgspec.Struct, frozen=True, kw_only=True, gc=False):
