@@ -178,6 +178,10 @@ class MockExchange:
             if market_id is None or name == market_id:
                 self.venue.move(market)
 
+    def begin(self, faults: FaultPlan) -> None:
+        """Let these faults strike from now on, instead of those before."""
+        self.faults = faults
+
     def quiet(self) -> None:
         """End all trouble: no further fault, connection up, clock right. What is under way still happens."""
         self.faults.clear()
