@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import product
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -156,7 +157,9 @@ def test_the_average_price_is_that_of_the_fills() -> None:
 def test_an_order_takes_everything_from_its_request() -> None:
     submit = SubmitOrder(client_order_id="a1", market_id="X", side=Side.SELL, price=9.0, qty=2.0, post_only=True)
     order = Order.from_submit(submit)
-    assert all(getattr(order, n) == getattr(submit, n) for n in submit.__struct_fields__ if n != "size_usd")
+    assert all(getattr(order, n) == getattr(submit, n) for n in submit.__struct_fields__ if hasattr(order, n))
+    assert set(submit.__struct_fields__) - set(order.__struct_fields__) == {"size_usd", "expires_ns"}
+    assert order.to_submit() == msgspec.structs.replace(submit, size_usd=0.0)
     assert (order.status, order.request) == (OrderStatus.INITIALIZED, RequestState.NONE)
 
 

@@ -27,6 +27,7 @@ __all__ = [
     "is_closing",
     "open_order_of",
     "read_fills",
+    "read_open_orders",
     "read_state",
     "submit",
     "supports",
@@ -138,6 +139,29 @@ def fetch_report(broker: Broker, client_order_id: str) -> tuple[OrderReport | No
     if report is not None and report.client_order_id != client_order_id:
         return None, f"the broker reported on {report.client_order_id!r} when {client_order_id!r} was asked for"
     return report, ""
+
+
+def read_open_orders(broker: Broker) -> tuple[dict[str, OrderReport] | None, str]:
+    """Return the orders that are live at the venue, by client id (None: it does not say), and the error or ''."""
+    entries: Iterable[object] | None
+    if supports(broker, "fetch_open_orders"):
+        try:
+            entries = list(broker.fetch_open_orders())
+        except Exception as error:
+            return None, describe(error)
+    else:
+        state, error_text = read_state(broker)
+        entries = state.get("open_orders")
+        if error_text or entries is None:
+            return None, error_text
+    found = {}
+    for entry in entries:
+        try:
+            report = open_order_of(entry)
+        except VenueProtocolError as broken:
+            return None, str(broken)
+        found[report.client_order_id] = report
+    return found, ""
 
 
 def open_order_of(entry: object) -> OrderReport:

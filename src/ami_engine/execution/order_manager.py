@@ -12,9 +12,10 @@ from ami_engine.errors import ConfigError, QuoteError
 from ami_engine.events import Fill, OrderStatus, RequestState, Side, SubmitOrder, TimeInForce
 from ami_engine.execution.actions import NOTHING_DONE, Actions, AuditSink, Tally
 from ami_engine.execution.broker_edge import supports
-from ami_engine.execution.idempotency import client_order_id
+from ami_engine.execution.idempotency import OrderIdFormat, client_order_id
+from ami_engine.execution.journal import Intent, Journal
 from ami_engine.execution.order_state import Order
-from ami_engine.execution.order_table import OrderTable, Place, Working
+from ami_engine.execution.order_table import DEFAULT_SETTLE_MS, OrderTable, Place, Working
 from ami_engine.execution.quotes import Quotes, decode_quotes
 from ami_engine.units import Instrument
 from decision_schema.types import Action
@@ -37,6 +38,7 @@ class _Market:
         self.bid = Place(name, Side.BUY)
         self.ask = Place(name, Side.SELL)
         self.exit = Place(name, Side.BUY, is_closing=True)
+        self.others: list[Place] = []  # of orders that a journal brought beside those
         self.replaced_ms: deque[int] = deque(maxlen=max(1, max_replacements))
         self.last_sent: dict[Side, tuple[int, int]] = {}  # step and attempt
         self.buys_usd = self.sells_usd = 0.0
@@ -49,7 +51,7 @@ class _Market:
 
     def add_up_exposure(self) -> None:
         self.buys_usd = self.sells_usd = 0.0
-        for place in (self.bid, self.ask, self.exit):
+        for place in (self.bid, self.ask, self.exit, *self.others):
             if place.working is not None:
                 order = place.working.order
                 value_usd = self.instrument.notional(order.price, order.exposed_qty)
@@ -58,11 +60,15 @@ class _Market:
                 else:
                     self.sells_usd += value_usd
 
-    def new_order_id(self, run_id: str, step: int, side: Side) -> str:
+    def new_order_id(self, run_id: str, step: int, side: Side, id_format: OrderIdFormat | None) -> tuple[str, str]:
+        """Return the id of the next order of a step and side, and the key that tells it from others of them."""
         last_step, last_attempt = self.last_sent.get(side, (-1, 0))
         attempt = last_attempt + 1 if last_step == step else 0
         self.last_sent[side] = (step, attempt)
-        return client_order_id(run_id, self.name, step, side, attempt)
+        key = str(attempt)
+        if id_format is None:
+            return client_order_id(run_id, self.name, step, side, attempt), key
+        return id_format.id_of(run_id, self.name, step, side, key), key
 
 
 class OrderManager:
@@ -95,6 +101,13 @@ class OrderManager:
     halts_on_strangers : bool
         A fill of an order that was not sent from here is booked and halts the run. False only books it: for a run whose
         orders are sent by an `Executor`.
+    journal : Journal or None
+        Keeps every order before it is sent and after each change; what it held at the start is taken over. Its run id
+        is used instead of `run_id`.
+    settle_ms : float
+        How long a request may be on its way: see `OrderTable`.
+    id_format : OrderIdFormat or None
+        What client order ids look like; None is 32 letters and digits.
 
     Raises
     ------
@@ -117,8 +130,12 @@ class OrderManager:
         run_id: str = "",
         audit: AuditSink | None = None,
         halts_on_strangers: bool = True,
+        journal: Journal | None = None,
+        settle_ms: float = DEFAULT_SETTLE_MS,
+        id_format: OrderIdFormat | None = None,
     ) -> None:
         for name, value in (
+            ("settle_ms", settle_ms),
             ("refresh_ms", refresh_ms),
             ("min_requote_ticks", min_requote_ticks),
             ("order_ttl_ms", order_ttl_ms),
@@ -135,7 +152,8 @@ class OrderManager:
         self._max_replacements = max_replacements_per_min
         self._default_instrument = instrument or Instrument("", tick_size=tick_size)
         self._instruments = dict(instruments or {})
-        self._run_id = run_id
+        self._run_id = run_id if journal is None else journal.id_seed
+        self._id_format = id_format
         self._markets: dict[str, _Market] = {}
         self._table = OrderTable(
             broker,
@@ -143,8 +161,29 @@ class OrderManager:
             audit=audit,
             halts_on_strangers=halts_on_strangers,
             on_change=self._on_change,
+            journal=journal,
+            settle_ms=settle_ms,
         )
         self._is_stopped = False
+        if journal is not None:
+            self._take_over(journal)
+
+    def _take_over(self, journal: Journal) -> None:
+        """Put the journal's orders back in their places; those that may be live are looked up at once."""
+        for kept in (*journal.state.closed, *journal.state.orders):
+            order = kept.order
+            market = self._markets.get(order.market_id) or self._open_market(order.market_id)
+            if kept.intent.is_closing:
+                place = market.exit
+                place.side = order.side
+            else:
+                place = market.bid if order.side is Side.BUY else market.ask
+            if not order.is_open or place.working is not None:
+                place = Place(order.market_id, order.side, is_closing=kept.intent.is_closing)
+                if order.is_open:
+                    market.others.append(place)
+            self._table.adopt(kept, place)
+            market.add_up_exposure()
 
     # What the loop asks. ------------------------------------------------------------------------------------------
 
@@ -335,9 +374,14 @@ class OrderManager:
         sides = ((market.bid, bid_ticks), (market.ask, ask_ticks))
         # Cancels go first, on both sides: a new bid must not meet our own old ask.
         to_send = [(place, ticks) for place, ticks in sides if self._clear_way(market, place, ticks, may_send, tally)]
+        orders = []
         for place, ticks in to_send:
             if ticks is not None and not self.halt_reason and not _meets_own(market, place, ticks):
-                self._quote(market, place, ticks, quotes, step, tally)
+                intent = self._quote(market, place, ticks, quotes, step, tally)
+                if intent is not None:
+                    orders.append((place, intent))
+        if orders:
+            self._table.send(orders, tally)
         self._note_calm(market, quotes)
 
     def _clear_way(self, market: _Market, place: Place, ticks: int | None, may_send: bool, tally: Tally) -> bool:
@@ -366,15 +410,18 @@ class OrderManager:
         times, limit = market.replaced_ms, self._max_replacements
         return limit == 0 or len(times) < limit or self._table.now_ms - times[0] >= _MINUTE_MS
 
-    def _quote(self, market: _Market, place: Place, ticks: int, quotes: Quotes, step: int, tally: Tally) -> None:
+    def _quote(
+        self, market: _Market, place: Place, ticks: int, quotes: Quotes, step: int, tally: Tally
+    ) -> Intent | None:
         instrument = market.instrument
         price = instrument.price_from_ticks(ticks)
         qty = instrument.qty_from_usd(quotes.size_usd, price)
         if instrument.is_below_minimum(price, qty):
             tally.skipped += 1
-            return
+            return None
+        order_id, key = market.new_order_id(self._run_id, step, place.side, self._id_format)
         request = SubmitOrder(
-            client_order_id=market.new_order_id(self._run_id, step, place.side),
+            client_order_id=order_id,
             market_id=market.name,
             side=place.side,
             price=price,
@@ -382,7 +429,7 @@ class OrderManager:
             size_usd=instrument.notional(price, qty),
             post_only=quotes.post_only,
         )
-        self._table.send(place, request, ticks, tally)
+        return Intent(request, step, key, ticks)
 
     def _note_calm(self, market: _Market, quotes: Quotes) -> None:
         """Work out within which bounds, and until when, an ACT changes nothing."""
@@ -415,7 +462,7 @@ class OrderManager:
         place, table = market.exit, self._table
         # A quote may have been filled while its cancel was under way: know it before sizing the closing order.
         table.collect()
-        if market.bid.working or market.ask.working or place.working:
+        if market.bid.working or market.ask.working or place.working or any(p.working for p in market.others):
             return  # not confirmed yet, or closing already: the next step goes on
         position += sum(fill.signed_qty for fill in table.fills if fill.market_id == market.name)
         instrument = market.instrument
@@ -426,8 +473,9 @@ class OrderManager:
         # A quote rounds outward; what has to trade rounds the other way.
         ticks = max(1, instrument.quote_ticks(price, is_buy=side is Side.SELL))
         price = instrument.price_from_ticks(ticks)
+        order_id, key = market.new_order_id(self._run_id, step, side, self._id_format)
         request = SubmitOrder(
-            client_order_id=market.new_order_id(self._run_id, step, side),
+            client_order_id=order_id,
             market_id=market.name,
             side=side,
             price=price,
@@ -437,10 +485,10 @@ class OrderManager:
             tif=TimeInForce.IOC,
         )
         place.side = side
-        table.send(place, request, ticks, tally)
+        table.send([(place, Intent(request, step, key, ticks, is_closing=True))], tally)
 
     def _cancel_quotes(self, market: _Market, tally: Tally) -> None:
-        for place in (market.bid, market.ask):
+        for place in (market.bid, market.ask, *market.others):
             if place.working is not None:
                 self._table.cancel(place.working, tally)
 

@@ -202,6 +202,20 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             tif=submit.tif,
         )
 
+    def to_submit(self, expires_ns: int = 0) -> SubmitOrder:
+        """Return the request that asks for this order, for a second sending."""
+        return SubmitOrder(
+            client_order_id=self.client_order_id,
+            market_id=self.market_id,
+            side=self.side,
+            price=self.price,
+            qty=self.qty,
+            post_only=self.post_only,
+            reduce_only=self.reduce_only,
+            tif=self.tif,
+            expires_ns=expires_ns,
+        )
+
     @property
     def is_open(self) -> bool:
         """True while the order may be live at the venue, as far as is known."""

@@ -7,22 +7,28 @@ until the doubt is resolved, so that nothing can put a second one beside it.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import inf
 from typing import Any
 
+import msgspec
+
 from ami_engine.adapters.base import Broker
-from ami_engine.errors import DuplicateOrderId, InvalidTransition, VenueProtocolError
+from ami_engine.errors import DuplicateOrderId, InvalidTransition, StateError, VenueProtocolError
 from ami_engine.events import Fill, OrderReport, OrderStatus, RequestState, Side, SubmitOrder
 from ami_engine.execution import broker_edge
 from ami_engine.execution.actions import AuditSink, Tally
 from ami_engine.execution.broker_edge import Answer
+from ami_engine.execution.journal import Intent, Journal, JournaledOrder
 from ami_engine.execution.order_state import Order, Trigger
+from ami_engine.units import NS_PER_MS
 
-__all__ = ["OrderTable", "Place", "Working"]
+__all__ = ["DEFAULT_SETTLE_MS", "OrderTable", "Place", "Working"]
 
 # A request may be on its way this long: only then does "the venue knows nothing of it" prove anything.
-_SETTLE_MS = 5_000
+DEFAULT_SETTLE_MS = 5_000
+# So often must the venue say that it knows nothing: a replica that lags behind may say so once.
+_DENIALS_BELIEVED = 2
 # Looking an order up blocks the loop for a round trip: never more often than this.
 _MIN_LOOKUP_MS = 100
 # Closed orders whose late fills and repeats are still recognised.
@@ -51,15 +57,29 @@ class Place:
 class Working:
     """An order, and what is remembered of it while it may be live and for a while after."""
 
-    __slots__ = ("asked_ms", "is_said_gone", "lookup_ms", "order", "place", "placed_ms", "ticks", "trade_ids")
+    __slots__ = (
+        "asked_ms",
+        "denials",
+        "expires_ms",
+        "is_said_gone",
+        "lookup_ms",
+        "order",
+        "place",
+        "placed_ms",
+        "ticks",
+        "trade_ids",
+    )
 
-    def __init__(self, order: Order, place: Place, ticks: int, now_ms: int) -> None:
+    def __init__(self, order: Order, place: Place, ticks: int, now_ms: float, expires_ns: int = 0) -> None:
         self.order = order
         self.place = place
         self.ticks = ticks
         self.placed_ms = now_ms
         self.asked_ms = -inf  # when a cancel was last asked
         self.lookup_ms: float = now_ms  # no lookup before
+        # After this the venue takes the submit no more; never, where it cannot expire requests.
+        self.expires_ms = expires_ns / NS_PER_MS if expires_ns else inf
+        self.denials = 0  # how often in a row the venue said that it knows nothing of the order
         self.is_said_gone = False  # the venue answered a cancel with "nothing to cancel"
         self.trade_ids: set[str] = set()
 
@@ -79,6 +99,11 @@ class OrderTable:
         A fill of an order that was not sent from here halts; False where others trade through the same broker.
     on_change : callable
         Called with the order after each change of it, and True when a fill made the change.
+    journal : Journal or None
+        Gets every intent before it is sent, and every change of an order.
+    settle_ms : float
+        A request may be on its way this long after it was sent, and a venue's parts differ this long: only after it
+        does "nothing known of it" prove anything.
     """
 
     def __init__(
@@ -89,6 +114,8 @@ class OrderTable:
         audit: AuditSink | None,
         halts_on_strangers: bool,
         on_change: Callable[[Working, bool], None],
+        journal: Journal | None = None,
+        settle_ms: float = DEFAULT_SETTLE_MS,
     ) -> None:
         self.broker = broker
         self.now_ms = 0
@@ -97,39 +124,101 @@ class OrderTable:
         self.news: Tally | None = None  # what happened while nobody counted
         self.halt_reason = ""
         self.duplicate_fills = 0
+        self.keeps_denied = False  # True for whoever decides himself whether an order is sent again
         self._retry_ms = retry_ms
         self._lookup_every_ms = max(retry_ms, _MIN_LOOKUP_MS)
         self._audit = audit
         self._halts_on_strangers = halts_on_strangers
         self._on_change = on_change
+        self._journal = journal
+        self._settle_ms = settle_ms
+        window_ms = getattr(broker, "recv_window_ms", None)
+        self._window_ns = None if window_ms is None else round(window_ms * NS_PER_MS)
         self._closed: OrderedDict[str, Working] = OrderedDict()
         self._unsettled: dict[str, Working] = {}
         self._unknown_trades: OrderedDict[tuple[str, str], None] = OrderedDict()
 
     # Requests. ----------------------------------------------------------------------------------------------------
 
-    def send(self, place: Place, request: SubmitOrder, ticks: int, tally: Tally) -> None:
-        """Place an order.
+    @property
+    def now_ns(self) -> int:
+        """The decision time, ns."""
+        return int(self.now_ms * NS_PER_MS)
+
+    def send(self, orders: Sequence[tuple[Place, Intent]], tally: Tally) -> None:
+        """Place orders. With a journal their intents are on the disk before the first of them is sent.
 
         Raises
         ------
         DuplicateOrderId
-            When its id was used before.
+            When an id was used before.
         InvalidTransition
-            When the place is taken.
+            When a place is taken.
         """
+        for place, intent in orders:
+            order_id = intent.request.client_order_id
+            if order_id in self.live or order_id in self._closed:
+                raise DuplicateOrderId(
+                    f"client order id {order_id} was used before: a step of {place.market_id!r} came twice"
+                )
+            if place.working is not None:
+                raise InvalidTransition(f"{place.side.value} of {place.market_id!r} is taken by {place.working.order}")
+        if self._window_ns is not None:
+            expires_ns = self.now_ns + self._window_ns
+            orders = [
+                (place, msgspec.structs.replace(intent, request=_expiring(intent.request, expires_ns)))
+                for place, intent in orders
+            ]
+        if self._journal is not None and orders:
+            try:
+                self._journal.intend([intent for _, intent in orders], self.now_ns)
+            except StateError as error:
+                # Invariant: what is not in the journal is not sent.
+                self.halt(str(error))
+                return
+        for place, intent in orders:
+            if self.halt_reason:
+                self._withdraw(intent)
+            else:
+                self._send(place, intent, tally)
+
+    def _withdraw(self, intent: Intent) -> None:
+        """Note that an intent was not sent, because the one before it halted."""
+        if self._journal is not None:
+            order = Order.from_submit(intent.request).after(Trigger.SUBMIT_SENT).after(Trigger.REJECTED)
+            self._journal.note(order, "withdrawn", self.now_ns, self.halt_reason)
+
+    def _send(self, place: Place, intent: Intent, tally: Tally) -> None:
+        request = intent.request
         order_id = request.client_order_id
-        if order_id in self.live or order_id in self._closed:
-            raise DuplicateOrderId(
-                f"client order id {order_id} was used before: a step of {request.market_id!r} came twice"
-            )
-        if place.working is not None:
-            raise InvalidTransition(f"{place.side.value} of {place.market_id!r} is taken by {place.working.order}")
         order = Order.from_submit(request).after(Trigger.SUBMIT_SENT)
-        working = place.working = self.live[order_id] = Working(order, place, ticks, self.now_ms)
+        working = Working(order, place, intent.ticks, self.now_ms, request.expires_ns)
+        place.working = self.live[order_id] = working
         tally.submitted += 1
         self.record("order_submitted", order=request)
-        reply = broker_edge.submit(self.broker, request)
+        self._hear_submitted(working, broker_edge.submit(self.broker, request), tally)
+
+    def send_again(self, working: Working, tally: Tally) -> None:
+        """Send an order again, under its id, of which the venue knows nothing and whose submit it takes no more."""
+        order = working.order
+        if not self.is_denied(working):
+            raise InvalidTransition(f"order {order.client_order_id} may still arrive: it must not be sent again")
+        working.placed_ms, working.denials = self.now_ms, 0
+        expires_ns = self.now_ns + (self._window_ns or 0)
+        working.expires_ms = expires_ns / NS_PER_MS
+        request = order.to_submit(expires_ns)
+        if self._journal is not None:
+            try:
+                self._journal.intend_again(request, self.now_ns)
+            except StateError as error:
+                self.halt(str(error))
+                return
+        tally.submitted += 1
+        self.record("order_submitted_again", order=request)
+        self._hear_submitted(working, broker_edge.submit(self.broker, request), tally)
+
+    def _hear_submitted(self, working: Working, reply: broker_edge.Reply, tally: Tally) -> None:
+        order_id, place = working.order.client_order_id, working.place
         if reply.answer is Answer.DONE:
             self._advance(working, Trigger.ACCEPTED, reply.venue_order_id)
             if place.is_closing:
@@ -171,6 +260,35 @@ class OrderTable:
         tally.canceled += count
         return count
 
+    def cancel_all(self, tally: Tally) -> tuple[str, ...]:
+        """Cancel every order, known to us or not, then ask the venue; return the ids of ours that may still be live."""
+        can_cancel = broker_edge.supports(self.broker, "cancel_order")
+        working = list(self.live.values())
+        if can_cancel:
+            for each in working:
+                self.cancel(each, tally)
+        if broker_edge.supports(self.broker, "cancel_all"):
+            count = self.sweep(tally)
+            if not can_cancel and count >= len(working):
+                for each in working:
+                    self.take_as_canceled(each)
+        listed = self._listed_orders()
+        if listed is None:
+            tally.fail("the venue's open orders cannot be read: that everything is cancelled is not verified")
+            return tuple(self.live)
+        for order_id in listed.keys() - self.live.keys():
+            found = self._closed.get(order_id)
+            if found is not None:  # it was told to be cancelled, and is not
+                self._cancel_listed(order_id, tally)
+        ours = [order_id for order_id in listed if order_id in self.live or order_id in self._closed]
+        return tuple(dict.fromkeys((*self.live, *ours)))
+
+    def _cancel_listed(self, order_id: str, tally: Tally) -> None:
+        reply = broker_edge.cancel(self.broker, order_id)
+        self.record("cancel_repeated", client_order_id=order_id, answer=reply.answer.value, error=reply.error)
+        if reply.is_failure:
+            tally.fail(reply.error)
+
     def take_as_canceled(self, working: Working) -> None:
         """Note that a sweep took the order away."""
         self._advance(working, Trigger.CANCELED)
@@ -187,18 +305,41 @@ class OrderTable:
             self.halt(reply.error)
 
     def _advance(self, working: Working, trigger: Trigger, venue_order_id: str = "") -> None:
-        self._replace(working, working.order.after(trigger, venue_order_id=venue_order_id))
+        self._replace(working, working.order.after(trigger, venue_order_id=venue_order_id), trigger.value)
 
-    def _replace(self, working: Working, order: Order, *, is_fill: bool = False) -> None:
+    def _replace(self, working: Working, order: Order, kind: str, *, is_fill: bool = False) -> None:
         working.order = order
         order_id = order.client_order_id
+        if self._journal is not None:
+            self._journal.note(order, kind, self.now_ns)
         if not order.is_open and self.live.pop(order_id, None) is not None:
             working.place.working = None
             self._unsettled.pop(order_id, None)
-            self._closed[order_id] = working
-            if len(self._closed) > _CLOSED_KEPT:
-                self._closed.popitem(last=False)
+            self._keep_closed(working)
         self._on_change(working, is_fill)
+
+    def _keep_closed(self, working: Working) -> None:
+        self._closed[working.order.client_order_id] = working
+        if len(self._closed) > _CLOSED_KEPT:
+            self._closed.popitem(last=False)
+
+    # A start. -----------------------------------------------------------------------------------------------------
+
+    def adopt(self, kept: JournaledOrder, place: Place) -> Working:
+        """Take over an order of the journal: one whose request was not answered before the end is in doubt."""
+        order = kept.order
+        if order.request is not RequestState.NONE:
+            order = order.after(Trigger.REPLY_LOST)
+        intended_ms = kept.intended_ns / NS_PER_MS
+        working = Working(order, place, kept.intent.ticks, intended_ms, kept.intent.request.expires_ns)
+        working.trade_ids.update(kept.trade_ids)
+        working.lookup_ms = -inf
+        if order.is_open:
+            place.working = self.live[order.client_order_id] = working
+            self._unsettled[order.client_order_id] = working
+        else:
+            self._keep_closed(working)
+        return working
 
     # Fills. -------------------------------------------------------------------------------------------------------
 
@@ -226,6 +367,13 @@ class OrderTable:
     def fold(self, fill: Fill) -> bool:
         """Bring a fill to its order; return False for a repeat, which must not be booked."""
         working = self.find(fill.client_order_id)
+        if self._journal is not None:
+            if self._journal.has_fill(fill):
+                self.duplicate_fills += 1
+                return False
+            kept = self._journal.find(fill.client_order_id) if working is None else None
+            if kept is not None:  # closed so long ago that it was forgotten here
+                working = self.adopt(kept, Place(fill.market_id, fill.side))
         if working is None:
             return self._fold_unknown(fill)
         if fill.trade_id in working.trade_ids:
@@ -242,10 +390,16 @@ class OrderTable:
             filled = order.filled(price=fill.price, qty=fill.qty)
         except VenueProtocolError as error:
             self.record("fill_refused", error=str(error), fill=fill)
+            self._keep_fill(fill, is_refused=True)
             self.halt(str(error))
             return True
-        self._replace(working, filled, is_fill=True)
+        self._keep_fill(fill)
+        self._replace(working, filled, "fill", is_fill=True)
         return True
+
+    def _keep_fill(self, fill: Fill, *, is_refused: bool = False) -> None:
+        if self._journal is not None:
+            self._journal.fill(fill, self.now_ns, is_refused=is_refused)
 
     def _fold_unknown(self, fill: Fill) -> bool:
         key = (fill.client_order_id, fill.trade_id)
@@ -255,6 +409,7 @@ class OrderTable:
         self._unknown_trades[key] = None
         if len(self._unknown_trades) > _CLOSED_KEPT:
             self._unknown_trades.popitem(last=False)
+        self._keep_fill(fill, is_refused=True)
         if self._halts_on_strangers:
             self.record("fill_of_unknown_order", fill=fill)
             self.halt(f"trade {fill.trade_id} belongs to order {fill.client_order_id!r}, which is not ours")
@@ -287,19 +442,11 @@ class OrderTable:
         self._unsettled[working.order.client_order_id] = working
 
     def _listed_orders(self) -> dict[str, OrderReport] | None:
-        """Return the live orders that the broker's state lists, None when it does not say."""
-        state, error = broker_edge.read_state(self.broker)
-        found: dict[str, OrderReport] = {}
-        for entry in state.get("open_orders") or ():
-            try:
-                report = broker_edge.open_order_of(entry)
-            except VenueProtocolError as broken:
-                error = str(broken)
-            else:
-                found[report.client_order_id] = report
+        """Return the live orders that the venue lists, None when it does not say."""
+        found, error = broker_edge.read_open_orders(self.broker)
         if error:
             self.record("lookup_failed", error=error)
-        return None if error or state.get("open_orders") is None else found
+        return found
 
     def _hear_report(self, working: Working, report: OrderReport | None, *, is_answer: bool) -> None:
         """Bring the venue's word to an order. `is_answer`: no report means that the venue knows no such order."""
@@ -313,17 +460,37 @@ class OrderTable:
             self.halt(str(error))
 
     def _hear_nothing(self, working: Working, is_answer: bool) -> None:
-        if self.now_ms - max(working.placed_ms, working.asked_ms) < _SETTLE_MS:
+        if self.now_ms - max(working.placed_ms, working.asked_ms) < self._settle_ms:
             return
-        if working.order.status is OrderStatus.INITIALIZED:
-            if is_answer:
-                self._advance(working, Trigger.REJECTED)
-        elif working.place.is_closing:
+        order = working.order
+        if order.status is OrderStatus.INITIALIZED:
+            # Invariant: a request that may still arrive is not taken for lost. Without an expiry it always may.
+            if is_answer and self.now_ms > working.expires_ms + self._settle_ms:
+                working.denials += 1
+                if self.is_denied(working) and not self.keeps_denied:
+                    self.give_up(working)
+            return
+        if working.place.is_closing:
             self._advance(working, Trigger.EXPIRED)  # an IOC does not live this long
-        elif is_answer or working.is_said_gone:
+            return
+        working.denials += is_answer
+        # That it was gone already when a cancel came is the venue's word too, and the only one where it knows no other.
+        if working.denials + working.is_said_gone >= (_DENIALS_BELIEVED if is_answer else 1):
             self._advance(working, Trigger.CANCELED)
 
+    def is_denied(self, working: Working) -> bool:
+        """True when the venue takes the submit no more, and has said often enough that it knows nothing of it."""
+        is_unheard = working.order.status is OrderStatus.INITIALIZED
+        has_expired = self.now_ms > working.expires_ms + self._settle_ms
+        return is_unheard and has_expired and working.denials >= _DENIALS_BELIEVED
+
+    def give_up(self, working: Working) -> None:
+        """Close an order that `is_denied`: nothing of it is live, or will be."""
+        self._advance(working, Trigger.REJECTED)
+        self.record("order_never_arrived", client_order_id=working.order.client_order_id)
+
     def _hear_known(self, working: Working, report: OrderReport) -> None:
+        working.denials = 0
         if working.order.status is OrderStatus.INITIALIZED and report.status is not OrderStatus.REJECTED:
             self._advance(working, Trigger.ACCEPTED, report.venue_order_id)
         order = working.order
@@ -331,6 +498,10 @@ class OrderTable:
         if report.status is OrderStatus.FILLED or order.is_behind(report.filled_qty):
             return
         closing = _CLOSING_TRIGGERS.get(report.status)
+        if closing is Trigger.REJECTED and order.status is not OrderStatus.INITIALIZED:
+            # Acknowledged by a gateway, refused by the market behind it: what was accepted can only end.
+            self.record("rejected_after_ack", client_order_id=order.client_order_id)
+            closing = Trigger.EXPIRED
         if closing is not None:
             self._advance(working, closing)
             return
@@ -353,3 +524,7 @@ class OrderTable:
         """Write an audit line, where there is an audit log."""
         if self._audit is not None:
             self._audit.record(kind, **fields)
+
+
+def _expiring(request: SubmitOrder, expires_ns: int) -> SubmitOrder:
+    return msgspec.structs.replace(request, expires_ns=expires_ns)

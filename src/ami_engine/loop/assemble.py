@@ -17,9 +17,12 @@ from ami_engine.dmc.policy_hook import assemble_modulator
 from ami_engine.dmc.risk_policy import RiskPolicy
 from ami_engine.dmc.risk_state import RiskState
 from ami_engine.errors import ConfigError, TraceError
+from ami_engine.execution.journal import Journal
 from ami_engine.execution.order_manager import OrderManager
+from ami_engine.execution.order_table import DEFAULT_SETTLE_MS
 from ami_engine.features.feature_config import FeatureConfig
 from ami_engine.loop.audit_edge import AuditEdge
+from ami_engine.loop.durable import Durable
 from ami_engine.loop.feed import LiveFeed, RecordedFeed, RetryPolicy, SourceReader, Timers
 from ami_engine.loop.latches import Latches, Release
 from ami_engine.loop.market import Market
@@ -32,6 +35,7 @@ from ami_engine.mdm.position_manager import PositionManager
 from ami_engine.portfolio.pnl import Account
 from ami_engine.security.audit import AUDIT_FILE_NAME, AuditLogger
 from ami_engine.security.redaction import redact_secrets
+from ami_engine.state_store import Durability, StateStore
 from ami_engine.trace.trace_logger import FlushPolicy, TraceLogger
 from ami_engine.trace.write_queue import QueuePolicy
 from ami_engine.units import Instrument
@@ -40,6 +44,7 @@ __all__ = ["GUARDED", "PROVIDED_CONTEXT", "RunOptions", "assemble"]
 
 _RUNS = Path("runs")
 CONFIG_FILE_NAME = "run.json"
+JOURNAL_FILE_NAME = "journal.sqlite"
 _DEFAULT_TICK_SIZE = 0.01
 _DEFAULT_TIMER_MS = 100.0
 # What the loop provides of a market's context: a key that should be there and is not must hold, not pass.
@@ -88,6 +93,9 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "source_attempts": (int,),
     "source_backoff_ms": (int, float),
     "start_cash": (int, float),
+    "journal": (str, Path, StateStore, type(None)),
+    "durability": (str, type(None)),
+    "settle_ms": (int, float),
 }
 
 
@@ -141,6 +149,13 @@ class RunOptions(msgspec.Struct, kw_only=True):
         Failures of the source in a row that end the run.
     source_backoff_ms : float
         Wait after its first failure, doubled with each further one.
+    journal : path, StateStore or None
+        Where orders, fills and latches are kept, so that a crash or a restart loses none: a new start on the same
+        journal goes on where the last one ended. Default: ``journal.sqlite`` in `run_dir` for a live run, none else.
+    durability : {"full", "normal", "off"} or None
+        What a commit of the journal survives (`StateStore`); default "full".
+    settle_ms : float
+        How long a request may be on its way: only then does "the venue knows nothing of it" prove anything.
     """
 
     dry_run: bool = False
@@ -175,6 +190,9 @@ class RunOptions(msgspec.Struct, kw_only=True):
     flush: FlushPolicy = "interval"
     source_attempts: int = 5
     source_backoff_ms: float = 50.0
+    journal: Any = None
+    durability: Durability | None = None
+    settle_ms: float = DEFAULT_SETTLE_MS
 
 
 def assemble(source: DataSource, broker: Broker, *, should_stop: Callable[[], bool], **options: Any) -> Run:
@@ -200,9 +218,46 @@ def assemble(source: DataSource, broker: Broker, *, should_stop: Callable[[], bo
     started_ns = clocks.WallClock().now_ns() if is_live else 0
     run_id = given.run_id or run_id_of(config, source.identity or type(source).__name__, started_ns=started_ns)
     folder = _run_dir(given, run_id)
+    journal = _open_journal(given, run_id, folder, started_ns)
+    start = _Start(config, policy, required, instruments, default, clock, started_ns, folder)
+    try:
+        return _run_of(
+            given, source, broker, start, run_id if journal is None else journal.run_id, journal, should_stop
+        )
+    except BaseException:
+        if journal is not None and journal.store is not given.journal:
+            journal.store.close()
+        raise
+
+
+class _Start(msgspec.Struct, frozen=True):
+    """What was worked out of the options before anything was opened."""
+
+    config: RunConfig
+    policy: RiskPolicy
+    required: RiskPolicy
+    instruments: dict[str, Instrument]
+    default: Instrument
+    clock: clocks.Clock | None
+    started_ns: int
+    folder: Path | None
+
+
+def _run_of(
+    given: RunOptions,
+    source: DataSource,
+    broker: Broker,
+    start: _Start,
+    run_id: str,
+    journal: Journal | None,
+    should_stop: Callable[[], bool],
+) -> Run:
+    config, policy, required, default = start.config, start.policy, start.required, start.default
+    instruments, clock, folder, is_live = start.instruments, start.clock, start.folder, bool(source.is_live)
+    quoting, exits = config.quoting, config.exits
     trace, audit = _open_logs(given, run_id, folder, clock)
     _keep_config(folder, run_id, config, (required, policy), source, audit)
-    latches = Latches(folder, audit, is_resumed=given.resume)
+    latches = Latches(folder, audit, is_resumed=given.resume, journal=journal)
     latches.release(given.release)
     market = Market(
         instruments,
@@ -262,15 +317,18 @@ def assemble(source: DataSource, broker: Broker, *, should_stop: Callable[[], bo
             max_replacements_per_min=quoting.max_replacements_per_min,
             instrument=default,
             instruments=order_instruments,
-            run_id=_order_run_id(run_id, started_ns, audit if given.resume else None),
+            run_id=_order_run_id(run_id, start.started_ns, audit if given.resume else None),
             audit=audit,
             halts_on_strangers=given.executor is None,
+            journal=journal,
+            settle_ms=given.settle_ms,
         ),
         executor=given.executor,
         account=Account(order_instruments, instrument=default, cash=given.start_cash),
         timers=timers,
         clock=clock,
         latches=latches,
+        durable=None if journal is None else Durable(journal, closes_store=not isinstance(given.journal, StateStore)),
         trace=trace,
         audit=audit,
         counters=RunCounters(),
@@ -286,6 +344,36 @@ def assemble(source: DataSource, broker: Broker, *, should_stop: Callable[[], bo
             "policy_hash": required.policy_hash if given.modulator is not None else None,
         },
     )
+
+
+def _open_journal(given: RunOptions, run_id: str, folder: Path | None, started_ns: int) -> Journal | None:
+    """Open the run's journal: the one that is given, a live run's own, or none."""
+    where = given.journal
+    if given.executor is not None or given.dry_run:
+        if where is not None:
+            what = "`dry_run` sends none" if given.dry_run else "an `executor` sends its own"
+            raise ConfigError(f"`journal` keeps the orders that the engine sends: {what}")
+        return None
+    if where is None:
+        if not started_ns or folder is None:
+            return None
+        where = folder / JOURNAL_FILE_NAME
+    if isinstance(where, StateStore):
+        if given.durability is not None:
+            raise ConfigError("`durability` is for a journal that the run opens; `journal` is a StateStore of your own")
+        store = where
+    else:
+        if given.overwrite and Path(where).exists():
+            raise ConfigError(f"`overwrite` does not replace a journal: resume {str(where)!r}, or choose another place")
+        Path(where).parent.mkdir(parents=True, exist_ok=True)
+        store = StateStore(where, durability=given.durability or "full")
+    try:
+        salt = f"@{started_ns}" if started_ns else ""
+        return Journal(store, run_id=given.run_id or "", new_run_id=run_id, salt=salt)
+    except BaseException:
+        if store is not where:
+            store.close()
+        raise
 
 
 def _order_run_id(run_id: str, started_ns: int, resumed: AuditEdge | None) -> str:

@@ -38,6 +38,14 @@ class _Audit(Protocol):
     def record(self, kind: str, /, **fields: Any) -> Any: ...
 
 
+class _Keeper(Protocol):
+    """A journal, as latches use it."""
+
+    def latches(self) -> list[tuple[str, int, str]]: ...
+    def latch(self, name: str, since_ns: int, reason: str) -> None: ...
+    def release(self, name: str) -> None: ...
+
+
 class Latches:
     """The latches of a run.
 
@@ -49,6 +57,8 @@ class Latches:
         Gets a line for every latch and every release.
     is_resumed : bool
         Read what an earlier run in `folder` left latched. Otherwise the file is begun anew.
+    journal : Journal or None
+        Keeps them too, and always brings back what it has kept.
 
     Raises
     ------
@@ -56,11 +66,14 @@ class Latches:
         When the file of a resumed run is damaged: what was latched is then not known, and nothing may start.
     """
 
-    def __init__(self, folder: Path | None, audit: _Audit | None, *, is_resumed: bool = False) -> None:
+    def __init__(
+        self, folder: Path | None, audit: _Audit | None, *, is_resumed: bool = False, journal: _Keeper | None = None
+    ) -> None:
         self._path = None if folder is None else folder / LATCH_FILE_NAME
         self._audit = audit
         self._risks: list[RiskState] = []
         self._held: dict[str, Latch] = {}
+        self._journal = journal
         if self._path is not None and is_resumed and self._path.exists():
             try:
                 self._held = {
@@ -70,6 +83,9 @@ class Latches:
                 raise TraceError(f"{self._path}: cannot be read, so what is latched is not known: {error}") from error
         elif self._path is not None:
             self._path.unlink(missing_ok=True)
+        if journal is not None:
+            for name, since_ns, reason in journal.latches():
+                self._held.setdefault(name, Latch(name, since_ns, reason))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -90,6 +106,8 @@ class Latches:
                 raise ConfigError(f"`release` must name what is latched ({held}), was {each.name!r}")
             del self._held[each.name]
             self._save()
+            if self._journal is not None:
+                self._journal.release(each.name)
             if self._audit is not None:
                 self._audit.record("operator", action="release", **msgspec.structs.asdict(each))
 
@@ -111,6 +129,8 @@ class Latches:
         for risk in self._risks:
             risk.latch(name, now_ns, reason)
         self._save()
+        if self._journal is not None:
+            self._journal.latch(name, now_ns, reason)
         if self._audit is not None:
             self._audit.record("latch", name=name, since_ns=now_ns, reason=reason)
 

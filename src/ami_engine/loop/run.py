@@ -12,6 +12,7 @@ from ami_engine.events import Bar, Fill, TimerEvent
 from ami_engine.execution.executor import Executor
 from ami_engine.execution.order_manager import NOTHING_DONE, Actions, OrderManager
 from ami_engine.loop.audit_edge import AuditEdge
+from ami_engine.loop.durable import Durable
 from ami_engine.loop.feed import LiveFeed, RecordedFeed, Timers
 from ami_engine.loop.latches import Latches
 from ami_engine.loop.market import Market
@@ -57,6 +58,7 @@ class Run:
         staleness_ms: int,
         progress: Callable[[int], None] | None,
         latches: Latches,
+        durable: Durable | None,
         facts: dict[str, Any],
     ) -> None:
         self.run_id = run_id
@@ -87,6 +89,10 @@ class Run:
         self._times_bars = facts["times_bars"]
         # A resumed trace goes on counting: client order ids are made of the number, and must not repeat.
         self._sequence = trace.next_step if trace is not None else 0
+        self._durable = durable
+        if durable is not None:
+            self._sequence = max(self._sequence, durable.journal.next_step)
+            durable.restore(account)
         self._now_ns = 0
 
     # One step. ----------------------------------------------------------------------------------------------------
@@ -113,6 +119,8 @@ class Run:
             if self._times_bars or type(event) is not Bar:
                 self._timers.arm(state, min(state.last_ts_ns, now_ns))
         parts = self._parts.get(state.symbol) or self._add_parts(state)
+        if self._durable is not None:
+            self._durable.journal.begin_step(self._sequence)
         observed = perf_ns()
         self._book_fills(event, state, parts, now_ns, is_timer=is_timer)
         booked = perf_ns()
@@ -120,6 +128,8 @@ class Run:
         decided = perf_ns()
         actions = NOTHING_DONE if self._is_dry else self._act(decision, state, parts, now_ns)
         self._fold_verdict(decision, actions, state, parts, now_ns, is_timer=is_timer)
+        if self._durable is not None and self._durable.journal.is_dirty:
+            self._durable.keep(parts, now_ns)
         acted = perf_ns()
         if self._trace is not None:
             stages = {
@@ -144,6 +154,8 @@ class Run:
     def _add_parts(self, state: SymbolState) -> MarketParts:
         parts = self._parts[state.symbol] = self._parts_for(state)
         self._parts_by_market[parts.market_id] = parts
+        if self._durable is not None:
+            self._durable.join(parts, self._tell_position)
         self._latches.join(parts.risk)
         return parts
 
@@ -205,13 +217,18 @@ class Run:
         is_settled_fee = fill.fee_currency in ("", parts.state.instrument.currency)
         realized = result.realized - (fill.fee if is_settled_fee else 0.0)
         parts.risk.on_fill(now_ns, fill, parts.state.mid or fill.price, realized)
-        position = self._account.positions.position(market_id)
         if result.closed:
-            parts.positions.on_position_closed(market_id)
             parts.risk.on_position_closed(now_ns, result.trip_pnl)
+        position = self._account.positions.position(market_id)
+        self._tell_position(parts, fill, now_ns, position=position, is_closed=result.closed)
+
+    def _tell_position(self, parts: MarketParts, fill: Fill, now_ns: int, *, position: float, is_closed: bool) -> None:
+        market_id = parts.market_id
+        if is_closed:
+            parts.positions.on_position_closed(market_id)
         if position != 0.0:
             # After a flip only what is left is a position, opened by this fill.
-            qty = position if result.closed else fill.signed_qty
+            qty = position if is_closed else fill.signed_qty
             parts.positions.register_fill(market_id, fill.price, qty, now_ns // NS_PER_MS)
 
     def _act(self, decision: Decision, state: SymbolState, parts: MarketParts, now_ns: int) -> Actions:
@@ -368,6 +385,12 @@ class Run:
         summary["final_equity"] = account.equity
         summary["max_drawdown"] = account.max_drawdown
         summary["positions"] = {name: account.positions.position(name) for name in account.positions.markets}
+        if self._durable is not None:
+            failure = self._durable.finish()
+            summary["journal_path"] = self._durable.journal.store.path
+            if failure:
+                summary["error_count"] += 1
+                summary["last_error"] = failure
         self._record("run_end", reason=reason)
         summary.update(self._close_logs())
         notes = list(self._facts["notes"])

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from ami_engine.adapters.base import Broker, DataSource
-from ami_engine.errors import ConfigError, EventError, TraceError
+from ami_engine.errors import ConfigError, EventError, StateError, TraceError
 from ami_engine.loop.assemble import assemble
 from ami_engine.loop.feed import FeedEnd
 from ami_engine.loop.shutdown import StopSignal
@@ -73,8 +73,8 @@ def run_loop(*, source: DataSource, broker: Broker, steps: int | None = None, **
                     reason = stop.reason
         except FeedEnd as end:
             reason = end.reason
-        except (TraceError, EventError) as error:
-            reason = f"{'trace' if isinstance(error, TraceError) else 'event'}_error: {error}"
+        except (TraceError, EventError, StateError) as error:
+            reason = f"{_kind_of(error)}_error: {error}"
         except KeyboardInterrupt:
             reason = "interrupted"
         except BaseException as error:
@@ -83,3 +83,9 @@ def run_loop(*, source: DataSource, broker: Broker, steps: int | None = None, **
         finally:
             summary = run.finish(reason)
     return summary
+
+
+def _kind_of(error: TraceError | EventError | StateError) -> str:
+    if isinstance(error, TraceError):
+        return "trace"
+    return "state" if isinstance(error, StateError) else "event"
