@@ -68,6 +68,7 @@ class Working:
         "placed_ms",
         "ticks",
         "trade_ids",
+        "unsure_ms",
     )
 
     def __init__(self, order: Order, place: Place, ticks: int, now_ms: float, expires_ns: int = 0) -> None:
@@ -80,6 +81,7 @@ class Working:
         # After this the venue takes the submit no more; never, where it cannot expire requests.
         self.expires_ms = expires_ns / NS_PER_MS if expires_ns else inf
         self.denials = 0  # how often in a row the venue said that it knows nothing of the order
+        self.unsure_ms = -inf  # since when its state is looked up
         self.is_said_gone = False  # the venue answered a cancel with "nothing to cancel"
         self.trade_ids: set[str] = set()
 
@@ -439,6 +441,8 @@ class OrderTable:
 
     def _watch(self, working: Working) -> None:
         working.lookup_ms = self.now_ms + self._lookup_every_ms
+        if working.order.client_order_id not in self._unsettled:
+            working.unsure_ms = self.now_ms
         self._unsettled[working.order.client_order_id] = working
 
     def _listed_orders(self) -> dict[str, OrderReport] | None:
@@ -460,8 +464,6 @@ class OrderTable:
             self.halt(str(error))
 
     def _hear_nothing(self, working: Working, is_answer: bool) -> None:
-        if self.now_ms - max(working.placed_ms, working.asked_ms) < self._settle_ms:
-            return
         order = working.order
         if order.status is OrderStatus.INITIALIZED:
             # Invariant: a request that may still arrive is not taken for lost. Without an expiry it always may.
@@ -469,6 +471,10 @@ class OrderTable:
                 working.denials += 1
                 if self.is_denied(working) and not self.keeps_denied:
                     self.give_up(working)
+            return
+        # Since it was first unsure, not since the last cancel: one that is asked again and again would put off for ever
+        # what the venue says.
+        if self.now_ms - max(working.placed_ms, working.unsure_ms) < self._settle_ms:
             return
         if working.place.is_closing:
             self._advance(working, Trigger.EXPIRED)  # an IOC does not live this long

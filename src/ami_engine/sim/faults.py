@@ -58,7 +58,7 @@ _K = FaultKind
 FAULTS: dict[FaultKind, _Form] = {
     _K.TIMEOUT_AFTER: _Form((_SUBMIT, _CANCEL)),
     _K.TIMEOUT_BEFORE: _Form((_SUBMIT, _CANCEL, _QUERY)),
-    _K.LATE_ARRIVAL: _Form((_SUBMIT, _CANCEL), 50, 3_000),
+    _K.LATE_ARRIVAL: _Form((_SUBMIT, _CANCEL), 50, 5_000),
     _K.DUPLICATE_ACK: _Form((_SUBMIT, _CANCEL)),
     _K.GARBAGE: _Form((_SUBMIT, _CANCEL, _QUERY)),
     _K.SLOW_REPLY: _Form((_SUBMIT, _CANCEL, _QUERY), 50, 400),

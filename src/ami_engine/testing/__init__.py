@@ -1,0 +1,1 @@
+"""What users test their own adapters with, and what the engine itself is tested with."""

@@ -1,0 +1,165 @@
+"""What must hold, whatever goes wrong: the engine's word against the exchange's truth."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import NoReturn
+
+import msgspec
+
+from ami_engine.events import OrderStatus
+from ami_engine.execution.journal import Journal
+from ami_engine.testing.simtest.life import EXPOSURE_LIMIT_USD, Life
+from ami_engine.testing.simtest.world import World
+
+__all__ = ["Violation", "ViolationFound", "check_end", "check_step"]
+
+# Prices wander by a percent or two while an order rests.
+_EXPOSURE_TOLERANCE = 1.02
+_CASH_TOLERANCE = 1e-9
+_REJECTED = OrderStatus.REJECTED
+
+
+class Violation(msgspec.Struct, frozen=True):
+    """An invariant that did not hold: which, at which step, and what was seen."""
+
+    invariant: str
+    step: int
+    detail: str
+
+
+class ViolationFound(Exception):
+    """Carries a `Violation` out of a run."""
+
+    def __init__(self, violation: Violation) -> None:
+        self.violation = violation
+        super().__init__(f"{violation.invariant} at step {violation.step}: {violation.detail}")
+
+
+def check_step(world: World, life: Life) -> None:
+    """Check what must hold after every step.
+
+    Raises
+    ------
+    ViolationFound
+        When something does not.
+    """
+    venue = world.exchange.venue
+    if venue.most_of_an_id > 1:
+        twice = [name for name, count in venue.placements.items() if count > 1]
+        _fail(world, "no order is placed twice", ", ".join(twice))
+    if venue.most_on_a_side > 1:
+        _fail(world, "no doubled live order", f"{venue.most_on_a_side} quotes were live on one side at once")
+    if world.submits_after_switch:
+        _fail(world, "after kill, no new order", ", ".join(world.submits_after_switch))
+    for live in venue.open_orders():
+        name = live.request.client_order_id
+        known = life.order(name)
+        if known is None:
+            _fail(world, "no order is lost", f"{name} is live at the venue, and unknown here")
+        if not known.is_open:
+            _fail(
+                world,
+                "no terminal state that the venue did not report",
+                f"{name} is {known.status.value} here, and live at the venue",
+            )
+    _check_exposure(world)
+
+
+def _check_exposure(world: World) -> None:
+    market = world.exchange.venue.markets[world.market_id]
+    buys = sells = 0
+    for live in market.resting:
+        if live.is_buy:
+            buys += live.leaves
+        else:
+            sells += live.leaves
+    worst = max(abs(market.position + buys), abs(market.position - sells))
+    instrument = market.instrument
+    worst_usd = instrument.notional(instrument.price_from_ticks(market.ask), market.qty(worst))
+    if worst_usd > EXPOSURE_LIMIT_USD * _EXPOSURE_TOLERANCE:
+        _fail(
+            world,
+            "exposure never over its limit, worst case counted",
+            f"{worst_usd:.2f} USD: {market.position} lots held, {buys} bidden, {sells} offered",
+        )
+
+
+def check_end(world: World, life: Life) -> None:
+    """Check that everything has come to rest, and that the engine and the venue say the same.
+
+    Raises
+    ------
+    ViolationFound
+        When they do not.
+    """
+    check_step(world, life)
+    venue = world.exchange.venue
+    if left := [each.request.client_order_id for each in venue.open_orders()]:
+        _fail(world, "every restart converges", f"still live at the venue: {', '.join(left)}")
+    for order in life.open_orders():
+        # Where requests cannot expire, one of which nothing is known may come for ever: it has to stay in doubt.
+        may_stay = world.case.recv_window_ms is None and order.client_order_id not in venue.orders
+        if not (may_stay and order.in_doubt):
+            _fail(world, "every restart converges", f"{order.client_order_id} is still {order.status.value} here")
+    journal = life.journal
+    _check_fills(world, life, journal)
+    _check_orders(world, journal)
+    _check_ledger(world, journal)
+    if life.halt_reason and "overfill" not in world.case.faults:
+        _fail(world, "no lost message halts", life.halt_reason)
+
+
+def _check_fills(world: World, life: Life, journal: Journal) -> None:
+    venue = world.exchange.venue
+    truth = Counter((fill.trade_id, fill.side, fill.price, fill.qty) for fill in venue.fills)
+    kept = Counter((fill.trade_id, fill.side, fill.price, fill.qty) for fill in journal.state.fills)
+    if missing := truth - kept:
+        _fail(world, "no fill is lost", ", ".join(name for name, *_ in missing))
+    if invented := kept - truth:
+        _fail(world, "no fill is invented or booked twice", ", ".join(name for name, *_ in invented))
+    market = venue.markets[world.market_id]
+    held = market.qty(abs(market.position)) * (1 if market.position >= 0 else -1)
+    for where, position in (
+        ("the loop", life.position(world.market_id)),
+        ("the journal", float(journal.position(world.market_id))),
+    ):
+        if position != held:
+            _fail(world, "position is the sum of the fills at the venue", f"{held} there, {position} in {where}")
+    cash = float(venue.ledger.cash["USD"])
+    if abs(life.cash - cash) > _CASH_TOLERANCE:
+        _fail(world, "cash is the venue's", f"{cash} there, {life.cash} here")
+
+
+def _check_orders(world: World, journal: Journal) -> None:
+    """Compare how every order ended, in the journal and at the venue."""
+    venue = world.exchange.venue
+    for kept in journal.state.closed:
+        order = kept.order
+        name, status = order.client_order_id, order.status
+        there = venue.orders.get(name)
+        if there is None or there.status is _REJECTED:
+            is_right = status is _REJECTED and not order.filled_qty
+        else:
+            is_right = status is there.status
+        if not is_right:
+            word = "unknown" if there is None else there.status.value
+            _fail(
+                world,
+                "no terminal state that the venue did not report",
+                f"{name} is {status.value} here, {word} at the venue",
+            )
+
+
+def _check_ledger(world: World, journal: Journal) -> None:
+    """Check that every transaction sums to zero in each currency."""
+    sums: dict[tuple[str, str], object] = {}
+    for transaction, _, currency, amount, _, _ in journal.postings():
+        key = (transaction, currency)
+        sums[key] = sums.get(key, 0) + amount  # type: ignore[operator]
+    if wrong := [name for (name, _), amount in sums.items() if amount != 0]:
+        _fail(world, "the ledger balances", ", ".join(wrong))
+
+
+def _fail(world: World, invariant: str, detail: str) -> NoReturn:
+    raise ViolationFound(Violation(invariant, world.step, detail))
