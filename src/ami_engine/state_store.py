@@ -51,7 +51,7 @@ _VERSION_1 = (
         liquidity TEXT NOT NULL, ts_ns INTEGER NOT NULL, heard_ns INTEGER NOT NULL, is_refused INTEGER NOT NULL,
         UNIQUE (market_id, trade_id, client_order_id)
     )""",
-    "CREATE TABLE positions (market_id TEXT PRIMARY KEY, qty TEXT NOT NULL, opening_qty TEXT NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE positions (market_id TEXT PRIMARY KEY, qty TEXT NOT NULL, opening_qty TEXT) WITHOUT ROWID",
     """CREATE TABLE latches (
         name TEXT PRIMARY KEY, since_ns INTEGER NOT NULL, reason TEXT NOT NULL
     ) WITHOUT ROWID""",
@@ -66,6 +66,7 @@ _VERSION_2 = (
     )""",
     "CREATE INDEX postings_tx ON postings (tx)",
     "CREATE INDEX fills_order ON fills (client_order_id)",
+    "CREATE INDEX fills_time ON fills (ts_ns)",
 )
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1, _VERSION_2)

@@ -6,6 +6,8 @@ from typing import Any, Protocol
 
 import msgspec
 
+from ami_engine.execution.broker_edge import RateLimited
+
 __all__ = ["NOTHING_DONE", "Actions", "AuditSink", "Tally"]
 
 
@@ -38,6 +40,10 @@ class Actions(msgspec.Struct, frozen=True, gc=False):
         What went wrong, a line each; a decision without usable quotes is one of them. A refusal is not.
     halt : str
         Why the run must stop, empty when it need not. Said once; `OrderManager.halt_reason` keeps it.
+    rate_limits : int
+        Requests of which the venue said that they are too many.
+    reconnects : int
+        How often the broker could be read again after it could not.
 
     Examples
     --------
@@ -53,6 +59,8 @@ class Actions(msgspec.Struct, frozen=True, gc=False):
     skipped: int = 0
     errors: tuple[str, ...] = ()
     halt: str = ""
+    rate_limits: int = 0
+    reconnects: int = 0
 
 
 NOTHING_DONE = Actions()
@@ -61,17 +69,22 @@ NOTHING_DONE = Actions()
 class Tally:
     """`Actions` while they are being counted."""
 
-    __slots__ = ("canceled", "errors", "failures", "halt", "in_doubt", "rejected", "skipped", "submitted")
+    __slots__ = (
+        *("canceled", "errors", "failures", "halt", "in_doubt", "rate_limits", "reconnects", "rejected", "skipped"),
+        "submitted",
+    )
 
     def __init__(self) -> None:
         self.submitted = self.canceled = self.rejected = self.failures = self.in_doubt = self.skipped = 0
+        self.rate_limits = self.reconnects = 0
         self.errors: list[str] = []
         self.halt = ""
 
     def fail(self, error: str) -> None:
         """Count a failure of the venue."""
         self.failures += 1
-        self.errors.append(error)
+        self.rate_limits += isinstance(error, RateLimited)
+        self.errors.append(str(error))
 
     def total(self) -> Actions:
         """Return the counts; `NOTHING_DONE` itself when there are none."""
@@ -84,5 +97,7 @@ class Tally:
             self.skipped,
             tuple(dict.fromkeys(self.errors)),
             self.halt,
+            self.rate_limits,
+            self.reconnects,
         )
         return NOTHING_DONE if actions == NOTHING_DONE else actions

@@ -19,10 +19,12 @@ from ami_engine.events import Fill, Liquidity, OrderAck, OrderReport, Side, Subm
 
 __all__ = [
     "Answer",
+    "RateLimited",
     "Reply",
     "cancel",
     "decode_fill",
     "describe",
+    "fetch_fills",
     "fetch_report",
     "is_closing",
     "open_order_of",
@@ -280,6 +282,14 @@ def read_fills(broker: Broker, now_ms: int) -> tuple[list[object], str]:
     return found, ""
 
 
+def fetch_fills(broker: Broker, since_ns: int) -> tuple[tuple[Fill, ...] | None, str]:
+    """Return the fills that the venue lists since `since_ns` (None: it does not say), checked, and the error or ''."""
+    try:
+        return tuple(decode_fill(raw) for raw in broker.fetch_fills(since_ns)), ""
+    except Exception as error:
+        return None, describe(error)
+
+
 def read_state(broker: Broker) -> tuple[dict[str, Any], str]:
     """Return the broker's state ({} when it does not know), and the error or ''."""
     try:
@@ -293,7 +303,12 @@ def read_state(broker: Broker) -> tuple[dict[str, Any], str]:
     return dict(state), ""
 
 
+class RateLimited(str):
+    """What an error says of which the venue told that we ask too often."""
+
+
 def describe(error: BaseException) -> str:
-    """Return an exception as one line, its kind first."""
+    """Return an exception as one line, its kind first; a `RateLimited` when that is what it says."""
     text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    line = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return RateLimited(line) if isinstance(error, VenueUnavailable) and error.is_rate_limit else line

@@ -86,7 +86,6 @@ class JournalState(msgspec.Struct, frozen=True):
     fills: tuple[Fill, ...] = ()
     positions: dict[str, Decimal] = msgspec.field(default_factory=dict)
     opening_positions: dict[str, Decimal] = msgspec.field(default_factory=dict)
-    last_fill_ns: int = 0
 
     @property
     def is_empty(self) -> bool:
@@ -119,6 +118,10 @@ class Journal:
         What client order ids are made of: the same at every start.
     incarnation : int
         How often the journal was opened, this time included.
+    begun_ns : int
+        When the journal began, 0 when nobody said.
+    confirmed_ns : int
+        Until when every fill of the venue is known to be here: set by who compared, written with the next commit.
 
     Raises
     ------
@@ -137,7 +140,9 @@ class Journal:
     ('r1', 5, ['SUBMIT'])
     """
 
-    def __init__(self, store: StateStore, *, run_id: str = "", new_run_id: str = "", salt: str = "") -> None:
+    def __init__(
+        self, store: StateStore, *, run_id: str = "", new_run_id: str = "", salt: str = "", begun_ns: int = 0
+    ) -> None:
         self.store = store
         self._pending: list[tuple[str, tuple[Any, ...]]] = []
         self._orders: dict[str, tuple[Order, int]] = {}
@@ -146,18 +151,33 @@ class Journal:
         self._openings: dict[str, Decimal] = {}
         self._new_fills: set[tuple[str, str, str]] = set()
         self._step = 0
-        meta = self._meta(run_id, new_run_id, salt)
+        meta = {"begun_ns": str(begun_ns)} | self._meta(run_id, new_run_id, salt)
         self.state = self._read(meta)
         self.run_id = meta["run_id"]
         self.id_seed = self.run_id + meta["salt"]
         self.incarnation = self.state.incarnation
         self.next_step = self.state.next_step
+        self.begun_ns = int(meta["begun_ns"])
+        self.confirmed_ns = int(meta.get("confirmed_ns", "0"))
+        self.unopened: set[str] = set()  # markets of which it is not known what they held at first
         self._positions.update(self.state.positions)
         self._openings.update(self.state.opening_positions)
+        for kept in (*self.state.closed, *self.state.orders):
+            self.trade_in(kept.order.market_id)
         with store.transaction():
-            for key in ("run_id", "salt"):
+            for key in ("run_id", "salt", "begun_ns"):
                 store.execute(_UPSERT_META, (key, meta[key]))
             store.execute(_UPSERT_META, ("incarnation", str(self.incarnation)))
+
+    @property
+    def markets(self) -> tuple[str, ...]:
+        """Every market in which something was sent or filled, and whose first position is known."""
+        return tuple(self._openings)
+
+    def trade_in(self, market_id: str) -> None:
+        """Note that a market is traded: what it held at first is to be learned."""
+        if market_id not in self._openings:
+            self.unopened.add(market_id)
 
     @property
     def is_dirty(self) -> bool:
@@ -178,6 +198,7 @@ class Journal:
             self._pending.append((_INSERT_ORDER, self._order_row(intent, now_ns)))
             self._pending.append((_INSERT_EVENT, (intent.request.client_order_id, "intent", "", now_ns)))
             self.next_step = max(self.next_step, intent.step + 1)
+            self.trade_in(intent.request.market_id)
         self._needs_sync = True
         self.commit()
 
@@ -222,8 +243,14 @@ class Journal:
         )
         held = _EXACT.add(self._positions.get(fill.market_id, _ZERO), _signed(fill))
         self._positions[fill.market_id] = held
+        self.trade_in(fill.market_id)
         self._put_position(fill.market_id)
         self._needs_sync = True
+
+    def fills_between(self, since_ns: int, until_ns: int) -> list[Fill]:
+        """Return the fills of a stretch of the venue's time, ns, oldest first; those that wait to be written not."""
+        statement = f"SELECT {_FILL_COLUMNS} FROM fills WHERE ts_ns BETWEEN ? AND ? ORDER BY seq"
+        return [_fill_of(row) for row in self.store.query(statement, (since_ns, until_ns))]
 
     def position(self, market_id: str) -> Decimal:
         """Return the sum of a market's fills, and what was held before the first of them."""
@@ -232,12 +259,14 @@ class Journal:
     def open_position(self, market_id: str, qty: Decimal) -> None:
         """Take what a market held before this journal knew of any fill."""
         self._openings[market_id] = qty
+        self.unopened.discard(market_id)
         self._put_position(market_id)
         self._needs_sync = True
 
     def _put_position(self, market_id: str) -> None:
-        held, opening = self._positions.get(market_id, _ZERO), self._openings.get(market_id, _ZERO)
-        self._pending.append((_UPSERT_POSITION, (market_id, str(held), str(opening))))
+        opening = self._openings.get(market_id)
+        row = (market_id, str(self._positions.get(market_id, _ZERO)), None if opening is None else str(opening))
+        self._pending.append((_UPSERT_POSITION, row))
 
     def posting(self, tx: str, account: str, currency: str, amount: Decimal, *, kind: str, now_ns: int) -> None:
         """Take one line of a ledger transaction, for the next commit; a transaction's lines are given together."""
@@ -282,6 +311,7 @@ class Journal:
             for order, now_ns in self._orders.values():
                 store.execute(_UPDATE_ORDER, _order_state(order, now_ns))
             store.execute(_UPSERT_META, ("next_step", str(self.next_step)))
+            store.execute(_UPSERT_META, ("confirmed_ns", str(self.confirmed_ns)))
         self._pending.clear()
         self._orders.clear()
         self._new_fills.clear()
@@ -348,7 +378,6 @@ class Journal:
         closed = tuple(self._order_of(row) for row in reversed(self.store.query(statement)))
         fills = tuple(_fill_of(row) for row in self.store.query(f"SELECT {_FILL_COLUMNS} FROM fills ORDER BY seq"))
         rows = self.store.query("SELECT market_id, qty, opening_qty FROM positions")
-        last_fill = self.store.query("SELECT coalesce(max(ts_ns), 0) FROM fills")
         state = JournalState(
             run_id=meta["run_id"],
             next_step=int(meta.get("next_step", "0")),
@@ -357,8 +386,7 @@ class Journal:
             closed=closed,
             fills=fills,
             positions={market: Decimal(qty) for market, qty, _ in rows},
-            opening_positions={market: Decimal(opening) for market, _, opening in rows if Decimal(opening)},
-            last_fill_ns=last_fill[0][0],
+            opening_positions={market: Decimal(opening) for market, _, opening in rows if opening is not None},
         )
         self._check(state)
         return state

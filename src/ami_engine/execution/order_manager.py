@@ -17,6 +17,8 @@ from ami_engine.execution.journal import Intent, Journal
 from ami_engine.execution.order_state import Order
 from ami_engine.execution.order_table import DEFAULT_SETTLE_MS, OrderTable, Place, Working
 from ami_engine.execution.quotes import Quotes, decode_quotes
+from ami_engine.execution.reconcile import Reconciliation
+from ami_engine.execution.reconciler import Reconciler
 from ami_engine.units import Instrument
 from decision_schema.types import Action
 
@@ -106,6 +108,9 @@ class OrderManager:
         is used instead of `run_id`.
     settle_ms : float
         How long a request may be on its way: see `OrderTable`.
+    reconcile_every_ms : float
+        With a journal, how often everything is compared with the venue, beside at the start and after a reconnect; 0 is
+        never on a timer.
     id_format : OrderIdFormat or None
         What client order ids look like; None is 32 letters and digits.
 
@@ -132,9 +137,11 @@ class OrderManager:
         halts_on_strangers: bool = True,
         journal: Journal | None = None,
         settle_ms: float = DEFAULT_SETTLE_MS,
+        reconcile_every_ms: float = 0,
         id_format: OrderIdFormat | None = None,
     ) -> None:
         for name, value in (
+            ("reconcile_every_ms", reconcile_every_ms),
             ("settle_ms", settle_ms),
             ("refresh_ms", refresh_ms),
             ("min_requote_ticks", min_requote_ticks),
@@ -165,8 +172,19 @@ class OrderManager:
             settle_ms=settle_ms,
         )
         self._is_stopped = False
+        self._unverified = False  # everything was cancelled, and the venue has not said yet that it is
+        self._verify_ms = -inf
+        self._reconciler: Reconciler | None = None
         if journal is not None:
             self._take_over(journal)
+            self._reconciler = Reconciler(
+                self._table,
+                journal,
+                every_ms=reconcile_every_ms,
+                settle_ms=settle_ms,
+                id_format=id_format or OrderIdFormat(),
+            )
+            self._table.on_reconnect = self.on_reconnect
 
     def _take_over(self, journal: Journal) -> None:
         """Put the journal's orders back in their places; those that may be live are looked up at once."""
@@ -191,6 +209,11 @@ class OrderManager:
     def halt_reason(self) -> str:
         """Why nothing is submitted any more; empty while all is well."""
         return self._table.halt_reason
+
+    @property
+    def is_unverified(self) -> bool:
+        """True after `cancel_all`, until the venue has said that nothing of ours is live; never without a journal."""
+        return self._unverified
 
     @property
     def duplicate_fills(self) -> int:
@@ -292,7 +315,7 @@ class OrderManager:
             action = Action(getattr(action, "value", action))
         market = self._markets.get(market_id) or self._open_market(market_id)
         if action is not _STOP and action is not _HOLD:
-            self._is_stopped = False
+            self._is_stopped = self._unverified = False
         if action is _ACT:
             self._act(market, final.params, bid, ask, throttled, step, tally)
         elif action is _EXIT:
@@ -317,7 +340,31 @@ class OrderManager:
         self._table.record("cancel_all", reason=reason, open_orders=self.open_count)
         self._is_stopped = False
         self._cancel_everything(tally)
+        self._unverified = self._reconciler is not None
+        self._verify_ms = -inf
         return self._told(tally)
+
+    def verify_canceled(self, now_ms: int) -> tuple[str, ...]:
+        """After `cancel_all`, with a journal: ask the venue what is left, and cancel that again.
+
+        Returns
+        -------
+        tuple of str
+            The orders of ours that may be live; empty once the venue has said that there are none.
+        """
+        table = self._table
+        table.now_ms = now_ms
+        tally = table.news = table.news or Tally()
+        self._verify_ms = now_ms + self._refresh_ms
+        still_open = table.still_open(tally)
+        if still_open or tally.errors:
+            self._is_stopped = False
+            self._cancel_everything(tally)
+            table.record("cancel_all_unverified", still_open=list(still_open))
+        else:
+            self._unverified = False
+            table.record("cancel_all_verified")
+        return still_open
 
     def poll(self, now_ms: int) -> list[Fill]:
         """Collect fills and resolve doubts. Call it at the start of every step.
@@ -330,12 +377,29 @@ class OrderManager:
         """
         table = self._table
         table.now_ms = now_ms
+        if self._reconciler is not None and now_ms >= self._reconciler.due_ms:
+            self._reconciler.look()
+        if self._unverified and now_ms >= self._verify_ms:
+            self.verify_canceled(now_ms)
         table.collect()
         table.settle()
         if not table.fills:
             return []
         fills, table.fills = table.fills, []
         return fills
+
+    def on_reconnect(self) -> None:
+        """Note that a connection was lost and is back: with a journal, the next poll compares all with the venue."""
+        if self._reconciler is not None:
+            self._reconciler.ask("reconnect")
+
+    def reconcile(self, now_ms: int, reason: str = "asked") -> Reconciliation | None:
+        """Compare all with the venue now; None without a journal, or when the venue could not be read."""
+        if self._reconciler is None:
+            return None
+        self._table.now_ms = now_ms
+        self._reconciler.ask(reason)
+        return self._reconciler.look()
 
     def on_fill(self, fill: Fill) -> Order | None:
         """Fold one fill that came another way than `poll`; return its order, None for a repeat or an unknown order.
@@ -350,6 +414,11 @@ class OrderManager:
         """Allow submissions again, after an operator looked."""
         self._table.record("halt_cleared", reason=self.halt_reason)
         self._table.halt_reason = ""
+
+    @property
+    def _is_suspicious(self) -> bool:
+        """True while the venue contradicts us and it is not known yet whether it means it."""
+        return self._reconciler is not None and bool(self._reconciler.suspicion)
 
     # ACT. ---------------------------------------------------------------------------------------------------------
 
@@ -370,7 +439,7 @@ class OrderManager:
             tally.errors.append(str(error))
             self._table.record("quotes_refused", market_id=market.name, error=str(error))
             return
-        may_send = not throttled and not self.halt_reason and market.exit.working is None
+        may_send = not throttled and not self.halt_reason and market.exit.working is None and not self._is_suspicious
         sides = ((market.bid, bid_ticks), (market.ask, ask_ticks))
         # Cancels go first, on both sides: a new bid must not meet our own old ask.
         to_send = [(place, ticks) for place, ticks in sides if self._clear_way(market, place, ticks, may_send, tally)]
@@ -535,6 +604,8 @@ class OrderManager:
         news, self._table.news = self._table.news, None
         if news is not None:
             tally.failures += news.failures
+            tally.rate_limits += news.rate_limits
+            tally.reconnects += news.reconnects
             tally.errors.extend(news.errors)
             tally.halt = news.halt
         return tally.total()

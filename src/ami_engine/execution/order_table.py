@@ -21,24 +21,22 @@ from ami_engine.execution.actions import AuditSink, Tally
 from ami_engine.execution.broker_edge import Answer
 from ami_engine.execution.journal import Intent, Journal, JournaledOrder
 from ami_engine.execution.order_state import Order, Trigger
+from ami_engine.execution.reconcile import (
+    Correction,
+    LocalOrder,
+    trigger_of_silence,
+    triggers_of_report,
+)
 from ami_engine.units import NS_PER_MS
 
 __all__ = ["DEFAULT_SETTLE_MS", "OrderTable", "Place", "Working"]
 
 # A request may be on its way this long: only then does "the venue knows nothing of it" prove anything.
 DEFAULT_SETTLE_MS = 5_000
-# So often must the venue say that it knows nothing: a replica that lags behind may say so once.
-_DENIALS_BELIEVED = 2
 # Looking an order up blocks the loop for a round trip: never more often than this.
 _MIN_LOOKUP_MS = 100
 # Closed orders whose late fills and repeats are still recognised.
 _CLOSED_KEPT = 1_024
-
-_CLOSING_TRIGGERS = {
-    OrderStatus.CANCELED: Trigger.CANCELED,
-    OrderStatus.EXPIRED: Trigger.EXPIRED,
-    OrderStatus.REJECTED: Trigger.REJECTED,
-}
 
 
 class Place:
@@ -84,6 +82,17 @@ class Working:
         self.unsure_ms = -inf  # since when its state is looked up
         self.is_said_gone = False  # the venue answered a cancel with "nothing to cancel"
         self.trade_ids: set[str] = set()
+
+    @property
+    def doubted_ms(self) -> float:
+        """Since when it is unsure; not since the last cancel: one asked again and again would put off every answer."""
+        return max(self.placed_ms, self.unsure_ms)
+
+    def as_local(self) -> LocalOrder:
+        """Return what `reconcile` compares."""
+        return LocalOrder(
+            self.order, self.doubted_ms, self.expires_ms, self.place.is_closing, self.is_said_gone, self.denials
+        )
 
 
 class OrderTable:
@@ -132,6 +141,8 @@ class OrderTable:
         self._audit = audit
         self._halts_on_strangers = halts_on_strangers
         self._on_change = on_change
+        self.on_reconnect: Callable[[], None] = _nothing  # told when the broker can be read again after it could not
+        self._is_cut_off = False
         self._journal = journal
         self._settle_ms = settle_ms
         window_ms = getattr(broker, "recv_window_ms", None)
@@ -274,22 +285,22 @@ class OrderTable:
             if not can_cancel and count >= len(working):
                 for each in working:
                     self.take_as_canceled(each)
+        return self.still_open(tally)
+
+    def still_open(self, tally: Tally) -> tuple[str, ...]:
+        """Ask the venue which orders of ours are live, cancel those that ended here, return all that may live."""
         listed = self._listed_orders()
         if listed is None:
             tally.fail("the venue's open orders cannot be read: that everything is cancelled is not verified")
             return tuple(self.live)
-        for order_id in listed.keys() - self.live.keys():
-            found = self._closed.get(order_id)
-            if found is not None:  # it was told to be cancelled, and is not
-                self._cancel_listed(order_id, tally)
         ours = [order_id for order_id in listed if order_id in self.live or order_id in self._closed]
+        for order_id in ours:
+            if order_id not in self.live:  # it was said to be cancelled, and is not
+                reply = broker_edge.cancel(self.broker, order_id)
+                self.record("cancel_repeated", client_order_id=order_id, answer=reply.answer.value, error=reply.error)
+                if reply.is_failure:
+                    tally.fail(reply.error)
         return tuple(dict.fromkeys((*self.live, *ours)))
-
-    def _cancel_listed(self, order_id: str, tally: Tally) -> None:
-        reply = broker_edge.cancel(self.broker, order_id)
-        self.record("cancel_repeated", client_order_id=order_id, answer=reply.answer.value, error=reply.error)
-        if reply.is_failure:
-            tally.fail(reply.error)
 
     def take_as_canceled(self, working: Working) -> None:
         """Note that a sweep took the order away."""
@@ -349,9 +360,16 @@ class OrderTable:
         """Read the broker's fills and fold them; new ones wait in `fills`."""
         found, error = broker_edge.read_fills(self.broker, self.now_ms)
         if error:
+            self._is_cut_off = True
             self.news = self.news or Tally()
             self.news.fail(error)
             self.record("fills_unavailable", error=error)
+        elif self._is_cut_off:
+            self._is_cut_off = False
+            self.news = self.news or Tally()
+            self.news.reconnects += 1
+            self.record("broker_reconnected")
+            self.on_reconnect()
         for raw in found:
             try:
                 fill = broker_edge.decode_fill(raw)
@@ -464,31 +482,27 @@ class OrderTable:
             self.halt(str(error))
 
     def _hear_nothing(self, working: Working, is_answer: bool) -> None:
-        order = working.order
-        if order.status is OrderStatus.INITIALIZED:
-            # Invariant: a request that may still arrive is not taken for lost. Without an expiry it always may.
-            if is_answer and self.now_ms > working.expires_ms + self._settle_ms:
-                working.denials += 1
-                if self.is_denied(working) and not self.keeps_denied:
-                    self.give_up(working)
+        if is_answer:
+            self.count_denial(working)
+        trigger = trigger_of_silence(working.as_local(), self.now_ms, self._settle_ms, is_answer=is_answer)
+        if trigger is None:
             return
-        # Since it was first unsure, not since the last cancel: one that is asked again and again would put off for ever
-        # what the venue says.
-        if self.now_ms - max(working.placed_ms, working.unsure_ms) < self._settle_ms:
-            return
-        if working.place.is_closing:
-            self._advance(working, Trigger.EXPIRED)  # an IOC does not live this long
-            return
-        working.denials += is_answer
-        # That it was gone already when a cancel came is the venue's word too, and the only one where it knows no other.
-        if working.denials + working.is_said_gone >= (_DENIALS_BELIEVED if is_answer else 1):
-            self._advance(working, Trigger.CANCELED)
+        if trigger is not Trigger.REJECTED:
+            self._advance(working, trigger)
+        elif not self.keeps_denied:
+            self.give_up(working)
+
+    def count_denial(self, working: Working) -> None:
+        """Note that the venue knows nothing of an order; said while a request may be under way it proves nothing."""
+        is_early = self.now_ms - working.doubted_ms < self._settle_ms
+        is_unheard = working.order.status is OrderStatus.INITIALIZED
+        if not (is_early or (is_unheard and self.now_ms <= working.expires_ms + self._settle_ms)):
+            working.denials += 1
 
     def is_denied(self, working: Working) -> bool:
         """True when the venue takes the submit no more, and has said often enough that it knows nothing of it."""
-        is_unheard = working.order.status is OrderStatus.INITIALIZED
-        has_expired = self.now_ms > working.expires_ms + self._settle_ms
-        return is_unheard and has_expired and working.denials >= _DENIALS_BELIEVED
+        trigger = trigger_of_silence(working.as_local(), self.now_ms, self._settle_ms, is_answer=True)
+        return trigger is Trigger.REJECTED
 
     def give_up(self, working: Working) -> None:
         """Close an order that `is_denied`: nothing of it is live, or will be."""
@@ -497,24 +511,42 @@ class OrderTable:
 
     def _hear_known(self, working: Working, report: OrderReport) -> None:
         working.denials = 0
-        if working.order.status is OrderStatus.INITIALIZED and report.status is not OrderStatus.REJECTED:
-            self._advance(working, Trigger.ACCEPTED, report.venue_order_id)
+        for trigger in triggers_of_report(working.order, report):
+            self._advance(working, trigger, report.venue_order_id)
         order = working.order
-        # Invariant: an order is not closed while fills of it are still to come, or an EXIT would be sized without them.
-        if report.status is OrderStatus.FILLED or order.is_behind(report.filled_qty):
-            return
-        closing = _CLOSING_TRIGGERS.get(report.status)
-        if closing is Trigger.REJECTED and order.status is not OrderStatus.INITIALIZED:
-            # Acknowledged by a gateway, refused by the market behind it: what was accepted can only end.
-            self.record("rejected_after_ack", client_order_id=order.client_order_id)
-            closing = Trigger.EXPIRED
-        if closing is not None:
-            self._advance(working, closing)
-            return
-        if order.request is RequestState.CANCEL:
-            self._advance(working, Trigger.CANCEL_REFUSED)  # still live: to be asked again
-        if not working.place.is_closing:
+        is_behind = report.status is OrderStatus.FILLED or order.is_behind(report.filled_qty)
+        if order.is_open and not is_behind and not working.place.is_closing:
             self._unsettled.pop(order.client_order_id, None)
+
+    # Reconciliation. ----------------------------------------------------------------------------------------------
+
+    @property
+    def closed(self) -> dict[str, Order]:
+        """The last orders that ended, by client id."""
+        return {order_id: working.order for order_id, working in self._closed.items()}
+
+    def correct(self, correction: Correction) -> None:
+        """Apply what a comparison with the venue found, through the state machine."""
+        order_id = correction.client_order_id
+        self.record("correction", client_order_id=order_id, reason=correction.reason, trigger=correction.trigger)
+        if correction.fill is not None:
+            if self.fold(correction.fill):
+                self.fills.append(correction.fill)
+            return
+        working = self.live.get(order_id)
+        if working is None or correction.trigger is None:
+            return
+        if (
+            correction.trigger is Trigger.REJECTED
+            and working.order.request is RequestState.SUBMIT
+            and self.keeps_denied
+        ):
+            return  # whoever sends again decides
+        try:
+            self._advance(working, correction.trigger, correction.venue_order_id)
+        except VenueProtocolError as error:
+            self.record("correction_refused", client_order_id=order_id, error=str(error))
+            self.halt(str(error))
 
     # Trouble. -----------------------------------------------------------------------------------------------------
 
@@ -534,3 +566,7 @@ class OrderTable:
 
 def _expiring(request: SubmitOrder, expires_ns: int) -> SubmitOrder:
     return msgspec.structs.replace(request, expires_ns=expires_ns)
+
+
+def _nothing() -> None:
+    """Nobody listens."""

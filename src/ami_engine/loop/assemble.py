@@ -47,6 +47,7 @@ CONFIG_FILE_NAME = "run.json"
 JOURNAL_FILE_NAME = "journal.sqlite"
 _DEFAULT_TICK_SIZE = 0.01
 _DEFAULT_TIMER_MS = 100.0
+_DEFAULT_RECONCILE_MS = 30_000.0
 # What the loop provides of a market's context: a key that should be there and is not must hold, not pass.
 PROVIDED_CONTEXT = (
     "now_ms",
@@ -96,6 +97,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "journal": (str, Path, StateStore, type(None)),
     "durability": (str, type(None)),
     "settle_ms": (int, float),
+    "reconcile_every_ms": (int, float),
 }
 
 
@@ -156,6 +158,9 @@ class RunOptions(msgspec.Struct, kw_only=True):
         What a commit of the journal survives (`StateStore`); default "full".
     settle_ms : float
         How long a request may be on its way: only then does "the venue knows nothing of it" prove anything.
+    reconcile_every_ms : float
+        With a journal, how often orders, fills and positions are compared with the venue; 0 only at the start and after
+        a reconnect.
     """
 
     dry_run: bool = False
@@ -193,6 +198,7 @@ class RunOptions(msgspec.Struct, kw_only=True):
     journal: Any = None
     durability: Durability | None = None
     settle_ms: float = DEFAULT_SETTLE_MS
+    reconcile_every_ms: float = _DEFAULT_RECONCILE_MS
 
 
 def assemble(source: DataSource, broker: Broker, *, should_stop: Callable[[], bool], **options: Any) -> Run:
@@ -322,6 +328,7 @@ def _run_of(
             halts_on_strangers=given.executor is None,
             journal=journal,
             settle_ms=given.settle_ms,
+            reconcile_every_ms=given.reconcile_every_ms,
         ),
         executor=given.executor,
         account=Account(order_instruments, instrument=default, cash=given.start_cash),
@@ -369,7 +376,7 @@ def _open_journal(given: RunOptions, run_id: str, folder: Path | None, started_n
         store = StateStore(where, durability=given.durability or "full")
     try:
         salt = f"@{started_ns}" if started_ns else ""
-        return Journal(store, run_id=given.run_id or "", new_run_id=run_id, salt=salt)
+        return Journal(store, run_id=given.run_id or "", new_run_id=run_id, salt=salt, begun_ns=started_ns)
     except BaseException:
         if store is not where:
             store.close()

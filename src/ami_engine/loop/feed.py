@@ -70,16 +70,19 @@ class SourceReader:
     ----------
     failures : int
         How often the source failed, retries included.
+    reconnects : int
+        How often it could be read again after it failed.
     has_assumed_time : bool
         True once an event came without any time and was dated by its place.
     """
 
-    __slots__ = ("_clock", "_dict_count", "_next", "_retry", "failures", "has_assumed_time", "source")
+    __slots__ = ("_clock", "_dict_count", "_next", "_retry", "failures", "has_assumed_time", "reconnects", "source")
 
     def __init__(self, source: DataSource, retry: RetryPolicy, clock: Clock | None = None) -> None:
         self.source = source
         self._clock = clock  # of a live run
         self.failures = 0
+        self.reconnects = 0
         self.has_assumed_time = False
         self._next = source.next_event
         self._retry = retry
@@ -110,6 +113,7 @@ class SourceReader:
                     raise FeedEnd(f"source_error: {type(error).__name__} {failures} times in a row") from error
                 self._retry.sleep(self._retry.backoff_ms * 2 ** (failures - 1) / 1_000)
                 continue
+            self.reconnects += failures > 0
             if event is None or type(event) in _EVENT_TYPES:
                 return event
             return self._convert(event)

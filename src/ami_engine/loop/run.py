@@ -87,6 +87,8 @@ class Run:
         self._latches = latches
         self._facts = facts
         self._times_bars = facts["times_bars"]
+        self._reader = facts["reader"]
+        self._reconnects = 0
         # A resumed trace goes on counting: client order ids are made of the number, and must not repeat.
         self._sequence = trace.next_step if trace is not None else 0
         self._durable = durable
@@ -121,6 +123,8 @@ class Run:
         parts = self._parts.get(state.symbol) or self._add_parts(state)
         if self._durable is not None:
             self._durable.journal.begin_step(self._sequence)
+        if self._reader.reconnects != self._reconnects:
+            self._hear_reconnects(parts, now_ns)
         observed = perf_ns()
         self._book_fills(event, state, parts, now_ns, is_timer=is_timer)
         booked = perf_ns()
@@ -150,6 +154,14 @@ class Run:
         self.counters.reject(placed)
         if self._stop_on_bad_event:
             self.stop_reason = f"bad_event: {placed}"
+
+    def _hear_reconnects(self, parts: MarketParts, now_ns: int) -> None:
+        """The source could be read again after it could not: what was said meanwhile was not heard."""
+        for _ in range(self._reader.reconnects - self._reconnects):
+            parts.risk.on_reconnect(now_ns)
+        self._reconnects = self._reader.reconnects
+        self._record("source_reconnected", market_id=parts.market_id)
+        self._orders.on_reconnect()
 
     def _add_parts(self, state: SymbolState) -> MarketParts:
         parts = self._parts[state.symbol] = self._parts_for(state)
@@ -289,6 +301,10 @@ class Run:
                 risk.on_cancels(now_ns, actions.canceled)
             for _ in range(actions.failures):
                 risk.on_failure(now_ns)
+            for _ in range(actions.rate_limits):
+                risk.on_rate_limit(now_ns)
+            for _ in range(actions.reconnects):
+                risk.on_reconnect(now_ns)
             has_error = has_error or bool(actions.errors)
             if actions.halt:
                 self._halt(actions.halt, parts, now_ns)
@@ -374,6 +390,7 @@ class Run:
             self._withdraw(reason)
         for fill in self._orders.poll(now_ms):
             self._book(fill, self._now_ns)
+        still_open = self._orders.verify_canceled(now_ms) if self._orders.is_unverified else ()
         self._close_feed()
         summary = {"run_id": self.run_id, "stopped_reason": reason, **self.counters.to_dict()}
         account = self._account
@@ -401,6 +418,8 @@ class Run:
             notes.append(
                 f"{self.counters.orders_skipped} quotes were below the instrument's smallest order: raise size_usd"
             )
+        if still_open:
+            notes.append(f"may still be live at the venue: {', '.join(still_open)}")
         if self._latches.names:
             notes.append(f"latched until an operator releases it: {', '.join(self._latches.names)}")
         summary["notes"] = notes

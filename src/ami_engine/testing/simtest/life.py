@@ -66,6 +66,7 @@ class Life:
                 trace=False,
                 journal=self._store,
                 settle_ms=SETTLE_MS,
+                reconcile_every_ms=1_000,
                 decision_engine=Quoter(world),
                 risk_policy=_POLICY,
                 quoting=_QUOTING,
