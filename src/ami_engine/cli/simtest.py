@@ -43,9 +43,7 @@ def simtest(
     if mutant and mutant not in MUTANTS:
         raise ConfigError(f"`--mutant` must be one of {', '.join(MUTANTS)}, was {mutant!r}")
     with progress_bar(seeds, shown=not json) as progress:
-        result = run_seeds(
-            first_seed, seeds, steps=steps, workers=workers, mutant=mutant, plan=plan, progress=progress
-        )
+        result = run_seeds(first_seed, seeds, steps=steps, workers=workers, mutant=mutant, plan=plan, progress=progress)
     if json:
         print_json(msgspec.to_builtins(result))
     else:

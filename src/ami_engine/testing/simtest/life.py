@@ -102,9 +102,9 @@ class Life:
         return self.run._orders.open_orders()
 
     @property
-    def halt_reason(self) -> str:
-        """Why the order layer sends nothing any more, empty while it may."""
-        return self.run._orders.halt_reason
+    def stopped_by(self) -> str:
+        """What keeps the engine from trading until an operator releases it, in this life or an earlier one."""
+        return self.run._orders.halt_reason or ", ".join(self.run._latches.names)
 
     def position(self, market_id: str) -> float:
         """Return the position that the loop decides on."""

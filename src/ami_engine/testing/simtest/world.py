@@ -164,8 +164,6 @@ class Quoter:
             return Proposal(Action.EXIT, 1.0, ["simtest_exit"])
         if kind < 140:
             return Proposal(Action.HOLD, 1.0, ["simtest_hold"])
-        if kind < 145:
-            return Proposal(Action.STOP, 1.0, ["simtest_stop"])
         if kind < 500:
             self._bid_off, self._ask_off = draw.below(4), draw.below(4)
             self._size_usd = 1.0 + draw.below(20)
