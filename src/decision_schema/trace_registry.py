@@ -61,6 +61,7 @@ EXTERNAL_KEY_REGISTRY: dict[str, dict[str, str]] = {
             "ops.prev_sha256": "SHA-256 of the previous packet's hashed part, hex; 64 zeros for the first packet.",
             "ops.crc32": "CRC-32 of this line's hashed part: all that stands before this key.",
             "ops.dropped": "Packets that were left out just before this one, because the disk was too slow.",
+            "ops.trading_state": "REDUCING or HALTED while the operator, or a latch, lets less than everything leave.",
             "ops.latency_ns": "Time that each stage of the step took, ns; outside the hashed part.",
         },
     ),

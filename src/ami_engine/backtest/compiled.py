@@ -22,6 +22,7 @@ from ami_engine.config import ExitConfig, QuotingConfig
 from ami_engine.dmc.context import GuardContext
 from ami_engine.dmc.policy_hook import load_policy_override
 from ami_engine.dmc.risk_policy import RiskPolicy, policy_ranges
+from ami_engine.dmc.trading_state import TradingState
 from ami_engine.errors import ConfigError
 from ami_engine.events import Fill, Liquidity, Side
 from ami_engine.execution.idempotency import client_order_id
@@ -539,6 +540,10 @@ def _summary(
         "final_equity": told["equity"],
         "max_drawdown": told["max_drawdown"],
         "positions": {market_id: told["position"]} if told["fill_count"] else {},
+        # Nobody commands a run over a table; a latch halts it as it does any other.
+        "trading_state": (TradingState.HALTED if told["latches"] else TradingState.ACTIVE).value,
+        "controls_obeyed": 0,
+        "controls_refused": 0,
         "trace_path": None,
         "chain_head": None,
         "audit_path": None,

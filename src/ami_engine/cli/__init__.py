@@ -13,6 +13,7 @@ from typer import Abort
 
 import ami_engine
 from ami_engine.cli.bench import bench
+from ami_engine.cli.control import control
 from ami_engine.cli.convert import convert
 from ami_engine.cli.doctor import doctor
 from ami_engine.cli.features import features
@@ -56,6 +57,7 @@ app.command()(convert)
 app.command()(doctor)
 app.command()(bench)
 app.command()(simtest)
+app.command()(control)
 
 
 def main() -> None:

@@ -30,6 +30,7 @@ _ROWS = (
     ("orders cancelled", "orders_canceled"),
     ("orders rejected", "orders_rejected"),
     ("quotes too small", "orders_skipped"),
+    ("trading state", "trading_state"),
     ("fills", "fills_count"),
     ("positions opened / closed", ("position_open_count", "position_close_count")),
     ("realized profit", "realized_pnl"),

@@ -79,6 +79,10 @@ def run(
     latency_ms: Annotated[float, typer.Option("--latency-ms", help="Paper venue's order latency.", min=0)] = 0.0,
     timer_ms: Annotated[float | None, typer.Option("--timer-ms", help="Timer of a silent symbol; 0 is off.")] = None,
     cash: Annotated[float, typer.Option("--cash", help="Equity at the start, settlement currency.")] = 0.0,
+    control: Annotated[
+        bool | None,
+        typer.Option("--control/--no-control", help="Obey `ami control`; on for live sources, off for recorded ones."),
+    ] = None,
     release: Annotated[str | None, typer.Option("--release", help="Latch of a resumed run to release.")] = None,
     operator: Annotated[str, typer.Option("--operator", help="Who releases it.")] = "",
     reason: Annotated[str, typer.Option("--reason", help="Why it is released.")] = "",
@@ -126,6 +130,7 @@ def run(
                 timer_ms=timer_ms,
                 on_bad_event=on_bad_event,
                 start_cash=cash,
+                controls=control,
                 release=() if release is None else (Release(release, operator, reason),),
                 labels={
                     "model": " ".join([model, *sorted(model_arg or [])]),

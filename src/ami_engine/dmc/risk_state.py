@@ -19,12 +19,11 @@ from ami_engine.dmc.markouts import Markouts
 from ami_engine.dmc.risk_policy import RiskPolicy
 from ami_engine.errors import ConfigError
 from ami_engine.events import Fill, Side
+from ami_engine.portfolio.trading_day import TradingDay
 from ami_engine.units import NS_PER_MS
 from decision_schema.types import Action, FinalDecision, MismatchInfo, Proposal
 
 __all__ = ["Latch", "RiskState"]
-
-NS_PER_DAY = 86_400_000_000_000
 
 # What a window remembers at least. A private policy override may raise a limit while the run goes on, so the window
 # holds more than today's limit; a count beyond this is not told apart from this.
@@ -68,7 +67,7 @@ class _Window:
 
 
 class _Money(msgspec.Struct):
-    """Profit of the day and drawdown of the run."""
+    """Profit of the day and drawdown of the run: the account's, one for all its markets."""
 
     day: int = -1
     realized: float = 0.0
@@ -77,6 +76,7 @@ class _Money(msgspec.Struct):
     day_start_total: float = 0.0
     equity: float | None = None
     peak_equity: float = -math.inf
+    day_end_ns: int = 0  # found anew where it is not known
 
 
 class _Timers(msgspec.Struct):
@@ -105,6 +105,11 @@ class RiskState:
         Price step, > 0; adverse selection is counted in it.
     post_fill_cooldown_ms : int
         How long to pause after a fill, ms; 0 is off.
+    trading_day : TradingDay or None
+        When the day of the daily loss begins; midnight UTC when None.
+    account : RiskState or None
+        The state of another market of the same account: the day's profit and the drawdown are then one for both, also
+        where this market is first seen on a later day.
 
     Notes
     -----
@@ -122,7 +127,15 @@ class RiskState:
     (5, ())
     """
 
-    def __init__(self, policy: RiskPolicy, tick_size: float, *, post_fill_cooldown_ms: int = 0) -> None:
+    def __init__(
+        self,
+        policy: RiskPolicy,
+        tick_size: float,
+        *,
+        post_fill_cooldown_ms: int = 0,
+        trading_day: TradingDay | None = None,
+        account: RiskState | None = None,
+    ) -> None:
         if not 0.0 < tick_size < math.inf:
             raise ConfigError(f"`tick_size` must be finite and > 0, was {tick_size!r}")
         if post_fill_cooldown_ms < 0:
@@ -141,7 +154,8 @@ class RiskState:
         self._errors = 0
         self._last_event_ns: int | None = None
         self._losses = 0
-        self._money = _Money()
+        self._money: _Money = _Money() if account is None else account._money
+        self._day = trading_day or TradingDay()
         self._usd_rate = 1.0
         self._timers = _Timers()
         self._latches: dict[str, Latch] = {}
@@ -204,8 +218,9 @@ class RiskState:
     ) -> None:
         """Take the account: profit since the run began, and equity.
 
-        The day's profit counts from the last figures before midnight UTC of the decision clock, and from 0 on the
-        first day. Figures are in the settlement currency; `usd_rate` is what one unit of it is worth now, USD.
+        The day's profit counts from the last figures before the day began (`trading_day`, on the decision clock), and
+        from 0 on the first day. Figures are in the settlement currency; `usd_rate` is what one unit of it is worth now,
+        USD.
         """
         self._roll_day(now_ns)
         money = self._money
@@ -265,7 +280,7 @@ class RiskState:
     def fill_context(self, context: GuardContext, now_ns: int) -> None:
         """Write every key that this state knows into `context`."""
         now_ms = now_ns // NS_PER_MS
-        if now_ns // NS_PER_DAY != self._money.day:
+        if now_ns >= self._money.day_end_ns:
             self._roll_day(now_ns)
         timers, money = self._timers, self._money
         if timers.streak:
@@ -306,15 +321,17 @@ class RiskState:
             "steps": list(self._steps),
             "last_event_ns": self._last_event_ns,
             "losses": self._losses,
-            "money": self._money,
+            "money": msgspec.structs.replace(self._money, day_end_ns=0),
             "timers": self._timers,
             "latches": list(self._latches.values()),
         }
         body = msgspec.msgpack.encode(state)
         return SNAPSHOT_MAGIC + bytes([SNAPSHOT_VERSION]) + zlib.crc32(body).to_bytes(4, "big") + body
 
-    def restore(self, data: bytes) -> None:
+    def restore(self, data: bytes, *, with_money: bool = True) -> None:
         """Take over the state of a snapshot, made under the same tick size. Windows keep this policy's lengths.
+
+        `with_money=False` leaves the account's money: another market that shares it has brought it already.
 
         Raises
         ------
@@ -332,7 +349,10 @@ class RiskState:
         self._errors = sum(self._steps)
         self._last_event_ns = state.last_event_ns
         self._losses = state.losses
-        self._money = state.money
+        for name in _Money.__struct_fields__ if with_money else ():
+            # Written into the account's own: other markets hold it too. The zone may be another one than it was.
+            setattr(self._money, name, getattr(state.money, name))
+        self._money.day_end_ns = 0
         self._timers = state.timers
         self._latches = {latch.name: latch for latch in state.latches}
         self._latched = tuple(self._latches)
@@ -379,8 +399,10 @@ class RiskState:
             self.latch("kill_switch", now_ns, "stopped by the modulator")
 
     def _roll_day(self, now_ns: int) -> None:
-        day = now_ns // NS_PER_DAY
         money = self._money
+        if now_ns < money.day_end_ns:
+            return
+        day, _, money.day_end_ns = self._day.find(now_ns)
         # A wall clock that steps back over midnight does not begin the day before anew.
         if day > money.day:
             if money.day >= 0:

@@ -36,6 +36,8 @@ class Actions(msgspec.Struct, frozen=True, gc=False):
         Requests whose outcome is unknown.
     skipped : int
         Quotes not sent because they are below the instrument's smallest order.
+    withheld : int
+        Orders that the engine's own gate kept back: nothing of them was sent.
     errors : tuple of str
         What went wrong, a line each; a decision without usable quotes is one of them. A refusal is not.
     halt : str
@@ -59,6 +61,7 @@ class Actions(msgspec.Struct, frozen=True, gc=False):
     skipped: int = 0
     errors: tuple[str, ...] = ()
     halt: str = ""
+    withheld: int = 0
     rate_limits: int = 0
     reconnects: int = 0
 
@@ -71,12 +74,12 @@ class Tally:
 
     __slots__ = (
         *("canceled", "errors", "failures", "halt", "in_doubt", "rate_limits", "reconnects", "rejected", "skipped"),
-        "submitted",
+        *("submitted", "withheld"),
     )
 
     def __init__(self) -> None:
         self.submitted = self.canceled = self.rejected = self.failures = self.in_doubt = self.skipped = 0
-        self.rate_limits = self.reconnects = 0
+        self.withheld = self.rate_limits = self.reconnects = 0
         self.errors: list[str] = []
         self.halt = ""
 
@@ -97,6 +100,7 @@ class Tally:
             self.skipped,
             tuple(dict.fromkeys(self.errors)),
             self.halt,
+            self.withheld,
             self.rate_limits,
             self.reconnects,
         )

@@ -40,7 +40,7 @@ _UPSERT_META = "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET v
 _UPSERT_CHECKPOINT = """INSERT INTO checkpoints VALUES (?, ?, ?, ?)
     ON CONFLICT (name) DO UPDATE SET step = excluded.step, ts_ns = excluded.ts_ns, data = excluded.data"""
 _INSERT_POSTING = """INSERT INTO postings (tx, account, currency, amount, kind, ts_ns) VALUES (?, ?, ?, ?, ?, ?)"""
-_UPSERT_LATCH = "INSERT INTO latches VALUES (?, ?, ?) ON CONFLICT (name) DO NOTHING"
+_INSERT_LATCH = "INSERT INTO latches VALUES (?, ?, ?)"
 
 # Closed orders that a start reads back, to know late fills and repeats by.
 _CLOSED_READ = 1_024
@@ -273,15 +273,16 @@ class Journal:
         self._pending.append((_INSERT_POSTING, (tx, account, currency, str(amount), kind, now_ns)))
         self._needs_sync = True
 
-    def latch(self, name: str, since_ns: int, reason: str) -> None:
-        """Write a latch at once, with all that waits: it must hold whatever happens next."""
-        self._pending.append((_UPSERT_LATCH, (name, since_ns, reason)))
-        self._needs_sync = True
-        self.commit()
+    def keep_latches(self, latches: Sequence[tuple[str, int, str]]) -> None:
+        """Write what is latched (name, since when, ns, and why), at once and with all that waits: it must hold.
 
-    def release(self, name: str) -> None:
-        """Take a latch out, at once."""
-        self._pending.append(("DELETE FROM latches WHERE name = ?", (name,)))
+        Raises
+        ------
+        StateError
+            When it could not be written.
+        """
+        self._pending.append(("DELETE FROM latches", ()))
+        self._pending.extend((_INSERT_LATCH, latch) for latch in latches)
         self._needs_sync = True
         self.commit()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import ceil, floor, inf, isfinite
 from typing import Any
 
@@ -114,6 +114,12 @@ class OrderManager:
     id_format : OrderIdFormat or None
         What client order ids look like; None is 32 letters and digits.
 
+    Attributes
+    ----------
+    gate : callable or None
+        Asked about every order before it leaves: takes the `SubmitOrder`, returns why it must not leave, "" when it
+        may. Cancels are never asked about.
+
     Raises
     ------
     ConfigError
@@ -172,6 +178,8 @@ class OrderManager:
             settle_ms=settle_ms,
         )
         self._is_stopped = False
+        # Asked about every order before it leaves: returns why it must not, "" when it may.
+        self.gate: Callable[[SubmitOrder], str] | None = None
         self._unverified = False  # everything was cancelled, and the venue has not said yet that it is
         self._verify_ms = -inf
         self._reconciler: Reconciler | None = None
@@ -229,6 +237,10 @@ class OrderManager:
         """Return the orders that may be live, oldest first; those of one market when it is named."""
         live = self._table.live.values()
         return [w.order for w in live if market_id is None or w.order.market_id == market_id]
+
+    def unbooked_qty(self, market_id: str) -> float:
+        """Return the signed quantity of fills that were read and that `poll` has not handed over yet."""
+        return sum(fill.signed_qty for fill in self._table.fills if fill.market_id == market_id)
 
     def worst_case_exposure_usd(self, market_id: str, position_usd: float = 0.0) -> float:
         """Return the largest gross notional that fills of the live orders can lead to, USD.
@@ -498,7 +510,17 @@ class OrderManager:
             size_usd=instrument.notional(price, qty),
             post_only=quotes.post_only,
         )
-        return Intent(request, step, key, ticks)
+        return Intent(request, step, key, ticks) if self._may_leave(place, request, tally) else None
+
+    def _may_leave(self, place: Place, request: SubmitOrder, tally: Tally) -> bool:
+        """Ask the gate about an order; one that is kept back is not tried again at once."""
+        refusal = "" if self.gate is None else self.gate(request)
+        if not refusal:
+            return True
+        tally.withheld += 1
+        place.blocked_until_ms = self._table.now_ms + self._refresh_ms
+        self._table.record("order_withheld", order=request, reason=refusal)
+        return False
 
     def _note_calm(self, market: _Market, quotes: Quotes) -> None:
         """Work out within which bounds, and until when, an ACT changes nothing."""
@@ -533,7 +555,7 @@ class OrderManager:
         table.collect()
         if market.bid.working or market.ask.working or place.working or any(p.working for p in market.others):
             return  # not confirmed yet, or closing already: the next step goes on
-        position += sum(fill.signed_qty for fill in table.fills if fill.market_id == market.name)
+        position += self.unbooked_qty(market.name)
         instrument = market.instrument
         qty = instrument.round_qty(abs(position))
         side, price = (Side.SELL, bid) if position > 0.0 else (Side.BUY, ask)
@@ -553,8 +575,9 @@ class OrderManager:
             reduce_only=True,
             tif=TimeInForce.IOC,
         )
-        place.side = side
-        table.send([(place, Intent(request, step, key, ticks, is_closing=True))], tally)
+        if self._may_leave(place, request, tally):
+            place.side = side
+            table.send([(place, Intent(request, step, key, ticks, is_closing=True))], tally)
 
     def _cancel_quotes(self, market: _Market, tally: Tally) -> None:
         for place in (market.bid, market.ask, *market.others):

@@ -13,6 +13,7 @@ import msgspec
 from ami_engine import clock as clocks
 from ami_engine.adapters.base import Broker, DataSource
 from ami_engine.config import ExitConfig, QuotingConfig, RunConfig, run_id_of
+from ami_engine.dmc.kill_switch import LatchFile, LatchStore
 from ami_engine.dmc.policy_hook import assemble_modulator
 from ami_engine.dmc.risk_policy import RiskPolicy
 from ami_engine.dmc.risk_state import RiskState
@@ -22,17 +23,21 @@ from ami_engine.execution.order_manager import OrderManager
 from ami_engine.execution.order_table import DEFAULT_SETTLE_MS
 from ami_engine.features.feature_config import FeatureConfig
 from ami_engine.loop.audit_edge import AuditEdge
-from ami_engine.loop.durable import Durable
+from ami_engine.loop.durable import Durable, JournaledLatches
 from ami_engine.loop.feed import LiveFeed, RecordedFeed, RetryPolicy, SourceReader, Timers
-from ami_engine.loop.latches import Latches, Release
+from ami_engine.loop.latches import LATCH_FILE_NAME, Latches, Release
 from ami_engine.loop.market import Market
 from ami_engine.loop.run import Run
 from ami_engine.loop.step import MarketParts, Modulate
 from ami_engine.loop.summary import RunCounters
 from ami_engine.loop.symbol_state import SymbolState
+from ami_engine.loop.trading import OPERATOR_WORD, Trading
 from ami_engine.mdm.decision_engine import DecisionEngine
 from ami_engine.mdm.position_manager import PositionManager
+from ami_engine.ops.control_socket import ControlServer, has_control_sockets
+from ami_engine.ops.controls import Controls
 from ami_engine.portfolio.pnl import Account
+from ami_engine.portfolio.trading_day import TradingDay
 from ami_engine.security.audit import AUDIT_FILE_NAME, AuditLogger
 from ami_engine.security.redaction import redact_secrets
 from ami_engine.state_store import Durability, StateStore
@@ -91,6 +96,8 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "trace_max_files": (int,),
     "seed": (int,),
     "timer_ms": (int, float, type(None)),
+    "controls": (bool, Controls, type(None)),
+    "trading_day": (TradingDay, type(None)),
     "source_attempts": (int,),
     "source_backoff_ms": (int, float),
     "start_cash": (int, float),
@@ -142,7 +149,14 @@ class RunOptions(msgspec.Struct, kw_only=True):
     start_cash : float
         Equity at the start.
     release : tuple of Release
-        Latches of a resumed run that an operator releases before it begins.
+        Latches of a resumed run that an operator releases before it begins; one named "operator" releases the pause or
+        the reducing that an operator ordered in it.
+    controls : bool, Controls or None
+        Whether an operator can command the run: True listens at ``<run_dir>/control.sock`` for `ami control`; an object
+        of your own is obeyed, and with a `run_dir` the socket serves it too. Default: on for live sources that have a
+        `run_dir`, off for recorded ones.
+    trading_day : TradingDay or None
+        When the day of the daily loss limit begins; default midnight UTC.
     labels : dict
         What else decides, and goes into the run id: arguments of a model, the paper venue's assumptions.
     flush : {"none", "interval", "every"}
@@ -191,6 +205,8 @@ class RunOptions(msgspec.Struct, kw_only=True):
     backend: str = "auto"
     start_cash: float = 0.0
     release: tuple[Release, ...] = ()
+    controls: Any = None
+    trading_day: TradingDay | None = None
     labels: dict[str, str] = msgspec.field(default_factory=dict)
     flush: FlushPolicy = "interval"
     source_attempts: int = 5
@@ -263,8 +279,8 @@ def _run_of(
     quoting, exits = config.quoting, config.exits
     trace, audit = _open_logs(given, run_id, folder, clock)
     _keep_config(folder, run_id, config, (required, policy), source, audit)
-    latches = Latches(folder, audit, is_resumed=given.resume, journal=journal)
-    latches.release(given.release)
+    latches = Latches(folder, audit, is_resumed=given.resume, store=_latch_store(folder, journal, given))
+    latches.release(each for each in given.release if each.name != OPERATOR_WORD)
     market = Market(
         instruments,
         default_instrument=default,
@@ -289,6 +305,8 @@ def _run_of(
     if getattr(engine, "audit", audit) is None:
         engine.audit = audit  # an engine that was made without a log gets the run's
 
+    accounts: list[RiskState] = []  # the first market's, whose money all share
+
     def parts_for(state: SymbolState) -> MarketParts:
         # One name fits one market: a second symbol keeps its own.
         is_named = given.market_id is not None and (not market.states or next(iter(market.states)) == state.symbol)
@@ -297,44 +315,70 @@ def _run_of(
         positions = given.position_manager or PositionManager(
             tp_ticks=exits.tp_ticks, sl_ticks=exits.sl_ticks, tick_size=tick_size, T_max_ms=exits.T_max_ms
         )
+        risk = RiskState(
+            policy,
+            tick_size,
+            post_fill_cooldown_ms=quoting.post_fill_cooldown_ms,
+            trading_day=given.trading_day,
+            account=accounts[0] if accounts else None,
+        )
+        accounts.append(risk)
         return MarketParts(
             state,
             market_id,
             engine=engine,
             modulate=modulate,
             policy=policy if state.generic is not None else required,
-            risk=RiskState(policy, tick_size, post_fill_cooldown_ms=quoting.post_fill_cooldown_ms),
+            risk=risk,
             positions=positions,
         )
 
     order_instruments = {given.market_id or symbol: instrument for symbol, instrument in instruments.items()}
-    return Run(
+    orders = OrderManager(
+        broker,
+        refresh_ms=quoting.refresh_ms,
+        min_requote_ticks=quoting.min_requote_ticks,
+        order_ttl_ms=quoting.order_ttl_ms,
+        post_fill_cooldown_ms=quoting.post_fill_cooldown_ms,
+        max_replacements_per_min=quoting.max_replacements_per_min,
+        instrument=default,
+        instruments=order_instruments,
+        run_id=_order_run_id(run_id, start.started_ns, audit if given.resume else None),
+        audit=audit,
+        halts_on_strangers=given.executor is None,
+        journal=journal,
+        settle_ms=given.settle_ms,
+        reconcile_every_ms=given.reconcile_every_ms,
+    )
+    account = Account(order_instruments, instrument=default, cash=given.start_cash)
+    trading = Trading(
+        orders=orders,
+        account=account,
+        latches=latches,
+        policy=policy,
+        folder=folder,
+        audit=audit,
+        is_resumed=given.resume,
+    )
+    if journal is not None:
+        trading.bound_worst_case()
+    trading.begin(each for each in given.release if each.name == OPERATOR_WORD)
+    controls, server = _open_controls(given, folder, is_live=is_live)
+    run = Run(
         run_id=run_id,
         feed=feed,
         market=market,
         parts_for=parts_for,
         broker=broker,
-        orders=OrderManager(
-            broker,
-            refresh_ms=quoting.refresh_ms,
-            min_requote_ticks=quoting.min_requote_ticks,
-            order_ttl_ms=quoting.order_ttl_ms,
-            post_fill_cooldown_ms=quoting.post_fill_cooldown_ms,
-            max_replacements_per_min=quoting.max_replacements_per_min,
-            instrument=default,
-            instruments=order_instruments,
-            run_id=_order_run_id(run_id, start.started_ns, audit if given.resume else None),
-            audit=audit,
-            halts_on_strangers=given.executor is None,
-            journal=journal,
-            settle_ms=given.settle_ms,
-            reconcile_every_ms=given.reconcile_every_ms,
-        ),
+        orders=orders,
         executor=given.executor,
-        account=Account(order_instruments, instrument=default, cash=given.start_cash),
+        account=account,
         timers=timers,
         clock=clock,
         latches=latches,
+        trading=trading,
+        controls=controls,
+        control_server=server,
         durable=None if journal is None else Durable(journal, closes_store=not isinstance(given.journal, StateStore)),
         trace=trace,
         audit=audit,
@@ -351,6 +395,30 @@ def _run_of(
             "policy_hash": required.policy_hash if given.modulator is not None else None,
         },
     )
+    if isinstance(feed, LiveFeed):
+        feed.on_silence = run.obey
+    return run
+
+
+def _open_controls(given: RunOptions, folder: Path | None, *, is_live: bool) -> tuple[Controls, ControlServer | None]:
+    """Return what the operator commands, and the socket that hears him, where there is one."""
+    controls = given.controls if isinstance(given.controls, Controls) else Controls()
+    is_wanted = is_live if given.controls is None else given.controls is not False
+    if given.controls is True and folder is None:
+        raise ConfigError("`controls` True listens in the run's directory: give `run_dir`, or a Controls of your own")
+    if not is_wanted or folder is None or (given.controls is not True and not has_control_sockets()):
+        return controls, None
+    return controls, ControlServer(folder, controls)
+
+
+def _latch_store(folder: Path | None, journal: Journal | None, given: RunOptions) -> LatchStore | None:
+    """Return where latches are kept beside the folder's own file; None where that is all."""
+    if journal is None:
+        return None
+    file = None if folder is None else LatchFile(folder / LATCH_FILE_NAME)
+    if file is not None and not given.resume:
+        file.clear()
+    return JournaledLatches(journal, file)
 
 
 def _open_journal(given: RunOptions, run_id: str, folder: Path | None, started_ns: int) -> Journal | None:
@@ -463,6 +531,8 @@ def _config(
     }
     if given.modulator is not GUARDED:
         parts["modulator"] = _name_of(given.modulator)
+    if given.trading_day is not None:
+        parts["trading_day"] = f"{given.trading_day.zone} {given.trading_day.start}"
     parts.update(given.labels)
     engine = given.decision_engine
     timer_ms = given.timer_ms

@@ -5,8 +5,11 @@ Start-up and recovery are one way: open the journal, read what it holds, put it 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Protocol
 
+from ami_engine.dmc.kill_switch import LatchFile
+from ami_engine.dmc.risk_state import Latch
 from ami_engine.errors import StateError
 from ami_engine.events import Fill
 from ami_engine.execution.journal import Journal
@@ -14,7 +17,7 @@ from ami_engine.loop.step import MarketParts
 from ami_engine.portfolio.pnl import Account
 from ami_engine.portfolio.positions import Positions
 
-__all__ = ["Durable"]
+__all__ = ["Durable", "JournaledLatches"]
 
 
 class TellPosition(Protocol):
@@ -40,6 +43,7 @@ class Durable:
         self.journal = journal
         self._closes_store = closes_store
         self._fills: dict[str, list[Fill]] = {}
+        self._joined: list[MarketParts] = []
 
     def restore(self, account: Account) -> None:
         """Fold the fills of earlier starts into an account that has none."""
@@ -47,19 +51,27 @@ class Durable:
             account.apply(fill)
             self._fills.setdefault(fill.market_id, []).append(fill)
 
-    def join(self, parts: MarketParts, tell_position: TellPosition) -> None:
-        """Give a market, when it is first seen, what its guards had counted and its position manager had seen."""
-        held = Positions(instrument=parts.state.instrument)
+    def join(self, parts: MarketParts, tell_position: TellPosition, held: Collection[str]) -> None:
+        """Give a market, when it is first seen, what its guards had counted and its position manager had seen.
+
+        `held` names what is latched now: what was released since the last end does not come back.
+        """
+        book = Positions(instrument=parts.state.instrument)
         for fill in self._fills.pop(parts.market_id, ()):
-            is_closed = held.apply(fill).closed
-            tell_position(parts, fill, fill.ts_ns, position=held.position(fill.market_id), is_closed=is_closed)
+            is_closed = book.apply(fill).closed
+            tell_position(parts, fill, fill.ts_ns, position=book.position(fill.market_id), is_closed=is_closed)
         kept = self.journal.checkpoint_of(_RISK + parts.market_id)
         if kept is not None:
-            parts.risk.restore(kept)
+            # All markets of a run share its account's money, and each snapshot has it.
+            parts.risk.restore(kept, with_money=not self._joined)
+            for name in set(parts.risk.latches()) - set(held):
+                parts.risk.release(name, "restart", "released since the snapshot was made")
+        self._joined.append(parts)
 
-    def keep(self, parts: MarketParts, now_ns: int) -> None:
-        """Write what the step changed, in one transaction, and what the market's guards count with it."""
-        self.journal.checkpoint(_RISK + parts.market_id, parts.risk.snapshot(), now_ns)
+    def keep(self, now_ns: int) -> None:
+        """Write what the step changed, in one transaction, and what the guards count with it."""
+        for parts in self._joined:
+            self.journal.checkpoint(_RISK + parts.market_id, parts.risk.snapshot(), now_ns)
         self.journal.commit()
 
     def finish(self) -> str:
@@ -76,3 +88,32 @@ class Durable:
 
 
 _RISK = "risk:"
+
+
+class JournaledLatches:
+    """Latches in the journal, and in the file of the run's folder where there is one: either alone is enough to hold.
+
+    Parameters
+    ----------
+    journal : Journal
+        Open.
+    file : LatchFile or None
+        The file beside the trace.
+    """
+
+    def __init__(self, journal: Journal, file: LatchFile | None) -> None:
+        self._journal = journal
+        self._file = file
+
+    def load(self) -> list[Latch]:
+        """Return what either holds, oldest first."""
+        found = {latch.name: latch for latch in self._file.load()} if self._file is not None else {}
+        for name, since_ns, reason in self._journal.latches():
+            found.setdefault(name, Latch(name, since_ns, reason))
+        return sorted(found.values(), key=lambda latch: (latch.since_ns, latch.name))
+
+    def save(self, latches: list[Latch]) -> None:
+        """Keep these and no others. The file first: a journal that fails is itself a reason to halt."""
+        if self._file is not None:
+            self._file.save(latches)
+        self._journal.keep_latches([(latch.name, latch.since_ns, latch.reason) for latch in latches])

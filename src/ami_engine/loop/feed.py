@@ -34,6 +34,10 @@ _QUEUE_SIZE = 10_000
 _POLL_S = 0.1
 
 
+def _nothing() -> None:
+    """What is to be done in silence, unless somebody says otherwise."""
+
+
 class FeedEnd(Exception):
     """The feed is over; `reason` says why."""
 
@@ -226,6 +230,8 @@ class LiveFeed:
     def __init__(
         self, reader: SourceReader, market: Market, timers: Timers, clock: Clock, *, should_stop: Callable[[], bool]
     ) -> None:
+        # Called while the source is silent, several times a second: what must not wait for an event.
+        self.on_silence: Callable[[], None] = _nothing
         self._reader = reader
         self._market = market
         self._timers = timers
@@ -271,6 +277,7 @@ class LiveFeed:
                 continue
             item = self._wait(now_ns)
             if item is None:
+                self.on_silence()
                 continue
             if isinstance(item, FeedEnd):
                 raise item

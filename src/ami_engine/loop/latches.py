@@ -6,19 +6,17 @@ restarts, and is released by a named operator with a reason only.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 
+from ami_engine.dmc.kill_switch import LATCH_FILE_NAME, LatchFile, LatchStore
 from ami_engine.dmc.risk_state import Latch, RiskState
-from ami_engine.errors import ConfigError, TraceError
+from ami_engine.errors import ConfigError
 
 __all__ = ["LATCH_FILE_NAME", "Latches", "Release"]
-
-LATCH_FILE_NAME = "latches.json"
 
 
 class Release(msgspec.Struct, frozen=True):
@@ -38,14 +36,6 @@ class _Audit(Protocol):
     def record(self, kind: str, /, **fields: Any) -> Any: ...
 
 
-class _Keeper(Protocol):
-    """A journal, as latches use it."""
-
-    def latches(self) -> list[tuple[str, int, str]]: ...
-    def latch(self, name: str, since_ns: int, reason: str) -> None: ...
-    def release(self, name: str) -> None: ...
-
-
 class Latches:
     """The latches of a run.
 
@@ -57,8 +47,8 @@ class Latches:
         Gets a line for every latch and every release.
     is_resumed : bool
         Read what an earlier run in `folder` left latched. Otherwise the file is begun anew.
-    journal : Journal or None
-        Keeps them too, and always brings back what it has kept.
+    store : LatchStore or None
+        Where latches are kept instead of in `folder`, such as a table of the journal; what it holds is latched.
 
     Raises
     ------
@@ -67,25 +57,24 @@ class Latches:
     """
 
     def __init__(
-        self, folder: Path | None, audit: _Audit | None, *, is_resumed: bool = False, journal: _Keeper | None = None
+        self,
+        folder: Path | None,
+        audit: _Audit | None,
+        *,
+        is_resumed: bool = False,
+        store: LatchStore | None = None,
     ) -> None:
-        self._path = None if folder is None else folder / LATCH_FILE_NAME
+        self.on_change: Callable[[], None] | None = None
         self._audit = audit
         self._risks: list[RiskState] = []
         self._held: dict[str, Latch] = {}
-        self._journal = journal
-        if self._path is not None and is_resumed and self._path.exists():
-            try:
-                self._held = {
-                    latch.name: latch for latch in msgspec.json.decode(self._path.read_bytes(), type=list[Latch])
-                }
-            except (msgspec.DecodeError, OSError) as error:
-                raise TraceError(f"{self._path}: cannot be read, so what is latched is not known: {error}") from error
-        elif self._path is not None:
-            self._path.unlink(missing_ok=True)
-        if journal is not None:
-            for name, since_ns, reason in journal.latches():
-                self._held.setdefault(name, Latch(name, since_ns, reason))
+        self._store = store
+        if store is None and folder is not None:
+            self._store = LatchFile(folder / LATCH_FILE_NAME)
+            if not is_resumed:
+                self._store.clear()
+        if self._store is not None:
+            self._held = {latch.name: latch for latch in self._store.load()}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -101,15 +90,38 @@ class Latches:
             When nothing of that name is latched.
         """
         for each in releases:
-            if each.name not in self._held:
-                held = ", ".join(self._held) or "nothing"
-                raise ConfigError(f"`release` must name what is latched ({held}), was {each.name!r}")
-            del self._held[each.name]
-            self._save()
-            if self._journal is not None:
-                self._journal.release(each.name)
-            if self._audit is not None:
-                self._audit.record("operator", action="release", **msgspec.structs.asdict(each))
+            self._check(each)
+            self._let_go(each)
+
+    def release_all(self, releases: Iterable[Release]) -> None:
+        """Release latches of a run that goes on, in every market: all of them, or none when one is not latched.
+
+        Raises
+        ------
+        ConfigError
+            When nothing of that name is latched.
+        """
+        wanted = list(releases)
+        for each in wanted:
+            self._check(each)
+        for each in wanted:
+            self._let_go(each)
+            for risk in self._risks:
+                if each.name in risk.latches():
+                    risk.release(each.name, each.operator, each.reason)
+        self._tell()
+
+    def _check(self, release: Release) -> None:
+        if release.name not in self._held:
+            held = ", ".join(self._held) or "nothing"
+            raise ConfigError(f"`release` must name what is latched ({held}), was {release.name!r}")
+
+    def _let_go(self, release: Release) -> None:
+        kept = {name: latch for name, latch in self._held.items() if name != release.name}
+        self._save(kept)
+        self._held = kept
+        if self._audit is not None:
+            self._audit.record("operator", action="release", **msgspec.structs.asdict(release))
 
     def join(self, risk: RiskState) -> None:
         """Take in a market: what is latched holds for it too."""
@@ -124,26 +136,20 @@ class Latches:
                 self.latch(name, now_ns, reason)
 
     def latch(self, name: str, now_ns: int, reason: str) -> None:
-        """Latch in every market, and keep it."""
-        self._held[name] = Latch(name, now_ns, reason)
-        for risk in self._risks:
-            risk.latch(name, now_ns, reason)
-        self._save()
-        if self._journal is not None:
-            self._journal.latch(name, now_ns, reason)
+        """Latch in every market, and keep it. Latching again changes nothing but is recorded."""
+        if name not in self._held:
+            self._held[name] = Latch(name, now_ns, reason)
+            for risk in self._risks:
+                risk.latch(name, now_ns, reason)
+            self._tell()
+            self._save(self._held)
         if self._audit is not None:
             self._audit.record("latch", name=name, since_ns=now_ns, reason=reason)
 
-    def _save(self) -> None:
-        if self._path is None:
-            return
-        # Written beside and renamed: a crash leaves the old file or the new one, never half of one.
-        beside = self._path.with_suffix(".new")
-        try:
-            with beside.open("wb") as file:
-                file.write(msgspec.json.encode(list(self._held.values())))
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(self._path)
-        except OSError as error:
-            raise TraceError(f"{self._path}: cannot be written: {error.strerror}") from error
+    def _save(self, held: dict[str, Latch]) -> None:
+        if self._store is not None:
+            self._store.save(list(held.values()))
+
+    def _tell(self) -> None:
+        if self.on_change is not None:
+            self.on_change()

@@ -7,6 +7,7 @@ from typing import Any
 
 from ami_engine.adapters.base import Broker
 from ami_engine.clock import Clock, perf_ns
+from ami_engine.dmc.trading_state import TradingState
 from ami_engine.errors import AmiError, EventError, TraceError
 from ami_engine.events import Bar, Fill, TimerEvent
 from ami_engine.execution.executor import Executor
@@ -20,7 +21,10 @@ from ami_engine.loop.packets import PacketInput, feature_row, traced_decision
 from ami_engine.loop.step import AccountView, Decision, MarketParts, decide
 from ami_engine.loop.summary import RunCounters
 from ami_engine.loop.symbol_state import SymbolState
+from ami_engine.loop.trading import Trading
 from ami_engine.mdm.decision_engine import REASON as HOOK_ERROR
+from ami_engine.ops.control_socket import ControlServer
+from ami_engine.ops.controls import Controls
 from ami_engine.portfolio.pnl import Account
 from ami_engine.security.redaction import redact_text
 from ami_engine.trace.trace_logger import TraceLogger
@@ -32,6 +36,8 @@ __all__ = ["Run"]
 
 _PROGRESS_EVERY = 1_000
 _PULL = "pull"
+# Commands after which no quote may rest.
+_TAKE_OFF = ("pause", "kill", "reduce")
 
 
 class Run:
@@ -58,6 +64,9 @@ class Run:
         staleness_ms: int,
         progress: Callable[[int], None] | None,
         latches: Latches,
+        trading: Trading,
+        controls: Controls,
+        control_server: ControlServer | None,
         durable: Durable | None,
         facts: dict[str, Any],
     ) -> None:
@@ -85,6 +94,12 @@ class Run:
         self._staleness_ms = staleness_ms
         self._progress = progress
         self._latches = latches
+        self.controls = controls
+        self._trading = trading
+        self._control_server = control_server
+        orders.gate = trading.gate
+        trading.on_budget = self._apply_budget
+        self._view.is_denied = trading.is_denied
         self._facts = facts
         self._times_bars = facts["times_bars"]
         self._reader = facts["reader"]
@@ -133,7 +148,7 @@ class Run:
         actions = NOTHING_DONE if self._is_dry else self._act(decision, state, parts, now_ns)
         self._fold_verdict(decision, actions, state, parts, now_ns, is_timer=is_timer)
         if self._durable is not None and self._durable.journal.is_dirty:
-            self._durable.keep(parts, now_ns)
+            self._durable.keep(now_ns)
         acted = perf_ns()
         if self._trace is not None:
             stages = {
@@ -147,6 +162,34 @@ class Run:
         self._count(decision, actions, (started, observed, booked, decided, acted, ended), is_timer=is_timer)
         if self._audit is not None and self._audit.failure:
             raise TraceError(self._audit.failure)
+
+    def obey(self) -> None:
+        """Carry out what the operator commanded since the last step, the kill first."""
+        while (ticket := self.controls.take()) is not None:
+            now_ns = self._now_ns = self._clock.now_ns() if self._clock is not None else self._now_ns
+            command = ticket.command
+            try:
+                reply = self._trading.obey(command, now_ns)
+                if reply.ok and command.verb in _TAKE_OFF:
+                    self._take_off(f"{command.verb} by {command.operator}")
+            except Exception as error:
+                # Answered before anything else can fail, and closed: a command half carried out is not carried out.
+                ticket.answer(self._trading.fail_closed(error, now_ns))
+                raise
+            ticket.answer(reply)
+            self._view.is_denied = self._trading.is_denied
+
+    def _take_off(self, reason: str) -> None:
+        if self._is_dry:
+            return
+        if self._executor is None:
+            self.counters.add_actions(self._orders.cancel_all(reason, self._now_ns // NS_PER_MS))
+        else:
+            self._withdraw(reason)
+
+    def _apply_budget(self) -> None:
+        for parts in self._parts.values():
+            self._trading.put_under_budget(parts)
 
     def reject(self, error: EventError) -> None:
         """Count a bad event, and end the run when that was asked for."""
@@ -167,8 +210,9 @@ class Run:
         parts = self._parts[state.symbol] = self._parts_for(state)
         self._parts_by_market[parts.market_id] = parts
         if self._durable is not None:
-            self._durable.join(parts, self._tell_position)
+            self._durable.join(parts, self._tell_position, self._latches.names)
         self._latches.join(parts.risk)
+        self._trading.put_under_budget(parts)
         return parts
 
     def _book_fills(self, event: Any, state: SymbolState, parts: MarketParts, now_ns: int, *, is_timer: bool) -> None:
@@ -262,12 +306,21 @@ class Run:
 
     def _run_executor(self, final: FinalDecision, state: SymbolState, parts: MarketParts) -> Actions:
         assert self._executor is not None
+        if not self._may_execute(final.action):
+            return NOTHING_DONE
         try:
             return actions_of(self._executor.run(final, parts.market_id, mid=state.mid or None))
         except AmiError:
             raise
         except Exception as error:  # an executor of the user's own is foreign code
             return Actions(failures=1, errors=(f"executor: {type(error).__name__}",))
+
+    def _may_execute(self, action: Action) -> bool:
+        """Return whether an executor, whose orders pass no gate, may carry out such a decision in this state."""
+        state = self._trading.state
+        if state is TradingState.ACTIVE or action is Action.CANCEL or action is Action.STOP:
+            return True
+        return state is TradingState.REDUCING and action is Action.EXIT
 
     def _fold_verdict(
         self,
@@ -355,13 +408,18 @@ class Run:
                 features,
                 decision.context,
             ),
-            _NO_EXTERNAL if actions is NOTHING_DONE else _external(actions),
+            self._external(actions),
             decision.proposal,
             traced_decision(decision.final, decision.mismatch) if decision.mismatch.flags else decision.final,
             total_ns / 1e6,
             decision.mismatch if decision.mismatch.flags else None,
         )
         self._trace.log_packet(packet, stages)
+
+    def _external(self, actions: Actions) -> dict[str, Any]:
+        external = _NO_EXTERNAL if actions is NOTHING_DONE else _external(actions)
+        state = self._trading.state
+        return external if state is TradingState.ACTIVE else {**external, "ops.trading_state": state.value}
 
     def _count(self, decision: Decision, actions: Actions, times: tuple[int, ...], *, is_timer: bool) -> None:
         counters = self.counters
@@ -384,10 +442,13 @@ class Run:
     def finish(self, reason: str) -> dict[str, Any]:
         """Cancel every order, book the last fills, close the trace, and return the summary; no venue makes it raise."""
         now_ms = self._now_ns // NS_PER_MS
+        self.controls.close(reason)
+        if self._control_server is not None:
+            self._control_server.close()
         if not self._is_dry and self._executor is None:
             self.counters.add_actions(self._orders.cancel_all(f"end of run: {reason}", now_ms))
         elif not self._is_dry:
-            self._withdraw(reason)
+            self._withdraw(f"end of run: {reason}")
         for fill in self._orders.poll(now_ms):
             self._book(fill, self._now_ns)
         still_open = self._orders.verify_canceled(now_ms) if self._orders.is_unverified else ()
@@ -402,6 +463,9 @@ class Run:
         summary["final_equity"] = account.equity
         summary["max_drawdown"] = account.max_drawdown
         summary["positions"] = {name: account.positions.position(name) for name in account.positions.markets}
+        summary["trading_state"] = self._trading.state.value
+        summary["controls_obeyed"] = self._trading.commands
+        summary["controls_refused"] = 0 if self._control_server is None else self._control_server.refused
         if self._durable is not None:
             failure = self._durable.finish()
             summary["journal_path"] = self._durable.journal.store.path
@@ -435,8 +499,8 @@ class Run:
             self.counters.last_error = f"the source could not be closed: {type(error).__name__}"
 
     def _withdraw(self, reason: str) -> None:
-        """The end of a run with an executor: it is told to cancel in every market."""
-        decision = FinalDecision(Action.CANCEL, True, [f"end of run: {reason}"])
+        """Tell an executor to cancel in every market."""
+        decision = FinalDecision(Action.CANCEL, True, [reason])
         for parts in self._parts.values():
             self.counters.add_actions(self._run_executor(decision, parts.state, parts))
 
@@ -472,7 +536,7 @@ def _external(actions: Actions) -> dict[str, Any]:
         "exec.attempt_count": actions.submitted,
         "exec.success_count": actions.submitted - actions.rejected - actions.in_doubt,
         "exec.failed_count": actions.failures,
-        "exec.denied_count": actions.rejected,
+        "exec.denied_count": actions.rejected + actions.withheld,
         "exec.skipped_count": actions.skipped,
     }
 

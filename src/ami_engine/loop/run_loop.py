@@ -55,11 +55,14 @@ def run_loop(*, source: DataSource, broker: Broker, steps: int | None = None, **
         raise ConfigError(f"`steps` must be a whole number of at least 0, or None, was {steps!r}")
     stop = StopSignal()
     run = assemble(source, broker, should_stop=stop.is_set, **options)
+    controls = run.controls
     reason = "steps"
     with stop:
         try:
             if steps is None or steps > 0:
                 for event, state in run.feed.items():
+                    if controls.pending:
+                        run.obey()
                     if state is None:
                         run.reject(event)
                     else:

@@ -44,7 +44,7 @@ class AccountView(msgspec.Struct):
     """What a decision may know of the account: plain numbers, refreshed by the shell before each decision.
 
     `position` is this market's signed quantity; `exposure_usd` is the gross notional over all markets; `equity` and
-    `drawdown` are in the settlement currency.
+    `drawdown` are in the settlement currency. `is_denied` is True while the operator denies all actions.
     """
 
     position: float = 0.0
@@ -53,6 +53,7 @@ class AccountView(msgspec.Struct):
     drawdown: float = 0.0
     open_orders: int = 0
     active_markets: int = 0
+    is_denied: bool = False
 
 
 class Decision(msgspec.Struct, frozen=True, gc=False):
@@ -70,6 +71,7 @@ class MarketParts:
 
     __slots__ = (
         "account_version",
+        "base_policy",
         "context",
         "engine",
         "is_throttled",
@@ -100,7 +102,7 @@ class MarketParts:
         self.market_id = market_id
         self.engine = engine
         self.modulate = modulate
-        self.policy = policy
+        self.policy = self.base_policy = policy  # the operator's budget may stand between them
         self.policy_hash = policy.policy_hash
         self.risk = risk
         self.positions = positions
@@ -143,6 +145,7 @@ def decide(parts: MarketParts, event: Any, account: AccountView, now_ns: int) ->
     context.abs_inventory = abs(account.position)
     context.open_orders = account.open_orders
     context.active_markets = account.active_markets
+    context.ops_deny_actions = account.is_denied
     context.equity_usd = account.equity * parts.usd_rate
     context.drawdown_usd = account.drawdown * parts.usd_rate
     try:
@@ -193,7 +196,6 @@ def _propose(parts: MarketParts, account: AccountView, now_ms: int, *, is_generi
 def _fill_market(context: GuardContext, parts: MarketParts, *, is_generic: bool) -> None:
     state = parts.state
     context.tp_ticks = parts.tp_ticks
-    context.ops_deny_actions = False
     if not state.last_book_ts_ns:
         context.last_event_ts_ms = state.last_ts_ns // NS_PER_MS if is_generic else None
         return

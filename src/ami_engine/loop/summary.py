@@ -36,6 +36,7 @@ class RunCounters:
         "orders_rejected",
         "orders_skipped",
         "orders_submitted",
+        "orders_withheld",
         "proposal_counts",
         "rejected_events",
         "stages",
@@ -50,7 +51,7 @@ class RunCounters:
         self.steps = self.timers = self.fills = self.error_count = 0
         self.orders_submitted = self.orders_canceled = self.orders_rejected = self.orders_in_doubt = (
             self.orders_skipped
-        ) = 0
+        ) = self.orders_withheld = 0
         self.action_counts: dict[str, int] = {}
         self.proposal_counts: dict[str, int] = {}
         self.hold_reasons: dict[str, int] = {}
@@ -93,6 +94,7 @@ class RunCounters:
         self.orders_rejected += actions.rejected
         self.orders_in_doubt += actions.in_doubt
         self.orders_skipped += actions.skipped
+        self.orders_withheld += actions.withheld
         if actions.errors:
             self.error_count += len(actions.errors)
             # What a broker says of an error may quote the request, credentials and all.
@@ -132,6 +134,7 @@ class RunCounters:
             "orders_rejected": self.orders_rejected,
             "orders_in_doubt": self.orders_in_doubt,
             "orders_skipped": self.orders_skipped,
+            "orders_withheld": self.orders_withheld,
             "fills_count": self.fills,
             "rejected_events": self.rejected_events,
             "rejected_places": self.bad_places,
