@@ -357,7 +357,9 @@ class MockExchange:
         self._repeats_word = kind is FaultKind.DUPLICATE_ACK
         reply = _answer(act)
         if self._repeats_word:
-            reply = _answer(act) if fault.occasion is Occasion.SUBMIT else reply
+            if fault.occasion is Occasion.SUBMIT and self._is_open(client_order_id):
+                # A venue that forgets ended orders knows a request that comes twice in a moment all the same.
+                reply = _answer(act)
             self._repeats_word = False
         if kind is FaultKind.TIMEOUT_AFTER:
             return Reply(Wire.LOST, error="timed out")
@@ -369,6 +371,10 @@ class MockExchange:
         if kind is FaultKind.SLOW_REPLY:
             return msgspec.structs.replace(reply, delay_ms=fault.value)
         return reply
+
+    def _is_open(self, client_order_id: str) -> bool:
+        order = self.venue.orders.get(client_order_id)
+        return order is not None and order.leaves > 0
 
     def _trade_part(self, client_order_id: str) -> None:
         order = self.venue.orders.get(client_order_id)
