@@ -127,6 +127,7 @@ class MockVenue:
         self.recv_window_ms = recv_window_ms
         self.orders: dict[str, VenueOrder] = {}  # the last of each client order id
         self.placements: dict[str, int] = {}  # how often an order of that id went live
+        self.placed = 0  # orders that ever went live
         self.most_of_an_id = 0  # placements of one id
         self.most_on_a_side = 0  # quotes of ours that were ever live together on one side of a market
         self.fills: list[Fill] = []
@@ -195,6 +196,7 @@ class MockVenue:
     def _place(self, order: VenueOrder) -> None:
         request, market = order.request, order.market
         self.orders[request.client_order_id] = order
+        self.placed += 1
         count = self.placements[request.client_order_id] = self.placements.get(request.client_order_id, 0) + 1
         self.most_of_an_id = max(self.most_of_an_id, count)
         market.resting.append(order)

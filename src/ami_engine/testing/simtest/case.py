@@ -22,7 +22,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     Parameters
     ----------
     seed : int
-        Of the market and of what the model proposes.
+        Of the markets (one, or two where it is odd) and of what the model proposes.
     steps : int
         Events before the trouble ends; some more follow, in which everything must come to rest.
     faults : str

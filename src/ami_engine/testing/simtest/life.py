@@ -117,6 +117,11 @@ class Life:
 
     @property
     def journal(self) -> Journal:
-        """The journal, read anew: what the next life would find."""
-        assert self._store is not None
-        return Journal(self._store)
+        """The engine's own journal."""
+        journal = self.run._durable.journal if self.run._durable is not None else None
+        assert journal is not None
+        return journal
+
+    def read_journal(self) -> Journal:
+        """Read the journal anew: what the next life would find."""
+        return Journal(self.journal.store)

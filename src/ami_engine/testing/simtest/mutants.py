@@ -21,7 +21,7 @@ from ami_engine.execution.order_state import Trigger
 from ami_engine.execution.order_table import OrderTable
 from ami_engine.execution.reconciler import Reconciler
 from ami_engine.loop.durable import Durable
-from ami_engine.loop.latches import Latches
+from ami_engine.loop.trading import Trading
 
 __all__ = ["MUTANTS", "Mutant", "planted"]
 
@@ -359,20 +359,20 @@ def _(original: _Made) -> _Made:
 # The kill switch. -----------------------------------------------------------------------------------------------------
 
 
-@_plant("latch_not_written", "a kill is not written, and a restart trades on", Journal, "latch")
+@_plant("latch_not_written", "a kill is not written, and a restart trades on", Journal, "keep_latches")
 def _(original: _Made) -> _Made:
-    def latch(self: Journal, name: str, since_ns: int, reason: str) -> None:
-        del name, since_ns, reason
+    def keep_latches(self: Journal, latches: Any) -> None:
+        del latches
 
-    return latch
+    return keep_latches
 
 
-@_plant("switch_fails_open", "a restart that finds a kill does not heed it", Latches, "join")
+@_plant("switch_fails_open", "a restart that cannot read its latches takes them for none", Journal, "latches")
 def _(original: _Made) -> _Made:
-    def join(self: Latches, risk: Any) -> None:
-        self._risks.append(risk)
+    def latches(self: Journal) -> list[Any]:
+        return []
 
-    return join
+    return latches
 
 
 @_plant("kill_cancels_nothing", "a kill leaves the working orders at the venue", OrderManager, "cancel_all")
@@ -382,3 +382,30 @@ def _(original: _Made) -> _Made:
         return self._told(self._begin(now_ms))
 
     return cancel_all
+
+
+# Exposure. ------------------------------------------------------------------------------------------------------------
+
+
+@_plant("exposure_unchecked", "orders leave without a look at the worst case", Trading, "bound_worst_case")
+def _(original: _Made) -> _Made:
+    def bound_worst_case(self: Trading) -> None:
+        del self
+
+    return bound_worst_case
+
+
+@_plant("doubts_not_counted", "the worst case leaves out orders in doubt", OrderManager, "open_orders")
+def _(original: _Made) -> _Made:
+    def open_orders(self: OrderManager, market_id: str | None = None) -> list[Any]:
+        return [order for order in original(self, market_id) if not order.in_doubt]
+
+    return open_orders
+
+
+@_plant("open_orders_not_counted", "the worst case counts what is held only", Trading, "_exposure_of")
+def _(original: _Made) -> _Made:
+    def _exposure_of(self: Trading, market_id: str) -> Any:
+        return msgspec.structs.replace(original(self, market_id), buy_qty=0.0, sell_qty=0.0, buy_usd=0.0, sell_usd=0.0)
+
+    return _exposure_of

@@ -20,7 +20,9 @@ __all__ = ["EVERY_MS", "Killed", "KillableBroker", "Quoter", "Stayer", "World"]
 
 EVERY_MS = 100
 _START_NS = 1_700_000_000 * NS_PER_S
-_INSTRUMENT = Instrument("SIM", tick_size=0.01, lot_size=0.001, maker_fee_bps=-0.5, taker_fee_bps=4.0)
+_INSTRUMENTS = [
+    Instrument(name, tick_size=0.01, lot_size=0.001, maker_fee_bps=-0.5, taker_fee_bps=4.0) for name in ("SIM", "TWO")
+]
 
 
 class Killed(BaseException):
@@ -36,6 +38,8 @@ class World:
         Steps done, over all lives of the engine.
     submits_after_switch : list of str
         Orders that were sent after the kill switch was pulled: there must be none.
+    placed : int
+        Orders at the venue whose exposure was checked.
     is_quiet : bool
         True once the trouble is over, and the model wants nothing any more.
     """
@@ -46,7 +50,7 @@ class World:
         self.clock = ManualClock(_START_NS)
         self.exchange = MockExchange(
             self.clock,
-            _INSTRUMENT,
+            _INSTRUMENTS[: 1 + case.seed % 2],
             case.seed,
             FaultPlan.parse(case.faults),
             recv_window_ms=case.recv_window_ms,
@@ -57,7 +61,7 @@ class World:
         self.is_switched = False
         self.is_quiet = False
         self.submits_after_switch: list[str] = []
-        self.market_id = _INSTRUMENT.symbol
+        self.placed = 0
         self._kills = list(case.kills)
         self._left = 0
 
@@ -129,7 +133,7 @@ class Stayer(PositionManager):
     """A position manager that leaves a position alone once the trouble is over, so that everything comes to rest."""
 
     def __init__(self, world: World) -> None:
-        super().__init__(tp_ticks=6, sl_ticks=12, tick_size=_INSTRUMENT.tick_size, T_max_ms=120_000)
+        super().__init__(tp_ticks=6, sl_ticks=12, tick_size=_INSTRUMENTS[0].tick_size, T_max_ms=120_000)
         self._world = world
 
     def should_flatten(self, market_id: str, current_mid: float, now_ms: float) -> tuple[bool, str]:
