@@ -40,6 +40,8 @@ class World:
         Orders that were sent after the kill switch was pulled: there must be none.
     placed : int
         Orders at the venue whose exposure was checked.
+    excused_usd : float
+        Worst case that is over the limit because of fills that nobody could know of; 0 when there is none.
     is_quiet : bool
         True once the trouble is over, and the model wants nothing any more.
     """
@@ -62,6 +64,7 @@ class World:
         self.is_quiet = False
         self.submits_after_switch: list[str] = []
         self.placed = 0
+        self.excused_usd = 0.0
         self._kills = list(case.kills)
         self._left = 0
 
