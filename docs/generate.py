@@ -40,7 +40,7 @@ POLICY_MEANINGS = {
     "cancel_rate_limit": "Cancels in the window that hold",
     "cancel_window_ms": "Length of the window in which cancels are counted, ms",
     "throttle_refresh_ms": "How long quotes are left alone after too many cancels, ms",
-    "daily_loss_stop_usd": "Loss since midnight UTC that stops, USD",
+    "daily_loss_stop_usd": "Loss since the day began (midnight UTC, or `trading_day`) that stops, USD",
     "error_rate_max": "Largest share of steps with an error, of the last steps",
     "error_window_steps": "How many of the last steps count for the share of errors",
     "circuit_breaker_failures": "Failures of the broker in the window that stop",

@@ -205,12 +205,12 @@ class StateStore:
         """
         if not self._depth:
             raise StateError(f"{self.path}: a write needs a transaction")
-        return self._run(statement, parameters).rowcount
+        return self._run(statement, parameters)[1]
 
     def query(self, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Return the rows of a SELECT."""
         self._check_owner()
-        return self._run(statement, parameters).fetchall()
+        return self._run(statement, parameters)[0]
 
     def close(self) -> None:
         """Close the file and give up the lock. May be called more than once; in a forked child it does nothing."""
@@ -270,15 +270,18 @@ class StateStore:
         self.transactions = 0
 
     def _scalar(self, statement: str) -> Any:
-        return self._run(statement).fetchone()[0]
+        return self._run(statement)[0][0][0]
 
     # Trouble. -----------------------------------------------------------------------------------------------------
 
-    def _run(self, statement: str, parameters: Sequence[Any] = ()) -> sqlite3.Cursor:
+    def _run(self, statement: str, parameters: Sequence[Any] = ()) -> tuple[list[tuple[Any, ...]], int]:
+        """Run a statement to its end; return its rows, and how many it changed."""
         if self._connection is None:
             raise StateError(f"{self.path}: is closed")
         try:
-            return self._connection.execute(statement, parameters)
+            cursor = self._connection.execute(statement, parameters)
+            # Rows are read here: a disk may fail at any of them.
+            return cursor.fetchall(), cursor.rowcount
         except sqlite3.Error as error:
             # Invariant: nothing is written after a write failed. A disk that lost a sync may have lost older pages
             # too, and answers the next sync with success all the same.

@@ -143,6 +143,29 @@ class Instrument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Round a quote outward: a buy down, a sell up, so that rounding never crosses the spread."""
         return self.floor_ticks(price) if is_buy else self.ceil_ticks(price)
 
+    def passive_ticks(self, price: float, *, is_buy: bool, opposite: float) -> int:
+        """Round a post-only quote outward, and keep it a tick off the best price of the other side.
+
+        `opposite` is that price; 0, NaN or infinite where there is none.
+
+        >>> Instrument("X", tick_size=0.5).passive_ticks(10.7, is_buy=True, opposite=10.5)
+        20
+        """
+        ticks = self.quote_ticks(price, is_buy=is_buy)
+        if not 0.0 < opposite < math.inf:
+            return ticks
+        if is_buy:
+            return min(ticks, self.ceil_ticks(opposite) - 1)
+        return max(ticks, self.floor_ticks(opposite) + 1)
+
+    def crossing_ticks(self, price: float, *, is_buy: bool) -> int:
+        """Round the price of an order that has to trade: inward, a buy up, a sell down, and at least one tick.
+
+        >>> Instrument("X", tick_size=0.5).crossing_ticks(10.7, is_buy=True)
+        22
+        """
+        return max(1, self.quote_ticks(price, is_buy=not is_buy))
+
     def round_qty(self, qty: float) -> float:
         """Round a size down to the lot; never up.
 

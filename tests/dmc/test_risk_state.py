@@ -538,3 +538,36 @@ def test_the_tick_size_must_be_positive(tick_size: float) -> None:
 def test_the_pause_after_a_fill_must_not_be_negative() -> None:
     with pytest.raises(ConfigError, match="post_fill_cooldown_ms"):
         RiskState(RiskPolicy(), 0.01, post_fill_cooldown_ms=-1)
+
+
+# One account. -------------------------------------------------------------------------------------------------------
+
+
+def test_markets_of_one_account_share_the_day_and_the_drawdown() -> None:
+    one = RiskState(RiskPolicy(), 0.01)
+    two = RiskState(RiskPolicy(), 0.5, account=one)
+    one.on_account(1, 10.0, 0.0, 110.0)
+    one.on_account(DAY + 1, 4.0, 0.0, 104.0)
+    for state in (one, two):
+        context = GuardContext()
+        state.fill_context(context, DAY + 2)
+        assert (context.daily_pnl, context.drawdown_usd) == (-6.0, 6.0)
+
+
+def test_an_older_state_of_another_market_does_not_turn_the_account_back() -> None:
+    one = RiskState(RiskPolicy(), 0.01)
+    two = RiskState(RiskPolicy(), 0.01, account=one)
+    one.on_account(1, 10.0, 0.0, 110.0)
+    old = two.snapshot()
+    one.on_account(DAY + 1, 4.0, 0.0, 104.0)
+    newest = one.account_snapshot()
+    two.restore(old)
+    context = GuardContext()
+    two.fill_context(context, DAY + 2)
+    assert context.daily_pnl == -6.0
+    fresh = RiskState(RiskPolicy(), 0.01)
+    fresh.restore_account(newest)
+    fresh.fill_context(context, DAY + 2)
+    assert (context.daily_pnl, context.drawdown_usd) == (-6.0, 6.0)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        fresh.restore_account(b"\xc1")

@@ -241,6 +241,8 @@ def test_a_budget_below_what_is_held_leaves_the_positions_and_above_the_policy_i
     hashes = [packet.input["policy_hash"] for packet in read_packets(tmp_path)]
     assert len(set(hashes)) == 2
     assert hashes[0] == hashes[2] == hashes[8] != hashes[3] == hashes[6]
+    named = {line["policy_hash"]: line["max_total_exposure_usd"] for line in audit_of(tmp_path, "policy")}
+    assert named == {hashes[3]: 0.5, hashes[0]: 100.0}
     lines = audit_of(tmp_path, "operator")
     assert [line["usd"] for line in lines] == [0.5, 101.0, 100.0]
     assert "error" in lines[1]
@@ -384,3 +386,28 @@ def test_a_market_first_seen_on_the_second_day_does_not_count_the_first_days_pro
     go(source=ListSource(events), broker=Losing(), executor=executor, modulator=watching, trace=False, timer_ms=0)
     assert seen[2] == pytest.approx(-1.0)
     assert seen[3:] == [0.0, 0.0, 0.0]
+
+
+def test_a_journal_brings_the_operators_word_and_latches_back_without_a_directory(tmp_path: Path) -> None:
+    journal = tmp_path / "journal.db"
+    for verb, state in (("pause", "HALTED"), ("kill", "HALTED")):
+        controls = Controls()
+        source = Moving(4, {2: lambda verb=verb, controls=controls: getattr(controls, verb)("ann", "x")})
+        go(source=source, broker=RecordingBroker(), trace=False, controls=controls, journal=journal)
+        broker, again, asked = RecordingBroker(), Controls(), []
+        source = Moving(4, {2: lambda again=again, asked=asked: asked.append(again.status())})
+        go(source=source, broker=broker, trace=False, controls=again, journal=journal)
+        reply = asked[0].wait(0.0)
+        assert (reply.state, reply.latched) == (state, ("kill_switch",) if verb == "kill" else ())
+        assert broker.submitted == []
+
+
+def test_an_executor_that_halts_is_told_to_withdraw_also_without_guards() -> None:
+    asked: list[Action] = []
+
+    def run(final: Any, market_id: str, mid: float | None = None) -> dict[str, Any]:
+        asked.append(final.action)
+        return {"halt": True, "errors": ["no"]} if len(asked) == 2 else {}
+
+    go(source=Moving(5), broker=RecordingBroker(), trace=False, executor=SimpleNamespace(run=run), modulator=None)
+    assert asked == [Action.ACT, Action.ACT, Action.CANCEL, Action.CANCEL]

@@ -14,7 +14,7 @@ import msgspec
 from ami_engine.dmc.risk_state import Latch
 from ami_engine.errors import ConfigError, TraceError
 
-__all__ = ["KILL_SWITCH", "LATCH_FILE_NAME", "KillSwitch", "LatchFile", "LatchStore", "Probe"]
+__all__ = ["KILL_SWITCH", "LATCH_FILE_NAME", "KillSwitch", "LatchFile", "LatchStore", "Probe", "write_durably"]
 
 KILL_SWITCH = "kill_switch"
 LATCH_FILE_NAME = "latches.json"
@@ -66,22 +66,33 @@ class LatchFile:
             raise TraceError(f"{self.path}: cannot be read, so what is latched is not known: {error}") from error
 
     def save(self, latches: list[Latch]) -> None:
-        """Write beside and rename: a crash leaves the old file or the new one, never half of one."""
-        beside = self.path.with_suffix(".new")
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with beside.open("wb") as file:
-                file.write(msgspec.json.encode(latches))
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(self.path)
-            _sync_folder(self.path.parent)
-        except OSError as error:
-            raise TraceError(f"{self.path}: cannot be written: {error.strerror}") from error
+        """Keep these latches, durably, before returning."""
+        write_durably(self.path, msgspec.json.encode(latches))
 
     def clear(self) -> None:
         """Forget everything, for a run that begins anew."""
         self.path.unlink(missing_ok=True)
+
+
+def write_durably(path: Path, text: bytes) -> None:
+    """Replace a file's content: a crash leaves the old file or the new one, never half of one.
+
+    Raises
+    ------
+    TraceError
+        When it cannot be written.
+    """
+    beside = path.with_suffix(".new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with beside.open("wb") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise TraceError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def _sync_folder(folder: Path) -> None:

@@ -154,6 +154,7 @@ class RiskState:
         self._errors = 0
         self._last_event_ns: int | None = None
         self._losses = 0
+        self._owns_account = account is None
         self._money: _Money = _Money() if account is None else account._money
         self._day = trading_day or TradingDay()
         self._usd_rate = 1.0
@@ -328,10 +329,10 @@ class RiskState:
         body = msgspec.msgpack.encode(state)
         return SNAPSHOT_MAGIC + bytes([SNAPSHOT_VERSION]) + zlib.crc32(body).to_bytes(4, "big") + body
 
-    def restore(self, data: bytes, *, with_money: bool = True) -> None:
+    def restore(self, data: bytes) -> None:
         """Take over the state of a snapshot, made under the same tick size. Windows keep this policy's lengths.
 
-        `with_money=False` leaves the account's money: another market that shares it has brought it already.
+        The account's part is taken over by the market that owns it: see `restore_account` for it alone.
 
         Raises
         ------
@@ -349,13 +350,34 @@ class RiskState:
         self._errors = sum(self._steps)
         self._last_event_ns = state.last_event_ns
         self._losses = state.losses
-        for name in _Money.__struct_fields__ if with_money else ():
-            # Written into the account's own: other markets hold it too. The zone may be another one than it was.
-            setattr(self._money, name, getattr(state.money, name))
-        self._money.day_end_ns = 0
+        if self._owns_account:  # else another market's state has brought it, and what is here may be older
+            self._take_money(state.money)
         self._timers = state.timers
         self._latches = {latch.name: latch for latch in state.latches}
         self._latched = tuple(self._latches)
+
+    def account_snapshot(self) -> bytes:
+        """Return the account's part alone, the day's profit and the peak of equity, for `restore_account`."""
+        return msgspec.msgpack.encode(msgspec.structs.replace(self._money, day_end_ns=0))
+
+    def restore_account(self, data: bytes) -> None:
+        """Take over the account's part, for every market that shares it.
+
+        Raises
+        ------
+        ConfigError
+            (a ValueError) when the bytes are damaged; nothing is changed.
+        """
+        try:
+            self._take_money(msgspec.msgpack.decode(data, type=_Money))
+        except msgspec.DecodeError as error:
+            raise ConfigError(f"the account's part of a risk state cannot be read: {error}") from error
+
+    def _take_money(self, money: _Money) -> None:
+        for name in _Money.__struct_fields__:
+            # Written into what the account's other markets hold too.
+            setattr(self._money, name, getattr(money, name))
+        self._money.day_end_ns = 0  # the zone may be another one than it was
 
     def _window(self, name: str) -> _Window:
         window: _Window = getattr(self, "_" + name)

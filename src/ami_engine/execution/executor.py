@@ -170,8 +170,7 @@ class Executor:
         limit = mid * (1.0 + side.sign * _COLLAR_FRAC)
         if self.instrument is None:
             return limit
-        ticks = self.instrument.quote_ticks(limit, is_buy=side is Side.SELL)  # away from mid: it has to trade
-        return self.instrument.price_from_ticks(max(1, ticks))
+        return self.instrument.price_from_ticks(self.instrument.crossing_ticks(limit, is_buy=side is Side.BUY))
 
     def _send(
         self, shot: _Shot, side: Side, price: float, qty: float, *, post_only: bool = False, reduce_only: bool = False

@@ -286,8 +286,9 @@ class Journal:
         self._needs_sync = True
         self.commit()
 
-    def checkpoint(self, name: str, data: bytes, now_ns: int) -> None:
-        """Keep a part's state under its name, for the next commit; it does not itself ask for a sync."""
+    def checkpoint(self, name: str, data: bytes, now_ns: int, *, sync: bool = False) -> None:
+        """Keep a part's state under its name, for the next commit; it asks for a sync only where told to."""
+        self._needs_sync = self._needs_sync or sync
         self._pending.append((_UPSERT_CHECKPOINT, (name, self._step, now_ns, data)))
 
     def begin_step(self, step: int) -> None:

@@ -562,7 +562,7 @@ class OrderManager:
         if qty <= 0.0 or self.halt_reason or table.now_ms < place.blocked_until_ms or not 0.0 < price < inf:
             return
         # A quote rounds outward; what has to trade rounds the other way.
-        ticks = max(1, instrument.quote_ticks(price, is_buy=side is Side.SELL))
+        ticks = instrument.crossing_ticks(price, is_buy=side is Side.BUY)
         price = instrument.price_from_ticks(ticks)
         order_id, key = market.new_order_id(self._run_id, step, side, self._id_format)
         request = SubmitOrder(
@@ -637,18 +637,16 @@ class OrderManager:
 def _grid_quotes(instrument: Instrument, quotes: Quotes, bid: float, ask: float) -> tuple[int | None, int | None]:
     """Put quotes on the grid, outward; post-only ones stay a tick off the best price of the other side."""
     bid_ticks = ask_ticks = None
+    # A quote that may take is rounded all the same, but not kept off the book: 0 is no price.
+    best_bid, best_ask = (bid, ask) if quotes.post_only else (0.0, 0.0)
     if quotes.bid_quote is not None:
-        bid_ticks = instrument.quote_ticks(quotes.bid_quote, is_buy=True)
-        if quotes.post_only and 0.0 < ask < inf:
-            bid_ticks = min(bid_ticks, instrument.ceil_ticks(ask) - 1)
+        bid_ticks = instrument.passive_ticks(quotes.bid_quote, is_buy=True, opposite=best_ask)
         if bid_ticks < 1:
             raise QuoteError(
                 f"`bid_quote` must be a tick or more on the grid, was {quotes.bid_quote!r} with ask {ask!r}"
             )
     if quotes.ask_quote is not None:
-        ask_ticks = instrument.quote_ticks(quotes.ask_quote, is_buy=False)
-        if quotes.post_only and 0.0 < bid < inf:
-            ask_ticks = max(ask_ticks, instrument.floor_ticks(bid) + 1)
+        ask_ticks = instrument.passive_ticks(quotes.ask_quote, is_buy=False, opposite=best_bid)
     if bid_ticks is not None and ask_ticks is not None and bid_ticks >= ask_ticks:
         raise QuoteError(f"`bid_quote` must be below `ask_quote` on the grid, was {bid_ticks} with {ask_ticks} ticks")
     return bid_ticks, ask_ticks

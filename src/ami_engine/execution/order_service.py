@@ -215,7 +215,7 @@ class OrderService:
         working = table.find(order_id)
         if working is None:
             raise StateError(self.halt_reason)
-        self.journal.commit()
+        self._keep()
         return _result(working.order, error=tally.errors[-1] if tally.errors else "")
 
     def cancel(self, client_order_id: str) -> bool:
@@ -234,7 +234,7 @@ class OrderService:
             raise OrderError(f"no order {client_order_id!r} is known")
         if working.order.is_open:
             table.cancel(working, tally)
-        self.journal.commit()
+        self._keep()
         return not working.order.is_open
 
     def cancel_all(self, reason: str) -> CancelAllResult:
@@ -248,12 +248,18 @@ class OrderService:
         table, tally = self._begin()
         table.record("cancel_all", reason=reason, open_orders=len(table.live))
         still_open = table.cancel_all(tally)
-        self.journal.commit()
+        self._keep()
         errors = tuple(dict.fromkeys(tally.errors))
         return CancelAllResult(not still_open and not errors, tally.canceled, still_open, errors)
 
     def poll(self) -> list[Fill]:
-        """Read the venue's fills; return the new ones, oldest first. They are in the journal when this returns."""
+        """Read the venue's fills; return the new ones, oldest first. They are in the journal when this returns.
+
+        Raises
+        ------
+        StateError
+            When they could not be written.
+        """
         table, _ = self._begin()
         table.collect()
         self.journal.commit()
@@ -286,8 +292,15 @@ class OrderService:
                     table.send_again(working, tally)
                 else:
                     table.give_up(working)
-        self.journal.commit()
+        self._keep()
         return [_result(working.order) for working in before if not working.order.in_doubt]
+
+    def _keep(self) -> None:
+        """Write what the venue answered. A disk that fails now undoes nothing: it halts, and the next start asks."""
+        try:
+            self.journal.commit()
+        except StateError as error:
+            self._table.halt(str(error))
 
     def _begin(self) -> tuple[OrderTable, Tally]:
         self._table.now_ms = self._clock.now_ns() // NS_PER_MS

@@ -359,6 +359,7 @@ def _run_of(
         folder=folder,
         audit=audit,
         is_resumed=given.resume,
+        journal=journal,
     )
     if journal is not None:
         trading.bound_worst_case()

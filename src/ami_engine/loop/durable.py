@@ -14,6 +14,7 @@ from ami_engine.errors import StateError
 from ami_engine.events import Fill
 from ami_engine.execution.journal import Journal
 from ami_engine.loop.step import MarketParts
+from ami_engine.portfolio.ledger import Ledger
 from ami_engine.portfolio.pnl import Account
 from ami_engine.portfolio.positions import Positions
 
@@ -42,14 +43,24 @@ class Durable:
     def __init__(self, journal: Journal, *, closes_store: bool) -> None:
         self.journal = journal
         self._closes_store = closes_store
+        self.ledger = Ledger(journal.posting)
         self._fills: dict[str, list[Fill]] = {}
         self._joined: list[MarketParts] = []
 
     def restore(self, account: Account) -> None:
-        """Fold the fills of earlier starts into an account that has none."""
+        """Fold the fills of earlier starts into an account that has none, and read the ledger.
+
+        A fill may have been written without its postings, when a crash came between: it is posted now.
+        """
+        self.ledger.restore(self.journal.postings())
         for fill in self.journal.state.fills:
             account.apply(fill)
+            self.post(fill, account.positions)
             self._fills.setdefault(fill.market_id, []).append(fill)
+
+    def post(self, fill: Fill, positions: Positions) -> None:
+        """Post a fill that `positions` has just applied."""
+        self.ledger.post_fill(fill, positions.instrument(fill.market_id), realized=positions.last_realized)
 
     def join(self, parts: MarketParts, tell_position: TellPosition, held: Collection[str]) -> None:
         """Give a market, when it is first seen, what its guards had counted and its position manager had seen.
@@ -62,16 +73,22 @@ class Durable:
             tell_position(parts, fill, fill.ts_ns, position=book.position(fill.market_id), is_closed=is_closed)
         kept = self.journal.checkpoint_of(_RISK + parts.market_id)
         if kept is not None:
-            # All markets of a run share its account's money, and each snapshot has it.
-            parts.risk.restore(kept, with_money=not self._joined)
+            parts.risk.restore(kept)
             for name in set(parts.risk.latches()) - set(held):
                 parts.risk.release(name, "restart", "released since the snapshot was made")
+        if not self._joined:
+            # The account is one for all markets, and the newest word of it may be another market's.
+            account = self.journal.checkpoint_of(_ACCOUNT)
+            if account is not None:
+                parts.risk.restore_account(account)
         self._joined.append(parts)
 
     def keep(self, now_ns: int) -> None:
         """Write what the step changed, in one transaction, and what the guards count with it."""
         for parts in self._joined:
             self.journal.checkpoint(_RISK + parts.market_id, parts.risk.snapshot(), now_ns)
+        for parts in self._joined[:1]:
+            self.journal.checkpoint(_ACCOUNT, parts.risk.account_snapshot(), now_ns)
         self.journal.commit()
 
     def finish(self) -> str:
@@ -88,6 +105,7 @@ class Durable:
 
 
 _RISK = "risk:"
+_ACCOUNT = "account"
 
 
 class JournaledLatches:

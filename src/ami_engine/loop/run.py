@@ -96,6 +96,7 @@ class Run:
         self._latches = latches
         self.controls = controls
         self._trading = trading
+        self._gate = trading.gate
         self._control_server = control_server
         orders.gate = trading.gate
         trading.on_budget = self._apply_budget
@@ -172,6 +173,8 @@ class Run:
                 reply = self._trading.obey(command, now_ns)
                 if reply.ok and command.verb in _TAKE_OFF:
                     self._take_off(f"{command.verb} by {command.operator}")
+                if self._durable is not None and self._durable.journal.is_dirty:
+                    self._durable.journal.commit()
             except Exception as error:
                 # Answered before anything else can fail, and closed: a command half carried out is not carried out.
                 ticket.answer(self._trading.fail_closed(error, now_ns))
@@ -190,6 +193,13 @@ class Run:
     def _apply_budget(self) -> None:
         for parts in self._parts.values():
             self._trading.put_under_budget(parts)
+            # A packet names its policy by the hash: this line says which policy that is.
+            self._record(
+                "policy",
+                market_id=parts.market_id,
+                policy_hash=parts.policy_hash,
+                max_total_exposure_usd=parts.policy.max_total_exposure_usd,
+            )
 
     def reject(self, error: EventError) -> None:
         """Count a bad event, and end the run when that was asked for."""
@@ -267,6 +277,8 @@ class Run:
         market_id = fill.market_id
         self.counters.fills += 1
         result = self._account.apply(fill)
+        if self._durable is not None:
+            self._durable.post(fill, self._account.positions)
         parts = self._parts_by_market.get(market_id)
         if parts is None:
             return
@@ -375,7 +387,7 @@ class Run:
         self.counters.last_error = redact_text(reason)
         self._record("halt", reason=reason, market_id=parts.market_id)
         self._latches.latch("kill_switch", now_ns, redact_text(reason))
-        self.counters.add_actions(self._orders.cancel_all(f"halt: {reason}", now_ns // NS_PER_MS))
+        self._take_off(f"halt: {reason}")
 
     def _log(
         self,
@@ -391,6 +403,9 @@ class Run:
     ) -> None:
         assert self._trace is not None
         kind = type(event).__struct_config__.tag
+        external = _NO_EXTERNAL if actions is NOTHING_DONE else _external(actions)
+        if self._gate.state is not TradingState.ACTIVE:
+            external = {**external, "ops.trading_state": self._gate.state.value}
         features: Any = None
         if not is_timer:
             features = state.generic.view if kind == "generic" and state.generic is not None else feature_row(state.row)
@@ -408,18 +423,13 @@ class Run:
                 features,
                 decision.context,
             ),
-            self._external(actions),
+            external,
             decision.proposal,
             traced_decision(decision.final, decision.mismatch) if decision.mismatch.flags else decision.final,
             total_ns / 1e6,
             decision.mismatch if decision.mismatch.flags else None,
         )
         self._trace.log_packet(packet, stages)
-
-    def _external(self, actions: Actions) -> dict[str, Any]:
-        external = _NO_EXTERNAL if actions is NOTHING_DONE else _external(actions)
-        state = self._trading.state
-        return external if state is TradingState.ACTIVE else {**external, "ops.trading_state": state.value}
 
     def _count(self, decision: Decision, actions: Actions, times: tuple[int, ...], *, is_timer: bool) -> None:
         counters = self.counters

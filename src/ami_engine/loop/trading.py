@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from ami_engine.dmc.kill_switch import KILL_SWITCH
+from ami_engine.dmc.kill_switch import KILL_SWITCH, write_durably
 from ami_engine.dmc.risk_policy import RiskPolicy
 from ami_engine.dmc.trading_state import STATE_TRANSITIONS, TradingGate, TradingState
 from ami_engine.errors import ConfigError, TraceError
@@ -43,6 +42,12 @@ def _said(command: Command) -> str:
 
 class _Audit(Protocol):
     def record(self, kind: str, /, **fields: Any) -> Any: ...
+
+
+class _Journal(Protocol):
+    def checkpoint(self, name: str, data: bytes, now_ns: int, *, sync: bool = False) -> None: ...
+
+    def checkpoint_of(self, name: str) -> bytes | None: ...
 
 
 class _Orders(Protocol):
@@ -82,6 +87,8 @@ class Trading:
         Gets a line for every command, obeyed or refused.
     is_resumed : bool
         Take over what an earlier run in `folder` was told. Otherwise that is forgotten.
+    journal : Journal or None
+        Keeps the word too, and always brings back what it has kept.
 
     Attributes
     ----------
@@ -106,6 +113,7 @@ class Trading:
         folder: Path | None,
         audit: _Audit | None,
         is_resumed: bool,
+        journal: _Journal | None = None,
     ) -> None:
         self.commands = 0
         self.gate = TradingGate(self._exposure_of, self._others_usd)
@@ -117,9 +125,10 @@ class Trading:
         self._policy = policy
         self._audit = audit
         self._path = None if folder is None else folder / OPERATOR_FILE_NAME
-        self._word = self._read() if is_resumed else _Word()
+        self._journal = journal
         if self._path is not None and not is_resumed:
             self._path.unlink(missing_ok=True)
+        self._word = self._read()
         latches.on_change = self._refresh
         self._refresh()
 
@@ -189,7 +198,7 @@ class Trading:
             return self.state.value
         if verb == "budget":
             assert command.usd is not None
-            return self._allow(command.usd, command)
+            return self._allow(command.usd, command, now_ns)
         if verb == "kill":
             # Latched first: whatever fails after this, nothing leaves. The operator's other words stand beside it.
             self._latches.latch(KILL_SWITCH, now_ns, _said(command))
@@ -200,7 +209,7 @@ class Trading:
         if command.release:
             self._release(command)
         state = STATE_TRANSITIONS[self._word.state][verb]
-        self._keep(msgspec.structs.replace(self._word, state=state, said=_said(command)))
+        self._keep(msgspec.structs.replace(self._word, state=state, said=_said(command)), now_ns)
         self._refresh()
         return f"{verb} obeyed: {self.state.value}"
 
@@ -209,13 +218,13 @@ class Trading:
         if KILL_SWITCH in command.release and self._orders.halt_reason:
             self._orders.clear_halt()
 
-    def _allow(self, usd: float, command: Command) -> str:
+    def _allow(self, usd: float, command: Command, now_ns: int) -> str:
         most = self._policy.max_total_exposure_usd
         if usd > most:
             raise ConfigError(
                 f"`usd` of budget must be at most the policy's max_total_exposure_usd {most:g}, was {usd:g}"
             )
-        self._keep(msgspec.structs.replace(self._word, budget_usd=usd, said=_said(command)))
+        self._keep(msgspec.structs.replace(self._word, budget_usd=usd, said=_said(command)), now_ns)
         self._bound()
         if self.on_budget is not None:
             self.on_budget()
@@ -260,31 +269,26 @@ class Trading:
             )
 
     def _read(self) -> _Word:
-        if self._path is None:
-            return _Word()
+        kept = self._journal.checkpoint_of(OPERATOR_WORD) if self._journal is not None else None
+        place = "the journal" if kept is not None else str(self._path)
         try:
-            word = msgspec.json.decode(self._path.read_bytes(), type=_Word)
+            if kept is None:
+                kept = self._path.read_bytes() if self._path is not None else b"{}"
+            word = msgspec.json.decode(kept, type=_Word)
         except FileNotFoundError:
             return _Word()
         except (msgspec.DecodeError, OSError) as error:
-            raise TraceError(
-                f"{self._path}: cannot be read, so what the operator said is not known: {error}"
-            ) from error
+            raise TraceError(f"{place}: cannot be read, so what the operator said is not known: {error}") from error
         usd = word.budget_usd
         if usd is not None and not usd > 0.0:
-            raise TraceError(f"{self._path}: `budget_usd` must be > 0, was {usd!r}")
+            raise TraceError(f"{place}: `budget_usd` must be > 0, was {usd!r}")
         return word
 
-    def _keep(self, word: _Word) -> None:
-        """Write beside and rename; a word that cannot be kept is not taken, and ends the run as a full disk does."""
+    def _keep(self, word: _Word, now_ns: int) -> None:
+        """Keep a word, or do not take it: one that cannot be kept ends the run, as a full disk does."""
+        text = msgspec.json.encode(word)
         if self._path is not None:
-            beside = self._path.with_suffix(".new")
-            try:
-                with beside.open("wb") as file:
-                    file.write(msgspec.json.encode(word))
-                    file.flush()
-                    os.fsync(file.fileno())
-                beside.replace(self._path)
-            except OSError as error:
-                raise TraceError(f"{self._path}: cannot be written: {error.strerror}") from error
+            write_durably(self._path, text)
+        if self._journal is not None:
+            self._journal.checkpoint(OPERATOR_WORD, text, now_ns, sync=True)
         self._word = word

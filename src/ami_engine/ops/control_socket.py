@@ -157,7 +157,9 @@ def _listen(path: Path) -> socket.socket:
         listener.listen(_MOST_CALLERS)
     except OSError as error:
         listener.close()
-        raise ConfigError(f"{path}: cannot listen: {error.strerror or error}") from error
+        raise ConfigError(
+            f"{path}: cannot listen, and `controls=False` runs without: {error.strerror or error}"
+        ) from error
     return listener
 
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
+from ami_engine.errors import ConfigError
 from ami_engine.events import Fill
 from ami_engine.portfolio.positions import FillResult, Positions
 from ami_engine.units import Instrument
 
 __all__ = ["Account"]
+
+# What an account counts beside its positions.
+_FIGURES = ("start", "equity", "unrealized", "peak", "max_drawdown", "open_count", "close_count")
 
 
 class Account:
@@ -115,15 +120,12 @@ class Account:
         self.close_count += result.closed
         positions, market_id = self.positions, fill.market_id
         self._settled = self.start + positions.realized - positions.fees
-        qty = positions.position(market_id)
-        if qty == 0.0:
+        if positions.position(market_id) == 0.0:
             self._terms.pop(market_id, None)
             self._unrealized.pop(market_id, None)
             self._exposure.pop(market_id, None)
         else:
-            instrument = positions.instrument(market_id)
-            avg_price = positions.avg_price(market_id)
-            self._terms[market_id] = (qty * instrument.multiplier, avg_price, instrument.is_inverse)
+            self._set_terms(market_id)
         self.mark(market_id, self._marks.get(market_id, fill.price))
         return result
 
@@ -149,6 +151,47 @@ class Account:
         elif self.peak - equity > self.max_drawdown:
             self.max_drawdown = self.peak - equity
         return equity
+
+    def _set_terms(self, market_id: str) -> None:
+        instrument = self.positions.instrument(market_id)
+        size = self.positions.position(market_id) * instrument.multiplier
+        self._terms[market_id] = (size, self.positions.avg_price(market_id), instrument.is_inverse)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return everything as plain values for `restore`; JSON and msgpack hold it."""
+        return {
+            "positions": self.positions.snapshot(),
+            **{name: getattr(self, name) for name in _FIGURES},
+            "marks": dict(self._marks),
+            "held": list(self._unrealized),  # sums of floats depend on their order
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over a snapshot of an account with the same instruments: to the bit, and so is what follows.
+
+        Raises
+        ------
+        ConfigError
+            When it is none, or of another currency; nothing is changed.
+        """
+        fresh = Account.__new__(Account)
+        fresh.positions = self.positions.emptied()
+        fresh.positions.restore(state.get("positions", {}))
+        try:
+            for name in _FIGURES:
+                setattr(fresh, name, type(getattr(self, name))(state[name]))
+            fresh._settled = fresh.start + fresh.positions.realized - fresh.positions.fees
+            fresh._marks = {str(market_id): float(mark) for market_id, mark in state["marks"].items()}
+            fresh._terms, fresh._unrealized, fresh._exposure = {}, {}, {}
+            for market_id in state["held"]:
+                fresh._set_terms(market_id)
+                fresh.mark(market_id, fresh._marks[market_id])
+            for name in _FIGURES:  # what marking one market after the other has moved
+                setattr(fresh, name, type(getattr(self, name))(state[name]))
+        except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
+            raise ConfigError(f"this is no account: {type(error).__name__}") from error
+        for name in Account.__slots__:
+            setattr(self, name, getattr(fresh, name))
 
     def unrealized_of(self, market_id: str) -> float:
         """Return the profit of a market's position at its last mark, settlement currency."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from decimal import Context, Decimal, localcontext
 from math import isfinite
+from typing import Any
 
 import msgspec
 
@@ -26,6 +27,7 @@ __all__ = ["FillResult", "Positions"]
 # 50 digits, and what the share rounds is moved between cost and profit, never lost.
 _EXACT = Context(prec=50)
 _ZERO = Decimal(0)
+_HOLDING_SUMS = ("qty", "cost", "realized", "fees", "trip_pnl")
 
 
 class FillResult(msgspec.Struct, frozen=True, gc=False):
@@ -106,6 +108,13 @@ class _Holding:
         )
         return realized, result
 
+    def load(self, sums: Mapping[str, Decimal]) -> None:
+        """Take over sums of a snapshot."""
+        for name, value in sums.items():
+            setattr(self, name, value)
+        with localcontext(_EXACT):
+            self.qty_view, self.avg_price = float(self.qty), self._avg_price()
+
     def _avg_price(self) -> float:
         if not self.qty:
             return 0.0
@@ -132,6 +141,8 @@ class Positions:
         ones, in coin, the start plus what was realized.
     realized, fees : float
         Sums over all markets; fees > 0 are paid. Realized profit is before fees.
+    last_realized : Decimal
+        What the last fill realized before its fee, exactly.
     other_fees : dict
         Fees in currencies other than the settlement currency, by currency. They are in neither `fees` nor `cash`: what
         they are worth is not known here.
@@ -165,6 +176,7 @@ class Positions:
         "_realized",
         "cash",
         "fees",
+        "last_realized",
         "other_fees",
         "realized",
     )
@@ -181,7 +193,7 @@ class Positions:
         self._currency = self._settlement_currency()
         self._holdings: dict[str, _Holding] = {}
         self._cash = _decimal(cash)
-        self._realized = self._fees = _ZERO
+        self._realized = self._fees = self.last_realized = _ZERO
         self.cash = float(cash)
         self.realized = 0.0
         self.fees = 0.0
@@ -245,9 +257,51 @@ class Positions:
             realized, result = holding.fold(signed, price, fee)
             self._cash += holding.cash_flow(signed, price, realized) - fee
             self._realized += realized
+            self.last_realized = realized
             self._fees += fee
         self.cash, self.realized, self.fees = float(self._cash), float(self._realized), float(self._fees)
         return result
+
+    def emptied(self) -> Positions:
+        """Return positions of the same instruments that hold nothing."""
+        return Positions(self._instruments, instrument=self._default)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return everything as plain values, decimals as exact text, for `restore`: JSON and msgpack hold it."""
+        return {
+            "currency": self._currency,
+            "cash": str(self._cash),
+            "realized": str(self._realized),
+            "fees": str(self._fees),
+            "other_fees": dict(self.other_fees),
+            "holdings": {
+                market_id: {name: str(getattr(holding, name)) for name in _HOLDING_SUMS}
+                for market_id, holding in self._holdings.items()
+            },
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over a snapshot of positions with the same instruments: every number is the same afterwards.
+
+        Raises
+        ------
+        ConfigError
+            When it is none, or settles in another currency; nothing is changed.
+        """
+        try:
+            if state["currency"] != self._currency:
+                raise ConfigError(f"the positions settle in {state['currency']!r}, these in {self._currency!r}")
+            holdings = {}
+            for market_id, sums in state["holdings"].items():
+                holding = holdings[market_id] = _Holding(self.instrument(market_id))
+                holding.load({name: _sum_from(sums[name]) for name in _HOLDING_SUMS})
+            cash, realized, fees = (_sum_from(state[name]) for name in ("cash", "realized", "fees"))
+            other_fees = {str(currency): float(paid) for currency, paid in state["other_fees"].items()}
+        except (KeyError, TypeError, AttributeError, ArithmeticError) as error:
+            raise ConfigError(f"the bytes are no positions: {type(error).__name__}") from error
+        self._holdings, self.other_fees = holdings, other_fees
+        self._cash, self._realized, self._fees = cash, realized, fees
+        self.cash, self.realized, self.fees = float(cash), float(realized), float(fees)
 
     def _settled_fee(self, fill: Fill) -> Decimal:
         if fill.fee_currency in ("", self._currency):
@@ -262,6 +316,14 @@ class Positions:
         if len(currencies) > 1:
             raise ConfigError(f"`instruments` must settle in one currency, were {', '.join(currencies)}")
         return currencies[0] if currencies else "USD"
+
+
+def _sum_from(text: str) -> Decimal:
+    """Return a sum of a snapshot; one that is not finite is none."""
+    value = Decimal(text)
+    if not value.is_finite():
+        raise ArithmeticError(text)
+    return value
 
 
 def _decimal(number: float) -> Decimal:

@@ -21,7 +21,7 @@ AUDIT_FILE_NAME = "security_audit.jsonl"
 AUDIT_KINDS = frozenset(
     {
         *("order_submitted", "order_rejected", "order_in_doubt", "order_canceled", "cancel_refused", "cancel_all"),
-        *("order_withheld",),
+        *("order_withheld", "policy"),
         *("fill_refused", "fill_unreadable", "fill_of_unknown_order", "fills_unavailable", "lookup_failed"),
         *("quotes_refused", "report_refused", "orders_swept", "halt_cleared"),
         *("private_hook_error", "policy_override_error", "throttle", "latch", "halt", "operator"),

@@ -74,9 +74,9 @@ class PaperBroker(Broker):
 
     **Refused** with `VenueRejected`, by rule and value: a price off the tick, a size off the lot, less than min_qty or
     min_notional (not for reduce-only orders, which must be able to close what is left), a post-only order at or through
-    the opposite best, a reduce-only order that would not reduce, and an order that would trade with a resting order of
-    ours: self-trade prevention cancels the newest. A reduce-only order is cut to the position and never flips it; one
-    that finds no position when it would fill expires.
+    the opposite best, a reduce-only order that would not reduce, an order that would trade with a resting order of
+    ours (self-trade prevention cancels the newest), and one that arrives after its `expires_ns`. A reduce-only order is
+    cut to the position and never flips it; one that finds no position when it would fill expires.
 
     **Latency.** With `latency_ms` or `latency_jitter_ms`, submits and cancels travel in one queue and arrive before the
     first event stamped at or after their arrival; until then nothing of them is known at the venue, and fills in the
@@ -250,6 +250,8 @@ class PaperBroker(Broker):
     def _refusal(self, order: PaperOrder, market: PaperMarket) -> str:
         """Return why the market refuses an order now; empty when it does not."""
         request = order.request
+        if request.expires_ns and self._now_ns > request.expires_ns:
+            return f"`expires_ns` is {request.expires_ns}, the request arrived at {self._now_ns}"
         if request.reduce_only and not self._reducible(order):
             held = self._positions.get(market.symbol, 0.0)
             return (

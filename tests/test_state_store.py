@@ -1,0 +1,347 @@
+"""The state store: one owner, whole transactions, refusal of what cannot be trusted."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ami_engine.errors import ConfigError, StateError
+from ami_engine.state_store import MIGRATIONS, StateStore
+
+
+def put(store: StateStore, key: str, value: str = "v") -> None:
+    with store.transaction():
+        store.execute("INSERT INTO meta VALUES (?, ?)", (key, value))
+
+
+def keys(store: StateStore) -> list[str]:
+    return [key for (key,) in store.query("SELECT key FROM meta ORDER BY key")]
+
+
+def test_what_was_committed_is_there_again(tmp_path: Path) -> None:
+    store = StateStore(tmp_path / "s.sqlite")
+    put(store, "a")
+    store.close()
+    store.close()
+    again = StateStore(tmp_path / "s.sqlite")
+    assert keys(again) == ["a"]
+    assert again.transactions == 0
+    again.close()
+
+
+def test_the_file_is_its_owners_alone(tmp_path: Path) -> None:
+    store = StateStore(tmp_path / "s.sqlite")
+    modes = [(tmp_path / name).stat().st_mode & 0o777 for name in ("s.sqlite", "s.sqlite.lock", "s.sqlite-wal")]
+    store.close()
+    assert modes == [0o600] * 3
+
+
+def test_a_transaction_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    store = StateStore(":memory:")
+    with pytest.raises(KeyError), store.transaction():  # noqa: PT012
+        store.execute("INSERT INTO meta VALUES ('a', 'v')")
+        raise KeyError
+    assert keys(store) == []
+    put(store, "b")
+    assert (keys(store), store.transactions) == (["b"], 1)
+
+
+def test_a_part_that_failed_takes_the_whole_with_it(tmp_path: Path) -> None:
+    store = StateStore(":memory:")
+    with pytest.raises(StateError, match="none of it is written"), store.transaction():  # noqa: PT012
+        store.execute("INSERT INTO meta VALUES ('a', 'v')")
+        try:
+            with store.transaction():
+                raise KeyError
+        except KeyError:
+            pass
+    assert keys(store) == []
+
+
+def test_parts_of_a_transaction_are_one_commit() -> None:
+    store = StateStore(":memory:")
+    with store.transaction(), store.transaction():
+        store.execute("INSERT INTO meta VALUES ('a', 'v')")
+    assert store.transactions == 1
+
+
+def test_a_write_needs_a_transaction() -> None:
+    with pytest.raises(StateError, match="needs a transaction"):
+        StateStore(":memory:").execute("INSERT INTO meta VALUES ('a', 'v')")
+
+
+def test_after_a_failed_write_nothing_more_is_written() -> None:
+    store = StateStore(":memory:")
+    with pytest.raises(StateError), store.transaction():
+        store.execute("INSERT INTO nowhere VALUES (1)")
+    assert "nowhere" in store.failure
+    with pytest.raises(StateError, match="nowhere"), store.transaction():
+        raise AssertionError("not reached")
+
+
+def test_a_closed_store_says_so() -> None:
+    store = StateStore(":memory:")
+    store.close()
+    with pytest.raises(StateError, match="is closed"):
+        keys(store)
+
+
+def test_an_unknown_durability_is_refused() -> None:
+    with pytest.raises(ConfigError, match="`durability` must be 'full', 'normal' or 'off', was 'some'"):
+        StateStore(":memory:", durability="some")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("durability", "levels"), [("full", [1, 2, 2]), ("normal", [1, 1, 1]), ("off", [0, 0, 0])])
+def test_only_what_asks_for_it_is_forced_to_the_disk(tmp_path: Path, durability: Any, levels: list[int]) -> None:
+    store = StateStore(tmp_path / "s.sqlite", durability=durability)
+    found = []
+    for sync in (False, True, True):
+        with store.transaction(sync=sync):
+            found.append(store.query("PRAGMA synchronous")[0][0])
+    store.close()
+    assert found == levels
+
+
+# One owner. -------------------------------------------------------------------------------------------------------
+
+
+def test_a_second_opener_is_refused(tmp_path: Path) -> None:
+    store = StateStore(tmp_path / "s.sqlite")
+    with pytest.raises(ConfigError, match="is in use by this process already"):
+        StateStore(tmp_path / "s.sqlite")
+    store.close()
+    StateStore(tmp_path / "s.sqlite").close()
+
+
+def test_another_name_of_the_file_is_the_same_file(tmp_path: Path) -> None:
+    store = StateStore(tmp_path / "s.sqlite")
+    (tmp_path / "other").symlink_to(tmp_path / "s.sqlite")
+    with pytest.raises(ConfigError, match="is in use"):
+        StateStore(tmp_path / "other")
+    store.close()
+
+
+def test_another_process_is_refused_and_the_owner_named(tmp_path: Path) -> None:
+    store = StateStore(tmp_path / "s.sqlite")
+    code = f"from ami_engine.state_store import StateStore; StateStore({str(tmp_path / 's.sqlite')!r})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    store.close()
+    assert done.returncode == 1
+    assert f"is in use by process {os.getpid()}" in done.stderr
+
+
+def test_the_lock_goes_with_a_killed_process(tmp_path: Path) -> None:
+    code = (
+        "import os, signal; from ami_engine.state_store import StateStore;"
+        f"s = StateStore({str(tmp_path / 's.sqlite')!r});\n"
+        "with s.transaction(): s.execute(\"INSERT INTO meta VALUES ('a', 'v')\")\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
+    store = StateStore(tmp_path / "s.sqlite")
+    assert keys(store) == ["a"]
+    store.close()
+
+
+def _touch(store: StateStore, say: Any) -> None:
+    found = []
+    for touch in (lambda: put(store, "child"), lambda: keys(store), store.close):
+        try:
+            touch()
+        except StateError as error:
+            found.append(str(error))
+    say.send(found)
+
+
+def test_a_forked_child_cannot_touch_it_and_the_parent_goes_on(tmp_path: Path) -> None:
+    store = StateStore(tmp_path / "s.sqlite")
+    put(store, "a")
+    context = multiprocessing.get_context("fork")
+    hear, say = context.Pipe()
+    child = context.Process(target=_touch, args=(store, say))
+    child.start()
+    found = hear.recv()
+    child.join()
+    assert len(found) == 2
+    assert all(f"belongs to process {os.getpid()}" in text for text in found)
+    put(store, "b")
+    with pytest.raises(ConfigError, match="is in use"):
+        StateStore(tmp_path / "s.sqlite")
+    store.close()
+    again = StateStore(tmp_path / "s.sqlite")
+    assert keys(again) == ["a", "b"]
+    again.close()
+
+
+def test_a_child_that_outlives_its_parent_does_not_keep_the_lock(tmp_path: Path) -> None:
+    path = str(tmp_path / "s.sqlite")
+    code = (
+        "import os, sys, time; from ami_engine.state_store import StateStore\n"
+        f"s = StateStore({path!r})\n"
+        "pid = os.fork()\n"
+        "if pid == 0:\n    os.close(1)\n    time.sleep(30)\n    os._exit(0)\n"
+        "print(pid, flush=True)\n"
+    )
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], stdout=subprocess.PIPE, text=True, check=True)
+    child = int(done.stdout)
+    try:
+        StateStore(path).close()
+    finally:
+        os.kill(child, 9)
+
+
+# Files that are not to be trusted. --------------------------------------------------------------------------------
+
+
+def test_a_file_of_something_else_is_refused_and_left(tmp_path: Path) -> None:
+    path = tmp_path / "s.sqlite"
+    other = sqlite3.connect(path)
+    other.execute("CREATE TABLE theirs (x)")
+    other.commit()
+    other.close()
+    before = path.read_bytes()
+    with pytest.raises(StateError, match="of something else"):
+        StateStore(path)
+    assert path.read_bytes() == before
+
+
+def test_a_file_that_is_no_database_is_refused_and_left(tmp_path: Path) -> None:
+    path = tmp_path / "s.sqlite"
+    path.write_bytes(b"orders: none\n" * 100)
+    with pytest.raises(StateError, match="is damaged, and is left as it is"):
+        StateStore(path)
+    assert path.read_bytes() == b"orders: none\n" * 100
+
+
+def test_a_damaged_page_is_refused_and_left(tmp_path: Path) -> None:
+    path = tmp_path / "s.sqlite"
+    store = StateStore(path, durability="off")
+    for number in range(500):
+        put(store, f"key-{number:04}", "x" * 50)
+    store.close()
+    data = bytearray(path.read_bytes())
+    for at in range(len(data) // 2, len(data), 97):
+        data[at] ^= 0xA5
+    path.write_bytes(bytes(data))
+    with pytest.raises(StateError, match="is damaged, and is left as it is"):
+        StateStore(path)
+    assert path.read_bytes() == bytes(data)
+
+
+def test_a_torn_tail_of_the_log_loses_that_transaction_only(tmp_path: Path) -> None:
+    path = tmp_path / "s.sqlite"
+    store = StateStore(path, durability="off")
+    put(store, "a")
+    first = (path.read_bytes(), (tmp_path / "s.sqlite-wal").read_bytes())
+    put(store, "b")
+    whole = (tmp_path / "s.sqlite-wal").read_bytes()
+    store.close()
+    assert len(whole) > len(first[1])
+    for cut in range(len(first[1]), len(whole), 1021):
+        other = tmp_path / f"cut-{cut}" / "s.sqlite"
+        other.parent.mkdir()
+        other.write_bytes(first[0])
+        other.with_name("s.sqlite-wal").write_bytes(whole[:cut])
+        torn = StateStore(other, durability="off")
+        assert keys(torn) == ["a"], cut
+        torn.close()
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StateError, match=r"nowhere.*No such file"):
+        StateStore(tmp_path / "nowhere" / "s.sqlite")
+
+
+# Versions. --------------------------------------------------------------------------------------------------------
+
+
+def test_a_newer_version_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "s.sqlite"
+    StateStore(path).close()
+    raw = sqlite3.connect(path)
+    raw.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+    raw.close()
+    with pytest.raises(StateError, match=f"this engine knows {len(MIGRATIONS)}: use a newer engine"):
+        StateStore(path)
+
+
+# A file as version 1 of the schema made it: written by hand once, and not to be changed with the code.
+_VERSION_1_FILE = """
+PRAGMA application_id = 1095584074;
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE orders (
+    client_order_id TEXT PRIMARY KEY, market_id TEXT NOT NULL, side TEXT NOT NULL, price REAL NOT NULL,
+    qty REAL NOT NULL, size_usd REAL NOT NULL, post_only INTEGER NOT NULL, reduce_only INTEGER NOT NULL,
+    tif TEXT NOT NULL, expires_ns INTEGER NOT NULL, step INTEGER NOT NULL, idem_key TEXT NOT NULL,
+    ticks INTEGER NOT NULL, is_closing INTEGER NOT NULL, incarnation INTEGER NOT NULL, intended_ns INTEGER NOT NULL,
+    status TEXT NOT NULL, request TEXT NOT NULL, is_ambiguous INTEGER NOT NULL, filled_qty REAL NOT NULL,
+    avg_price REAL NOT NULL, venue_order_id TEXT NOT NULL, is_open INTEGER NOT NULL, updated_ns INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX orders_open ON orders (is_open, intended_ns);
+CREATE TABLE order_events (
+    seq INTEGER PRIMARY KEY, client_order_id TEXT NOT NULL, kind TEXT NOT NULL, detail TEXT NOT NULL,
+    ts_ns INTEGER NOT NULL
+);
+CREATE TABLE fills (
+    seq INTEGER PRIMARY KEY, market_id TEXT NOT NULL, trade_id TEXT NOT NULL, client_order_id TEXT NOT NULL,
+    side TEXT NOT NULL, price REAL NOT NULL, qty REAL NOT NULL, fee REAL NOT NULL, fee_currency TEXT NOT NULL,
+    liquidity TEXT NOT NULL, ts_ns INTEGER NOT NULL, heard_ns INTEGER NOT NULL, is_refused INTEGER NOT NULL,
+    UNIQUE (market_id, trade_id, client_order_id)
+);
+CREATE TABLE positions (market_id TEXT PRIMARY KEY, qty TEXT NOT NULL, opening_qty TEXT) WITHOUT ROWID;
+CREATE TABLE latches (name TEXT PRIMARY KEY, since_ns INTEGER NOT NULL, reason TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE checkpoints (
+    name TEXT PRIMARY KEY, step INTEGER NOT NULL, ts_ns INTEGER NOT NULL, data BLOB NOT NULL
+) WITHOUT ROWID;
+INSERT INTO meta VALUES ('run_id', 'old'), ('salt', '@7'), ('next_step', '12'), ('incarnation', '3');
+INSERT INTO orders VALUES ('a', 'X', 'BUY', 9.5, 2.0, 19.0, 1, 0, 'GTC', 0, 11, '0', 950, 0, 3, 5,
+    'PARTIALLY_FILLED', 'NONE', 0, 0.5, 9.5, 'v1', 1, 6);
+INSERT INTO fills VALUES (1, 'X', 't1', 'a', 'BUY', 9.5, 0.5, 0.01, '', 'MAKER', 6, 6, 0);
+INSERT INTO positions VALUES ('X', '0.5', '0');
+INSERT INTO latches VALUES ('kill_switch', 4, 'by hand');
+PRAGMA user_version = 1;
+"""
+
+
+def test_a_file_of_version_1_is_brought_up_and_keeps_all(tmp_path: Path) -> None:
+    from ami_engine.execution.journal import Journal
+
+    path = tmp_path / "s.sqlite"
+    raw = sqlite3.connect(path)
+    raw.executescript(_VERSION_1_FILE)
+    raw.close()
+    store = StateStore(path)
+    assert store.query("PRAGMA user_version") == [(len(MIGRATIONS),)]
+    assert store.query("SELECT count(*) FROM postings") == [(0,)]
+    journal = Journal(store)
+    assert (journal.id_seed, journal.next_step, journal.incarnation) == ("old@7", 12, 4)
+    assert [(kept.order.filled_qty, kept.trade_ids) for kept in journal.state.orders] == [(0.5, ("t1",))]
+    assert journal.latches() == [("kill_switch", 4, "by hand")]
+    fresh = StateStore(tmp_path / "fresh.sqlite")
+    schema = "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name"
+    plain = [(name, " ".join(sql.split()).replace("( ", "(").replace(" )", ")")) for name, sql in store.query(schema)]
+    anew = [(name, " ".join(sql.split()).replace("( ", "(").replace(" )", ")")) for name, sql in fresh.query(schema)]
+    assert plain == anew
+    store.close()
+    fresh.close()
+
+
+def test_a_migration_that_fails_leaves_the_old_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "s.sqlite"
+    StateStore(path).close()
+    bad = (*MIGRATIONS, ("CREATE TABLE more (x)", "CREATE TABLE meta (x)"))
+    with monkeypatch.context() as patched:
+        patched.setattr("ami_engine.state_store.MIGRATIONS", bad)
+        with pytest.raises(StateError, match="already exists"):
+            StateStore(path)
+    store = StateStore(path)
+    assert store.query("PRAGMA user_version") == [(len(MIGRATIONS),)]
+    assert store.query("SELECT count(*) FROM sqlite_master WHERE name = 'more'") == [(0,)]
+    store.close()
