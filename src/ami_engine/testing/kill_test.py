@@ -24,6 +24,7 @@ from ami_engine.execution.journal import Journal
 from ami_engine.sim.faults import FaultKind, FaultPlan
 from ami_engine.sim.splitmix import SplitMix
 from ami_engine.state_store import StateStore
+from ami_engine.testing.simtest.invariants import unbalanced
 
 __all__ = ["KillResult", "kill_repeatedly"]
 
@@ -160,10 +161,7 @@ def _problems(journal: Journal, truth: dict[str, Any]) -> list[str]:
             found.append(f"position of {market_id}: {held} there, {journal.position(market_id)} here")
     if latched := journal.latches():
         found.append(f"latched without need: {latched[0][2]}")
-    sums: Counter[tuple[str, str]] = Counter()
-    for transaction, _, currency, amount, _, _ in journal.postings():
-        sums[transaction, currency] += amount  # type: ignore[assignment]
-    if wrong := [name for (name, _), amount in sums.items() if amount]:
+    if wrong := unbalanced(journal.postings()):
         found.append(f"ledger transactions that do not balance: {', '.join(wrong)}")
     return found
 

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
+from decimal import Context, Decimal, Inexact
 from typing import NoReturn
 
 import msgspec
 
 from ami_engine.events import OrderStatus
 from ami_engine.execution.journal import Journal
+from ami_engine.portfolio.ledger import Ledger
 from ami_engine.sim.mock_venue import MockMarket
 from ami_engine.testing.simtest.life import EXPOSURE_LIMIT_USD, Life
 from ami_engine.testing.simtest.world import World
 
-__all__ = ["Violation", "ViolationFound", "check_end", "check_step"]
+__all__ = ["Violation", "ViolationFound", "check_end", "check_step", "unbalanced"]
 
 # Prices wander by a percent or two while an order rests.
 _EXPOSURE_TOLERANCE = 1.02
 _CASH_TOLERANCE = 1e-9
 _REJECTED = OrderStatus.REJECTED
+_EXACT = Context(prec=400, traps=[Inexact])
 
 
 class Violation(msgspec.Struct, frozen=True):
@@ -181,13 +185,31 @@ def _check_orders(world: World, journal: Journal) -> None:
 
 
 def _check_ledger(world: World, journal: Journal) -> None:
-    """Check that every transaction sums to zero in each currency."""
-    sums: dict[tuple[str, str], object] = {}
-    for transaction, _, currency, amount, _, _ in journal.postings():
+    """Check the journaled ledger: every transaction sums to zero, and its cash is the venue's."""
+    problems = unbalanced(journal.postings())
+    if problems:
+        _fail(world, "the ledger balances", ", ".join(problems))
+    ledger = Ledger()
+    ledger.restore(journal.postings())
+    cash, there = ledger.balance("cash:USD", "USD"), world.exchange.venue.ledger.cash["USD"]
+    if abs(float(cash) - float(there)) > _CASH_TOLERANCE:
+        _fail(world, "the ledger balances", f"cash is {there} at the venue, {cash} in the ledger")
+
+
+def unbalanced(postings: Iterable[tuple[str, str, str, Decimal, str, int]]) -> list[str]:
+    """Return the transactions whose postings do not sum to zero in every currency.
+
+    Examples
+    --------
+    >>> one = ("t1", "cash:USD", "USD", Decimal(5), "transfer", 0)
+    >>> unbalanced([one, ("t1", "outside:bank", "USD", Decimal(-5), "transfer", 0)]), unbalanced([one])
+    ([], ['t1'])
+    """
+    sums: dict[tuple[str, str], Decimal] = {}
+    for transaction, _, currency, amount, _, _ in postings:
         key = (transaction, currency)
-        sums[key] = sums.get(key, 0) + amount  # type: ignore[operator]
-    if wrong := [name for (name, _), amount in sums.items() if amount != 0]:
-        _fail(world, "the ledger balances", ", ".join(wrong))
+        sums[key] = _EXACT.add(sums.get(key, Decimal(0)), amount)
+    return [name for (name, _), amount in sums.items() if amount]
 
 
 def _fail(world: World, invariant: str, detail: str) -> NoReturn:

@@ -22,6 +22,7 @@ from ami_engine.execution.order_table import OrderTable
 from ami_engine.execution.reconciler import Reconciler
 from ami_engine.loop.durable import Durable
 from ami_engine.loop.trading import Trading
+from ami_engine.portfolio.ledger import Ledger
 
 __all__ = ["MUTANTS", "Mutant", "planted"]
 
@@ -382,6 +383,26 @@ def _(original: _Made) -> _Made:
         return self._told(self._begin(now_ms))
 
     return cancel_all
+
+
+@_plant("ledger_one_sided", "a ledger transaction is written without its last line", Ledger, "post")
+def _(original: _Made) -> _Made:
+    def post(self: Ledger, transaction: Any) -> bool:
+        keep, lines = self._keep, len(transaction.postings) - 1
+
+        def keep_but_last(*line: Any, **terms: Any) -> None:
+            nonlocal lines
+            if keep is not None and lines > 0:
+                keep(*line, **terms)
+            lines -= 1
+
+        self._keep = keep_but_last
+        try:
+            return original(self, transaction)  # type: ignore[no-any-return]
+        finally:
+            self._keep = keep
+
+    return post
 
 
 # Exposure. ------------------------------------------------------------------------------------------------------------
