@@ -32,9 +32,7 @@ def test_a_hundred_seeds_hold() -> None:
 
 
 # Some of each kind; `make simtest` looks for all of them.
-@pytest.mark.parametrize(
-    "name", ["forgets_in_doubt", "fills_invented", "cancel_assumed"]
-)
+@pytest.mark.parametrize("name", ["forgets_in_doubt", "fills_invented", "cancel_assumed"])
 def test_a_planted_bug_is_found(name: str) -> None:
     result = run_seeds(0, 25, steps=STEPS, mutant=name)
     assert result.violations > 0

@@ -65,7 +65,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
             kills=kills,
             switch_step=switch_step,
             dedupe="open" if draw.chance(500) else "all",
-            recv_window_ms=None if draw.chance(200) else 1_000,
+            recv_window_ms=None if draw.chance(300) else 1_000,
         )
 
     @property
