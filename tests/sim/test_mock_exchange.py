@@ -35,7 +35,7 @@ class World:
         self.broker: Broker
         if self._is_remote:
             self._server = ExchangeServer(exchange, every_ms=0)
-            self.broker = HttpBroker(self._server.url, timeout_ms=150, recv_window_ms=exchange.recv_window_ms)
+            self.broker = HttpBroker(self._server.url, timeout_ms=400, recv_window_ms=exchange.recv_window_ms)
             self.wait(50)  # for the stream
             self.broker.process_fills(0)  # what was executed before it was there
         else:
@@ -72,10 +72,15 @@ class World:
         """Somebody trades with the order."""
         self.look(lambda exchange: exchange.venue.fill(exchange.venue.orders[name], lots))
 
-    def fills(self, *, after_ms: int = 60) -> list[tuple[str, float]]:
-        """Return order and size of the new fills."""
+    def fills(self, expected: int = 0, *, after_ms: int = 60) -> list[tuple[str, float]]:
+        """Return order and size of the new fills; a slow machine gets some seconds for those that are expected."""
         self.wait(after_ms)
-        found = self.broker.process_fills(0)
+        found = list(self.broker.process_fills(0))
+        tries = 100 if self._is_remote else 0
+        while len(found) < expected and tries:
+            tries -= 1
+            self.wait(50)
+            found.extend(self.broker.process_fills(0))
         assert all(isinstance(fill, Fill) for fill in found)
         return [(fill.client_order_id, fill.qty) for fill in found if isinstance(fill, Fill)]
 
@@ -125,7 +130,7 @@ def test_an_order_rests_fills_and_is_told_of(world: Make) -> None:
     assert (ack.client_order_id, ack.venue_order_id) == ("a1", "V1")
     assert venue.open_ids() == ["a1"]
     venue.trade("a1", 500)
-    assert venue.fills() == [("a1", 0.5)]
+    assert venue.fills(1) == [("a1", 0.5)]
     assert venue.fills() == []
     report = venue.broker.fetch_order("a1")
     assert isinstance(report, OrderReport)
@@ -281,34 +286,34 @@ def test_timeout_before_accept(world: Make) -> None:
 
 
 def test_a_request_lands_after_a_query_said_unknown(world: Make) -> None:
-    venue = world("late_arrival@submit:1=400")
+    venue = world("late_arrival@submit:1=1200")
     refuse(lambda: venue.buy("a1"))
     assert venue.broker.fetch_order("a1") is None
-    venue.wait(500)
+    venue.wait(1_300)
     assert venue.status("a1") is OrderStatus.NEW
 
 
 def test_a_request_that_lands_after_its_window_is_not_taken(world: Make) -> None:
-    venue = world("late_arrival@submit:1=400")
+    venue = world("late_arrival@submit:1=1200")
     refuse(lambda: venue.buy("a1", expires_ns=venue.clock.now_ns() + 200 * MS))
-    venue.wait(600)
+    venue.wait(1_400)
     assert venue.true_status("a1") in (None, OrderStatus.REJECTED)
     assert venue.open_ids() == []
 
 
 def test_a_venue_without_a_window_takes_what_comes_late(world: Make) -> None:
-    venue = world("late_arrival@submit:1=400", recv_window_ms=None)
+    venue = world("late_arrival@submit:1=1200", recv_window_ms=None)
     refuse(lambda: venue.buy("a1", expires_ns=venue.clock.now_ns() + 200 * MS))
-    venue.wait(600)
+    venue.wait(1_400)
     assert venue.status("a1") is OrderStatus.NEW
 
 
 def test_a_cancel_lands_late(world: Make) -> None:
-    venue = world("late_arrival@cancel:1=400")
+    venue = world("late_arrival@cancel:1=1200")
     venue.buy("a1")
     refuse(lambda: venue.broker.cancel_order("a1"))
     assert venue.status("a1") is OrderStatus.NEW
-    venue.wait(500)
+    venue.wait(1_300)
     assert venue.status("a1") is OrderStatus.CANCELED
 
 
@@ -359,38 +364,38 @@ def test_a_partial_outage_leaves_the_other_requests(world: Make) -> None:
 
 
 def test_a_disconnect_during_a_replace(world: Make, way: str) -> None:
-    venue = world("disconnect@cancel:1=200")
+    venue = world("disconnect@cancel:1=600")
     venue.buy("a1")
     assert not refuse(lambda: venue.broker.cancel_order("a1")).outcome_known
     error = refuse(lambda: venue.buy("a2"))
     # Where the connection is known to be down, it is known that nothing was sent; a cut socket cannot tell.
     assert error.outcome_known is (way == "in process")
-    venue.wait(300)
+    venue.wait(700)
     assert venue.true_status("a1") in (OrderStatus.NEW, OrderStatus.CANCELED)
     assert venue.true_status("a2") is None
     venue.buy("a2", price=98.0)
 
 
 def test_what_the_stream_missed_is_found_by_a_query(world: Make, way: str) -> None:
-    venue = world("disconnect@cancel:1=200")
+    venue = world("disconnect@cancel:1=600")
     venue.buy("a1")
     refuse(lambda: venue.broker.cancel_order("never"))
     venue.trade("a1", 100)
-    venue.wait(300)
+    venue.wait(700)
     assert [fill.qty for fill in venue.broker.fetch_fills(0)] == [0.1]
     # The adapter asks for what it missed; the bare connection leaves that to whoever reconciles.
-    assert venue.fills(after_ms=100) == ([] if way == "in process" else [("a1", 0.1)])
+    assert venue.fills(int(way != "in process")) == ([] if way == "in process" else [("a1", 0.1)])
 
 
 def test_a_stale_snapshot_after_a_reconnect(world: Make) -> None:
-    venue = world("stale_snapshot@cancel:1=200")
+    venue = world("stale_snapshot@cancel:1=600")
     venue.buy("a1")
     refuse(lambda: venue.broker.cancel_order("never"))
-    venue.wait(210)
+    venue.wait(620)
     venue.buy("a2", price=98.0)
     assert venue.broker.fetch_order("a2") is None
     assert venue.open_ids() == ["a1"]
-    venue.wait(300)
+    venue.wait(700)
     assert venue.open_ids() == ["a1", "a2"]
 
 
@@ -405,7 +410,7 @@ def test_a_duplicate_fill_has_the_same_trade_id(world: Make, way: str) -> None:
     venue = world("duplicate_fill@fill:1=80")
     venue.buy("a1")
     venue.trade("a1", 100)
-    told = venue.fills() + venue.fills(after_ms=150)
+    told = venue.fills(1) + venue.fills(after_ms=150)
     # The adapter over HTTP drops the repeat; the bare connection hands on what it was told.
     assert told == [("a1", 0.1)] * (2 if way == "in process" else 1)
     assert len(list(venue.broker.fetch_fills(0))) == 1
@@ -414,26 +419,26 @@ def test_a_duplicate_fill_has_the_same_trade_id(world: Make, way: str) -> None:
 def test_a_fill_comes_before_its_ack(world: Make) -> None:
     venue = world("fill_before_ack@submit:1")
     refuse(lambda: venue.buy("a1"))
-    ((name, qty),) = venue.fills()
+    ((name, qty),) = venue.fills(1)
     assert name == "a1"
     assert 0.0 < qty <= 1.0
 
 
 def test_a_fill_comes_after_the_cancel_was_confirmed(world: Make) -> None:
-    venue = world("late_fill@fill:1=2000")
+    venue = world("late_fill@fill:1=8000")
     venue.buy("a1")
     venue.trade("a1", 100)
     assert venue.fills() == []
     assert venue.broker.cancel_order("a1") is True
-    assert venue.fills() == [("a1", 0.1)]
-    assert venue.fills(after_ms=2_100) == []
+    assert venue.fills(1) == [("a1", 0.1)]
+    assert venue.fills(after_ms=100) == []
 
 
 def test_a_partial_fill_races_a_cancel(world: Make) -> None:
     venue = world("fill_races_cancel@cancel:1")
     venue.buy("a1")
     canceled = venue.broker.cancel_order("a1")
-    ((_, qty),) = venue.fills()
+    ((_, qty),) = venue.fills(1)
     assert canceled is (qty < 1.0)
     assert venue.status("a1") is (OrderStatus.CANCELED if canceled else OrderStatus.FILLED)
 
@@ -448,19 +453,19 @@ def test_a_lost_fill_is_found_by_a_query_only(world: Make) -> None:
 
 
 def test_fills_come_out_of_order(world: Make) -> None:
-    venue = world("out_of_order_fills@fill:1=1000")
+    venue = world("out_of_order_fills@fill:1=8000")
     venue.buy("a1")
     venue.trade("a1", 100)
     assert venue.fills() == []
     venue.trade("a1", 200)
-    assert venue.fills() == [("a1", 0.2), ("a1", 0.1)]
+    assert venue.fills(2) == [("a1", 0.2), ("a1", 0.1)]
 
 
 def test_an_overfill_is_more_than_was_ordered(world: Make) -> None:
     venue = world("overfill@fill:1=2")
     venue.buy("a1")
     venue.trade("a1", 100)
-    assert venue.fills() == [("a1", 1.002)]
+    assert venue.fills(1) == [("a1", 1.002)]
     assert venue.broker.get_state()["positions"] == {"MOCK": 1.002}
 
 
