@@ -7,7 +7,7 @@ from typing import Literal
 import msgspec
 
 from ami_engine.errors import ConfigError
-from ami_engine.sim.faults import FaultPlan
+from ami_engine.sim.faults import Fault, FaultKind, FaultPlan, Occasion
 from ami_engine.sim.splitmix import SplitMix
 
 __all__ = ["Case"]
@@ -58,14 +58,22 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
         kills = tuple(draw.between(1, _KILL_REACH) for _ in range(draw.below(4)))
         # A switch in every eighth: after it there is nothing left to go wrong with.
         switch_step = draw.between(1, max(1, steps)) if draw.chance(125) else 0
+        horizon = max(4, steps // 5)
+        dedupe: Literal["all", "open"] = "open" if draw.chance(500) else "all"
+        can_expire = not draw.chance(300)
+        faults = FaultPlan.from_seed(seed, horizon=horizon).faults
+        if not can_expire:
+            # What such a venue is there to show: a request that lands when nobody would expect it any more.
+            late = Fault(FaultKind.LATE_ARRIVAL, Occasion.SUBMIT, draw.between(1, horizon), draw.between(1_000, 5_000))
+            faults = (*faults, late)
         return cls(
             seed=seed,
             steps=steps,
-            faults=str(FaultPlan.from_seed(seed, horizon=max(4, steps // 5))),
+            faults=str(FaultPlan(faults)),
             kills=kills,
             switch_step=switch_step,
-            dedupe="open" if draw.chance(500) else "all",
-            recv_window_ms=None if draw.chance(300) else 1_000,
+            dedupe=dedupe,
+            recv_window_ms=1_000 if can_expire else None,
         )
 
     @property
