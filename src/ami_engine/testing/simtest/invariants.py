@@ -13,7 +13,7 @@ from ami_engine.events import OrderStatus
 from ami_engine.execution.journal import Journal
 from ami_engine.portfolio.ledger import Ledger
 from ami_engine.sim.mock_venue import MockMarket
-from ami_engine.testing.simtest.life import EXPOSURE_LIMIT_USD, Life
+from ami_engine.testing.simtest.life import Life
 from ami_engine.testing.simtest.world import World
 
 __all__ = ["Violation", "ViolationFound", "check_end", "check_step", "unbalanced"]
@@ -74,7 +74,7 @@ def check_step(world: World, life: Life) -> None:
 
 
 def _check_exposure(world: World, life: Life) -> None:
-    limit_usd = EXPOSURE_LIMIT_USD * _EXPOSURE_TOLERANCE
+    limit_usd = world.limit_usd * _EXPOSURE_TOLERANCE
     markets = world.exchange.venue.markets.values()
     worst_usd = sum(_worst_usd(market, market.position) for market in markets)
     if worst_usd <= limit_usd:

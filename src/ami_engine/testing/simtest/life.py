@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from ami_engine.config import QuotingConfig
 from ami_engine.dmc.risk_policy import RiskPolicy
 from ami_engine.execution.journal import Journal
@@ -12,14 +14,12 @@ from ami_engine.state_store import StateStore
 from ami_engine.testing.simtest.world import EVERY_MS, KillableBroker, Quoter, Stayer, World
 from ami_engine.units import NS_PER_MS
 
-__all__ = ["EXPOSURE_LIMIT_USD", "SETTLE_MS", "Life"]
+__all__ = ["SETTLE_MS", "Life"]
 
 # How long the engine waits before it believes "unknown": beyond what the faults make of a clock or a snapshot.
 SETTLE_MS = 1_500
-EXPOSURE_LIMIT_USD = 60.0
 _POLICY = RiskPolicy(
-    max_total_exposure_usd=EXPOSURE_LIMIT_USD,
-    max_per_market_usd=EXPOSURE_LIMIT_USD,
+    max_per_market_usd=1e6,
     max_abs_inventory=1e6,
     cancel_rate_limit=1_000_000,
     circuit_breaker_failures=1_000_000,
@@ -68,7 +68,7 @@ class Life:
                 settle_ms=SETTLE_MS,
                 reconcile_every_ms=1_000,
                 decision_engine=Quoter(world),
-                risk_policy=_POLICY,
+                risk_policy=msgspec.structs.replace(_POLICY, max_total_exposure_usd=world.limit_usd),
                 quoting=_QUOTING,
                 position_manager=Stayer(world),
                 clock=world.clock,

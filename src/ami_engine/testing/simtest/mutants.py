@@ -376,13 +376,13 @@ def _(original: _Made) -> _Made:
     return latches
 
 
-@_plant("kill_cancels_nothing", "a kill leaves the working orders at the venue", OrderManager, "cancel_all")
+@_plant("kill_cancels_nothing", "a kill leaves the working orders at the venue", OrderManager, "_cancel_everything")
 def _(original: _Made) -> _Made:
-    def cancel_all(self: OrderManager, reason: str, now_ms: int) -> Any:
-        self._table.record("cancel_all", reason=reason)
-        return self._told(self._begin(now_ms))
+    def _cancel_everything(self: OrderManager, tally: Any) -> None:
+        del tally
+        self._is_stopped = True
 
-    return cancel_all
+    return _cancel_everything
 
 
 @_plant("ledger_one_sided", "a ledger transaction is written without its last line", Ledger, "post")

@@ -36,6 +36,8 @@ class World:
     ----------
     step : int
         Steps done, over all lives of the engine.
+    limit_usd : float
+        What the worst case of all markets together may be.
     submits_after_switch : list of str
         Orders that were sent after the kill switch was pulled: there must be none.
     placed : int
@@ -58,6 +60,8 @@ class World:
             recv_window_ms=case.recv_window_ms,
             dedupe=case.dedupe,
         )
+        # In two markets the limit is tight: there an order in doubt decides what the other market may do.
+        self.limit_usd = 60.0 if len(self.exchange.venue.markets) == 1 else 30.0
         self.choices = SplitMix(case.seed, stream=3)
         self.step = 0
         self.is_switched = False
