@@ -120,6 +120,10 @@ class Journal:
         How often the journal was opened, this time included.
     begun_ns : int
         When the journal began, 0 when nobody said.
+    step : int
+        Which step it is, set by the loop: `next_step` continues from the last one that wrote something.
+    is_dirty : bool
+        True while something waits to be written.
     confirmed_ns : int
         Until when every fill of the venue is known to be here: set by who compared, written with the next commit.
 
@@ -150,7 +154,8 @@ class Journal:
         self._positions: dict[str, Decimal] = {}
         self._openings: dict[str, Decimal] = {}
         self._new_fills: set[tuple[str, str, str]] = set()
-        self._step = 0
+        self.step = 0
+        self.is_dirty = False
         meta = {"begun_ns": str(begun_ns)} | self._meta(run_id, new_run_id, salt)
         self.state = self._read(meta)
         self.run_id = meta["run_id"]
@@ -179,11 +184,6 @@ class Journal:
         if market_id not in self._openings:
             self.unopened.add(market_id)
 
-    @property
-    def is_dirty(self) -> bool:
-        """True while something waits to be written."""
-        return bool(self._pending or self._orders)
-
     # Writing. -----------------------------------------------------------------------------------------------------
 
     def intend(self, intents: Sequence[Intent], now_ns: int) -> None:
@@ -195,8 +195,8 @@ class Journal:
             When they could not be written: then nothing may be sent.
         """
         for intent in intents:
-            self._pending.append((_INSERT_ORDER, self._order_row(intent, now_ns)))
-            self._pending.append((_INSERT_EVENT, (intent.request.client_order_id, "intent", "", now_ns)))
+            self._add((_INSERT_ORDER, self._order_row(intent, now_ns)))
+            self._add((_INSERT_EVENT, (intent.request.client_order_id, "intent", "", now_ns)))
             self.next_step = max(self.next_step, intent.step + 1)
             self.trade_in(intent.request.market_id)
         self._needs_sync = True
@@ -211,15 +211,16 @@ class Journal:
             When it could not be written: then nothing may be sent.
         """
         statement = "UPDATE orders SET expires_ns = ?, intended_ns = ? WHERE client_order_id = ?"
-        self._pending.append((statement, (request.expires_ns, now_ns, request.client_order_id)))
-        self._pending.append((_INSERT_EVENT, (request.client_order_id, "intent_again", "", now_ns)))
+        self._add((statement, (request.expires_ns, now_ns, request.client_order_id)))
+        self._add((_INSERT_EVENT, (request.client_order_id, "intent_again", "", now_ns)))
         self._needs_sync = True
         self.commit()
 
     def note(self, order: Order, kind: str, now_ns: int, detail: str = "") -> None:
         """Remember what became of an order, for the next commit."""
         self._orders[order.client_order_id] = (order, now_ns)
-        self._pending.append((_INSERT_EVENT, (order.client_order_id, kind, detail, now_ns)))
+        self.is_dirty = True
+        self._add((_INSERT_EVENT, (order.client_order_id, kind, detail, now_ns)))
 
     def has_fill(self, fill: Fill) -> bool:
         """Return True when the fill is in the journal, or waits to be."""
@@ -232,7 +233,7 @@ class Journal:
     def fill(self, fill: Fill, now_ns: int, *, is_refused: bool = False) -> None:
         """Take a fill that `has_fill` does not know, for the next commit. `is_refused`: the order table refused it."""
         self._new_fills.add((fill.market_id, fill.trade_id, fill.client_order_id))
-        self._pending.append(
+        self._add(
             (
                 _INSERT_FILL,
                 (
@@ -266,11 +267,11 @@ class Journal:
     def _put_position(self, market_id: str) -> None:
         opening = self._openings.get(market_id)
         row = (market_id, str(self._positions.get(market_id, _ZERO)), None if opening is None else str(opening))
-        self._pending.append((_UPSERT_POSITION, row))
+        self._add((_UPSERT_POSITION, row))
 
     def posting(self, tx: str, account: str, currency: str, amount: Decimal, *, kind: str, now_ns: int) -> None:
         """Take one line of a ledger transaction, for the next commit; a transaction's lines are given together."""
-        self._pending.append((_INSERT_POSTING, (tx, account, currency, str(amount), kind, now_ns)))
+        self._add((_INSERT_POSTING, (tx, account, currency, str(amount), kind, now_ns)))
         self._needs_sync = True
 
     def keep_latches(self, latches: Sequence[tuple[str, int, str]]) -> None:
@@ -281,19 +282,16 @@ class Journal:
         StateError
             When it could not be written.
         """
-        self._pending.append(("DELETE FROM latches", ()))
-        self._pending.extend((_INSERT_LATCH, latch) for latch in latches)
+        self._add(("DELETE FROM latches", ()))
+        for latch in latches:
+            self._add((_INSERT_LATCH, latch))
         self._needs_sync = True
         self.commit()
 
     def checkpoint(self, name: str, data: bytes, now_ns: int, *, sync: bool = False) -> None:
         """Keep a part's state under its name, for the next commit; it asks for a sync only where told to."""
         self._needs_sync = self._needs_sync or sync
-        self._pending.append((_UPSERT_CHECKPOINT, (name, self._step, now_ns, data)))
-
-    def begin_step(self, step: int) -> None:
-        """Say which step it is: `next_step` continues from the last one that wrote something."""
-        self._step = step
+        self._add((_UPSERT_CHECKPOINT, (name, self.step, now_ns, data)))
 
     def commit(self) -> None:
         """Write what waits, in one transaction; without anything that waits, do nothing.
@@ -305,7 +303,7 @@ class Journal:
         """
         if not self.is_dirty:
             return
-        self.next_step = max(self.next_step, self._step + 1)
+        self.next_step = max(self.next_step, self.step + 1)
         store = self.store
         with store.transaction(sync=self._needs_sync):
             for statement, parameters in self._pending:
@@ -317,7 +315,11 @@ class Journal:
         self._pending.clear()
         self._orders.clear()
         self._new_fills.clear()
-        self._needs_sync = False
+        self._needs_sync = self.is_dirty = False
+
+    def _add(self, write: tuple[str, tuple[Any, ...]]) -> None:
+        self._pending.append(write)
+        self.is_dirty = True
 
     def _order_row(self, intent: Intent, now_ns: int) -> tuple[Any, ...]:
         request = intent.request

@@ -138,7 +138,7 @@ class Run:
                 self._timers.arm(state, min(state.last_ts_ns, now_ns))
         parts = self._parts.get(state.symbol) or self._add_parts(state)
         if self._durable is not None:
-            self._durable.journal.begin_step(self._sequence)
+            self._durable.journal.step = self._sequence
         if self._reader.reconnects != self._reconnects:
             self._hear_reconnects(parts, now_ns)
         observed = perf_ns()
