@@ -14,7 +14,7 @@ from ami_engine.clock import perf_ns
 from ami_engine.events import TimerEvent
 from ami_engine.loop.feed import FeedEnd
 from ami_engine.testing.simtest.case import Case
-from ami_engine.testing.simtest.invariants import Violation, ViolationFound, check_end, check_step
+from ami_engine.testing.simtest.invariants import Violation, ViolationFound, check_end, check_kill, check_step
 from ami_engine.testing.simtest.life import Life
 from ami_engine.testing.simtest.mutants import planted
 from ami_engine.testing.simtest.world import Killed, World
@@ -78,7 +78,10 @@ def _live(world: World, life: Life) -> None:
             if type(event) is not TimerEvent:
                 world.step += 1
             if case.switch_step and not world.is_switched and case.switch_step <= world.step <= case.steps:
+                asked, working = world.cancels, world.exchange.venue.open_orders()
                 life.pull_switch()
+                if working:
+                    check_kill(world, asked)
             check_step(world, life)
     run.finish("end of the simulated run")
     check_end(world, life)

@@ -16,7 +16,7 @@ from ami_engine.sim.mock_venue import MockMarket
 from ami_engine.testing.simtest.life import Life
 from ami_engine.testing.simtest.world import World
 
-__all__ = ["Violation", "ViolationFound", "check_end", "check_step", "unbalanced"]
+__all__ = ["Violation", "ViolationFound", "check_end", "check_kill", "check_step", "unbalanced"]
 
 # Prices wander by a percent or two while an order rests.
 _EXPOSURE_TOLERANCE = 1.02
@@ -71,6 +71,18 @@ def check_step(world: World, life: Life) -> None:
     if venue.placed != world.placed:  # fills move the worst case, but never beyond itself
         world.placed = venue.placed
         _check_exposure(world, life)
+
+
+def check_kill(world: World, asked: int) -> None:
+    """Check that a kill, when `asked` cancels had been asked for before it and orders were working, asked for more.
+
+    Raises
+    ------
+    ViolationFound
+        When it did not.
+    """
+    if world.cancels == asked:
+        _fail(world, "a kill cancels what is working", "no cancel was asked for")
 
 
 def _check_exposure(world: World, life: Life) -> None:

@@ -40,6 +40,8 @@ class World:
         What the worst case of all markets together may be.
     submits_after_switch : list of str
         Orders that were sent after the kill switch was pulled: there must be none.
+    cancels : int
+        Cancels that were asked for.
     placed : int
         Orders at the venue whose exposure was checked.
     excused_usd : float
@@ -67,6 +69,7 @@ class World:
         self.is_switched = False
         self.is_quiet = False
         self.submits_after_switch: list[str] = []
+        self.cancels = 0
         self.placed = 0
         self.excused_usd = 0.0
         self._kills = list(case.kills)
@@ -113,12 +116,14 @@ class KillableBroker(MockExchangeBroker):
 
     def cancel_order(self, order_id: str) -> bool:
         self._world.point("broker.cancel.before")
+        self._world.cancels += 1
         done = super().cancel_order(order_id)
         self._world.point("broker.cancel.after")
         return done
 
     def cancel_all(self, market_id: str | None = None) -> int:
         self._world.point("broker.cancel_all.before")
+        self._world.cancels += 1
         count = super().cancel_all(market_id)
         self._world.point("broker.cancel_all.after")
         return count
