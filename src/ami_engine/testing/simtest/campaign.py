@@ -27,6 +27,8 @@ _MEMORY_DISK = Path("/dev/shm")
 # A planted bug is looked for in so many seeds at a time, whatever the number of workers: the result must not depend on
 # it.
 _CHUNK = 25
+# Otherwise the workers wait for each other seldom.
+_LARGE_CHUNK = 400
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -158,8 +160,9 @@ def run_seeds(
     jobs = [(seed, steps, mutant, plan) for seed in range(first, first + count)]
     done = 0
     with _pool(workers) as pool_map:
-        for start in range(0, count, _CHUNK):
-            chunk = jobs[start : start + _CHUNK]
+        size = _CHUNK if mutant else _LARGE_CHUNK
+        for start in range(0, count, size):
+            chunk = jobs[start : start + size]
             for seed, violation in pool_map(_run_one, chunk):
                 if violation is not None:
                     found.append((seed, violation))
