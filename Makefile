@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml CMakeLists.txt $(shell find src cpp -type f -not -name '*.so' -not -path '*/__pycache__/*')
 
-.PHONY: demo test lint bench wheel core release clean
+.PHONY: demo test lint bench simtest kill-test wheel core release clean
 
 demo: $(VENV)/.installed
 	$(BIN)/ami run --source synthetic --steps 5000 --seed 42
@@ -19,6 +19,20 @@ lint: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest benchmarks --benchmark-only
+
+# The order layer against an exchange that fails: all seeds, then every planted bug, which must be found (exit code 1).
+SEEDS ?= 10000
+simtest: $(VENV)/.installed-dev
+	$(BIN)/ami simtest --seeds $(SEEDS) --steps 200 --workers 2
+	for bug in $$($(BIN)/ami simtest --list-mutants | cut -d' ' -f1); do \
+	  $(BIN)/ami simtest --seeds 200 --steps 200 --workers 2 --mutant $$bug >/dev/null 2>&1; \
+	  test $$? -eq 1 && echo "found $$bug" || { echo "NOT FOUND: $$bug"; exit 1; }; \
+	done
+
+# kill -9 at random moments of a process that trades over HTTP.
+KILLS ?= 200
+kill-test: $(VENV)/.installed-dev
+	$(BIN)/python -m ami_engine.testing.kill_test --kills $(KILLS)
 
 wheel: $(VENV)/.installed-dev
 	$(BIN)/pip wheel --no-deps --wheel-dir dist .

@@ -19,6 +19,7 @@ from ami_engine.cli.doctor import doctor
 from ami_engine.cli.features import features
 from ami_engine.cli.output import print_error
 from ami_engine.cli.run import run
+from ami_engine.cli.simtest import simtest
 from ami_engine.cli.verify import verify
 from ami_engine.errors import AmiError
 
@@ -55,6 +56,7 @@ app.command()(verify)
 app.command()(convert)
 app.command()(doctor)
 app.command()(bench)
+app.command()(simtest)
 app.command()(control)
 
 

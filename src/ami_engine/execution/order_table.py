@@ -66,6 +66,7 @@ class Working:
         "placed_ms",
         "ticks",
         "trade_ids",
+        "unsure_ms",
     )
 
     def __init__(self, order: Order, place: Place, ticks: int, now_ms: float, expires_ns: int = 0) -> None:
@@ -78,13 +79,20 @@ class Working:
         # After this the venue takes the submit no more; never, where it cannot expire requests.
         self.expires_ms = expires_ns / NS_PER_MS if expires_ns else inf
         self.denials = 0  # how often in a row the venue said that it knows nothing of the order
+        self.unsure_ms = -inf  # since when its state is looked up
         self.is_said_gone = False  # the venue answered a cancel with "nothing to cancel"
         self.trade_ids: set[str] = set()
 
+    @property
+    def doubted_ms(self) -> float:
+        """Since when it is unsure; not since the last cancel: one asked again and again would put off every answer."""
+        return max(self.placed_ms, self.unsure_ms)
+
     def as_local(self) -> LocalOrder:
         """Return what `reconcile` compares."""
-        asked_ms = max(self.placed_ms, self.asked_ms)
-        return LocalOrder(self.order, asked_ms, self.expires_ms, self.place.is_closing, self.is_said_gone, self.denials)
+        return LocalOrder(
+            self.order, self.doubted_ms, self.expires_ms, self.place.is_closing, self.is_said_gone, self.denials
+        )
 
 
 class OrderTable:
@@ -470,6 +478,8 @@ class OrderTable:
     def _watch(self, working: Working) -> None:
         working.lookup_ms = self.now_ms + self._lookup_every_ms
         self._next_lookup_ms = min(self._next_lookup_ms, working.lookup_ms)
+        if working.order.client_order_id not in self._unsettled:
+            working.unsure_ms = self.now_ms
         self._unsettled[working.order.client_order_id] = working
 
     def _listed_orders(self) -> dict[str, OrderReport] | None:
@@ -503,7 +513,7 @@ class OrderTable:
 
     def count_denial(self, working: Working) -> None:
         """Note that the venue knows nothing of an order; said while a request may be under way it proves nothing."""
-        is_early = self.now_ms - max(working.placed_ms, working.asked_ms) < self._settle_ms
+        is_early = self.now_ms - working.doubted_ms < self._settle_ms
         is_unheard = working.order.status is OrderStatus.INITIALIZED
         if not (is_early or (is_unheard and self.now_ms <= working.expires_ms + self._settle_ms)):
             working.denials += 1

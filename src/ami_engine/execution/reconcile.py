@@ -62,11 +62,11 @@ class FindingKind(StrEnum):
 
 
 class LocalOrder(msgspec.Struct, frozen=True, gc=False):
-    """An order that may be live, and when it was last asked for.
+    """An order that may be live, and since when it is unsure.
 
-    `asked_ms` is when its last request was sent, `expires_ms` until when the venue may take its submit (infinity: for
-    ever), `denials` how often in a row the venue has said, this time included, that it knows nothing of it.
-    `is_said_gone`: the venue answered a cancel with "nothing to cancel".
+    `asked_ms` is since when it is unsure: sent, or first asked about; `expires_ms` until when the venue may take its
+    submit (infinity: for ever); `denials` how often in a row the venue has said, this time included, that it knows
+    nothing of it. `is_said_gone`: the venue answered a cancel with "nothing to cancel".
     """
 
     order: Order

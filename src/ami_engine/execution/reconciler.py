@@ -62,6 +62,7 @@ class Reconciler:
         self._settle_ms = settle_ms
         self._id_format = id_format
         self._suspected: frozenset[Finding] = frozenset()
+        self._openings_seen: dict[str, tuple[Decimal, float]] = {}  # by market: what it was, and since when
         self._reason = "start"
 
     def ask(self, reason: str) -> None:
@@ -174,11 +175,14 @@ class Reconciler:
             return None, f"`positions` of the broker's state must be numbers by market, was {positions!r}"
 
     def _take_openings(self, venue: VenueView) -> None:
-        """What a market held before the journal began is no difference: it is taken down at the first look."""
-        positions = venue.positions
+        """What a market held before the journal began is no difference: it is taken down at the start.
+
+        Two looks, `settle_ms` apart, must agree on it: an account's state that lags behind its fills would be taken for
+        an opening position for ever.
+        """
+        positions, journal, now_ms = venue.positions, self._journal, self._table.now_ms
         if positions is None:
             return
-        journal = self._journal
         begun_ns = _begun_ns(journal)
         for market_id in sorted(journal.unopened):
             there = positions.get(market_id, 0.0)
@@ -192,7 +196,14 @@ class Reconciler:
                 ),
                 Decimal(0),
             )
-            journal.open_position(market_id, Decimal(repr(there)) - journal.position(market_id) - missed)
+            opening = Decimal(repr(there)) - journal.position(market_id) - missed
+            seen, since_ms = self._openings_seen.get(market_id, (None, now_ms))
+            if seen != opening:
+                self._openings_seen[market_id] = (opening, now_ms)
+            elif now_ms - since_ms >= self._settle_ms:
+                journal.open_position(market_id, opening)
+                continue
+            self.due_ms = min(self.due_ms, now_ms + self._settle_ms)
 
 
 def _begun_ns(journal: Journal) -> int:
