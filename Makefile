@@ -32,7 +32,7 @@ simtest: $(VENV)/.installed-dev
 # kill -9 at random moments of a process that trades over HTTP.
 KILLS ?= 200
 kill-test: $(VENV)/.installed-dev
-	$(BIN)/python -m ami_engine.testing.kill_test --kills $(KILLS)
+	$(BIN)/python -m ami_engine.testing.kill_campaign --kills $(KILLS)
 
 wheel: $(VENV)/.installed-dev
 	$(BIN)/pip wheel --no-deps --wheel-dir dist .

@@ -12,7 +12,7 @@ import pytest
 
 from ami_engine.errors import ConfigError
 from ami_engine.sim.faults import FaultKind, FaultPlan
-from ami_engine.testing.kill_test import kill_repeatedly
+from ami_engine.testing.kill_campaign import kill_repeatedly
 from ami_engine.testing.simtest import MUTANTS, Case, run_case, run_seeds, shrink
 from ami_engine.testing.simtest.mutants import planted
 

@@ -1,4 +1,4 @@
-"""A process that trades against the HTTP exchange until it is killed: what `testing.kill_test` kills.
+"""A process that trades against the HTTP exchange until it is killed: what `testing.kill_campaign` kills.
 
 ``python -m ami_engine.testing.kill_trader URL JOURNAL SEED`` trades without end; with ``--end-after EVENTS`` it only
 cancels, comes to rest and ends.

@@ -86,34 +86,34 @@ class Life:
     def pull_switch(self) -> None:
         """Do what the kill switch does: latch, so that it holds for every life, and cancel everything."""
         now_ns = self._world.clock.now_ns()
-        self.run._latches.latch("kill_switch", now_ns, "pulled by the simulated operator")
+        self.run.latches.latch("kill_switch", now_ns, "pulled by the simulated operator")
         self._world.is_switched = True
-        self.run._orders.cancel_all("kill switch", now_ns // NS_PER_MS)
+        self.run.orders.cancel_all("kill switch", now_ns // NS_PER_MS)
 
     # What the engine says. ----------------------------------------------------------------------------------------
 
     def order(self, client_order_id: str) -> Order | None:
         """Return what the engine knows of an order, None when nothing."""
-        working = self.run._orders._table.find(client_order_id)
+        working = self.run.orders._table.find(client_order_id)
         return None if working is None else working.order
 
     def open_orders(self) -> list[Order]:
         """Return the orders that may be live, as the engine sees it."""
-        return self.run._orders.open_orders()
+        return self.run.orders.open_orders()
 
     @property
     def stopped_by(self) -> str:
         """What keeps the engine from trading until an operator releases it, in this life or an earlier one."""
-        return self.run._orders.halt_reason or ", ".join(self.run._latches.names)
+        return self.run.orders.halt_reason or ", ".join(self.run.latches.names)
 
     def position(self, market_id: str) -> float:
         """Return the position that the loop decides on."""
-        return self.run._account.positions.position(market_id)
+        return self.run.account.positions.position(market_id)
 
     @property
     def cash(self) -> float:
         """The cash that the engine counts."""
-        return self.run._account.cash
+        return self.run.account.cash
 
     @property
     def journal(self) -> Journal:

@@ -1,6 +1,6 @@
 """`kill -9` at random moments of a real process that trades over HTTP: nothing doubled, lost or invented.
 
-``python -m ami_engine.testing.kill_test --kills 200`` starts an exchange in a process of its own, then a trader, kills
+``python -m ami_engine.testing.kill_campaign --kills 200`` starts an exchange in a process, then a trader, kills
 it, starts the next on the same journal, and so on. The last one comes to rest, and its journal must say what the
 exchange says.
 """
@@ -168,7 +168,7 @@ def _problems(journal: Journal, truth: dict[str, Any]) -> list[str]:
 
 def main() -> None:
     """Kill, and say what was found; exit code 1 when something was."""
-    parser = argparse.ArgumentParser(prog="python -m ami_engine.testing.kill_test", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m ami_engine.testing.kill_campaign", description=__doc__)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
