@@ -16,6 +16,9 @@ from ami_engine.testing.testbed import BrokerTestbed
 
 __all__ = ["BROKER_FAULT_CLAUSES"]
 
+# After so long an adapter that lost its connection is expected to have it again.
+_RECOVERY_MS = 200
+
 
 def _fails(bed: BrokerTestbed, order: SubmitOrder, what: str) -> Exception:
     """Submit an order that the fault spoils; return the error, which must leave the order in doubt or be known."""
@@ -78,6 +81,7 @@ def _refused_unseen(fault: str, what: str) -> Callable[[BrokerTestbed], None]:
             f"{what}: must raise VenueUnavailable, raised {type(error).__name__}: {error}",
         )
         require(not _live(bed, order), f"{what}: the order is live all the same")
+        bed.advance(_RECOVERY_MS)
         bed.broker.submit_order(order)
         require(len(_live(bed, order)) == 1, f"{what}: the next submit must be as any other, it is not live")
 
