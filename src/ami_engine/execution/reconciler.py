@@ -61,7 +61,7 @@ class Reconciler:
         self._every_ms = every_ms
         self._settle_ms = settle_ms
         self._id_format = id_format
-        self._suspected: frozenset[Finding] = frozenset()
+        self._suspected: dict[Finding, float] = {}  # since when
         self._openings_seen: dict[str, tuple[Decimal, float]] = {}  # by market: what it was, and since when
         self._reason = "start"
 
@@ -106,8 +106,10 @@ class Reconciler:
 
     def _judge(self, found: Reconciliation) -> None:
         """Halt on what was contradicted twice; look again, and send nothing till then, on what is new."""
-        twice = [each for each in found.contradictions if each in self._suspected]
-        self._suspected = frozenset(found.contradictions)
+        # A look that a reconnect brought forward may still see the same moment of a venue that lags behind.
+        now_ms = self._table.now_ms
+        self._suspected = {each: self._suspected.get(each, now_ms) for each in found.contradictions}
+        twice = [each for each, since_ms in self._suspected.items() if now_ms - since_ms >= self._settle_ms]
         self.suspicion = found.contradictions[0].text if found.contradictions else ""
         if twice:
             self._table.halt(f"the venue contradicts us: {twice[0].text}")
