@@ -134,7 +134,7 @@ def test_identity_names_content_and_no_folder(tmp_path: Path) -> None:
         (
             "a.jsonl",
             {"format": "kdb"},
-            "`format` must be one of jsonl, csv, parquet, .*, dbn, was 'kdb'",
+            "`format` must be one of jsonl, csv, parquet, .*, numpy, was 'kdb'",
         ),
         ("a.jsonl", {"format": "lobster"}, "format 'lobster' takes BOOK,MESSAGES"),
         (("a.jsonl", "b.jsonl"), {"format": "jsonl"}, "format 'jsonl' takes one file"),

@@ -17,7 +17,9 @@ from ami_engine.adapters.databento_dbn import DbnReader
 from ami_engine.adapters.feed_reader import declared_instruments
 from ami_engine.adapters.instruments import instrument_from_toml
 from ami_engine.adapters.jsonl_reader import JsonlReader
+from ami_engine.adapters.klines import KlineReader
 from ami_engine.adapters.lobster import LobsterReader
+from ami_engine.adapters.numpy_files import open_numpy
 from ami_engine.adapters.parquet_reader import ParquetReader
 from ami_engine.adapters.tardis import TardisReader
 from ami_engine.errors import ConfigError
@@ -25,13 +27,17 @@ from ami_engine.units import Instrument
 
 __all__ = ["FORMATS", "guess_format", "open_source"]
 
-FORMATS = ("jsonl", "csv", "parquet", "lobster", "binance", "tardis", "dbn")
+FORMATS = ("jsonl", "csv", "parquet", "lobster", "binance", "tardis", "klines", "dbn", "numpy")
 
+# Formats whose columns may be anything.
+_MAPPED = ("csv", "parquet", "numpy")
 _ENDINGS = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".csv": "csv",
     ".parquet": "parquet",
+    ".npy": "numpy",
+    ".npz": "numpy",
     ".dbn": "dbn",
     ".dbn.zst": "dbn",
     ".jsonl.gz": "jsonl",
@@ -129,15 +135,17 @@ def open_source(
     if isinstance(instrument, (str, Path)):
         instrument = instrument_from_toml(instrument)
     instruments = declared_instruments(symbol, tick_size, instrument)
-    if columns is not None and format not in ("csv", "parquet"):
-        raise ConfigError(f"`columns` says what the columns of csv and parquet files are; {format!r} has its own")
+    if columns is not None and format not in _MAPPED:
+        raise ConfigError(
+            f"`columns` says what the columns of csv and parquet files are (and of numpy); {format!r} has its own"
+        )
     if isinstance(columns, (str, Path)):
         columns = ColumnMap.from_toml(columns)
     bars = _bar_times(format, bar_time, interval_ms, utc_offset)
     if bars is not None and columns is not None:
         columns = _with_bars(columns, bars)
     is_unnamed = columns is not None and not columns.symbol and "symbol" not in columns.columns
-    if (is_unnamed or format == "lobster") and symbol is None and len(instruments) == 1:
+    if (is_unnamed or format in ("lobster", "klines")) and symbol is None and len(instruments) == 1:
         # What is in the file can only be the one instrument that was declared.
         symbol = next(iter(instruments)) or None
     readers: dict[str, Callable[[], MarketDataSource]] = {
@@ -147,6 +155,8 @@ def open_source(
         "lobster": lambda: LobsterReader(paths[0], paths[1], date=date, symbol=symbol, instruments=instruments),
         "binance": lambda: BinanceReader(paths[0], symbol=symbol, instruments=instruments),
         "tardis": lambda: TardisReader(paths[0], symbol=symbol, instruments=instruments),
+        "klines": lambda: KlineReader(paths[0], symbol=symbol, instruments=instruments),
+        "numpy": lambda: open_numpy(paths[0], columns=columns, bars=bars, symbol=symbol, instruments=instruments),
         "dbn": lambda: DbnReader(paths[0], symbol=symbol, instruments=instruments, levels=levels),
     }
     return readers[format]()
@@ -158,8 +168,8 @@ def _bar_times(format: str, bar_time: str | None, interval_ms: float | None, utc
         if interval_ms is not None or utc_offset is not None:
             raise ConfigError("`interval_ms` and `utc_offset` describe bars: declare `bar_time` as well")
         return None
-    if format not in ("csv", "parquet"):
-        raise ConfigError(f"`bar_time` says what the stamps of csv and parquet files are; {format!r} has its own")
+    if format not in _MAPPED:
+        raise ConfigError(f"`bar_time` is for {', '.join(_MAPPED)}; bars of {format!r} are stamped as it says")
     return BarTimes(bar_time, interval_ms or 0.0, utc_offset or "")
 
 
