@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -64,3 +66,24 @@ def test_a_picture_needs_nothing_beside_it(ami: Ami, bad_quotes: Path, tmp_path:
     assert "bad.jsonl: 201 events" in page
     assert "crossed: 1" in page
     assert not re.search(r"<script[^>]+src=", page)
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "extra"),
+    [
+        ("plotly", ("data", "check", "quotes.jsonl", "--plot", "x.html"), "viz"),
+        ("pyarrow", ("convert", "quotes.jsonl", "x.parquet"), "data"),
+        ("pyarrow", ("data", "check", "y.parquet"), "data"),
+        ("databento_dbn", ("data", "check", "y.dbn"), "data"),
+    ],
+)
+def test_an_absent_extra_is_named_in_one_line(
+    ami: Ami, quotes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, arguments: Any, extra: str
+) -> None:
+    (tmp_path / "y.parquet").write_bytes(b"PAR1")
+    (tmp_path / "y.dbn").write_bytes(b"DBN")
+    monkeypatch.setitem(sys.modules, module, None)  # what Python takes for a module that is not there
+    said = ami(*arguments)
+    assert (said.code, f"pip install 'mdm-engine[{extra}]'" in said.error) == (2, True)
+    assert not (tmp_path / "x.html").exists()
+    assert not (tmp_path / "x.parquet").exists()
