@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from ami_engine.adapters.base import DataSource
 from ami_engine.adapters.open_source import open_source
@@ -131,6 +132,32 @@ def test_trades_off_the_grid_and_alike_are_counted_and_no_fault() -> None:
 
 def test_the_grid_is_not_judged_where_nobody_declared_it() -> None:
     assert check_data(Recording([quote(0, 98.123)]))[0].is_clean
+
+
+@pytest.mark.parametrize("scale", [1e-7, 1.0, 1.5e8])
+def test_books_of_any_scale_are_rebuilt_where_no_tick_is_known(scale: float) -> None:
+    book = [image(0), delta(1, [(98.25, 1.0)], 6, 5), delta(2, [(97.123, 1.0)], 7, 6)]
+
+    def moved(price: float) -> float:
+        return float(f"{price * scale:.12g}")  # a decimal, as feeds have them
+
+    scaled = [
+        structs.replace(
+            event,
+            bids=[(moved(price), size) for price, size in event.bids],
+            asks=[(moved(price), size) for price, size in event.asks],
+            **({"bid": moved(event.bid), "ask": moved(event.ask)} if isinstance(event, BookSnapshot) else {}),
+        )
+        for event in book
+    ]
+    assert check_data(Recording(scaled))[0].is_clean
+
+
+def test_a_symbol_whose_tick_is_not_declared_is_not_judged_by_the_tick_of_another() -> None:
+    other = structs.replace(quote(1, 98.123), symbol="Y")
+    source = Recording([quote(0), other, quote(2, 98.75)])
+    source.instruments = lambda: {"X": GRID}  # type: ignore[method-assign]
+    assert [(found.kind, found.count) for found in check_data(source)[0].findings] == [("off_grid", 1)]
 
 
 def test_places_are_bounded_and_counts_are_not() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import msgspec
@@ -11,8 +12,8 @@ from ami_engine import clock
 from ami_engine.adapters.base import DataSource
 from ami_engine.errors import ConfigError, EventError
 from ami_engine.events import Bar, BookDelta, BookSnapshot, BookTicker, FeedGap, Trade
+from ami_engine.features.feature_config import FeatureConfig
 from ami_engine.loop.feed import FeedEnd, RetryPolicy, SourceReader
-from ami_engine.loop.market import Market
 from ami_engine.loop.symbol_state import SymbolState
 from ami_engine.units import NS_PER_MS, Instrument
 
@@ -171,14 +172,45 @@ class _Seen(msgspec.Struct):
     last_seq: dict[str, int] = {}
 
 
+class _States:
+    """The engine's state of each symbol, and whether its grid is known.
+
+    A symbol whose tick nobody declared gets one so fine that no recorded price is between two.
+    """
+
+    def __init__(self, source: DataSource, instrument: Instrument | None) -> None:
+        self._source = source
+        self._instruments = dict(source.instruments()) if instrument is None else {}
+        self._default = instrument or self._instruments.pop("", None)
+        self._states: dict[str, SymbolState] = {}
+        self.with_grid: set[str] = set()
+
+    def of(self, event: Any) -> SymbolState:
+        symbol = event.symbol
+        state = self._states.get(symbol)
+        if state is None:
+            known = self._instruments.get(symbol, self._default)
+            if known is not None:
+                self.with_grid.add(symbol)
+            tick_size = known.tick_size if known is not None else _finest_tick(event)
+            state = self._states[symbol] = SymbolState(
+                symbol,
+                Instrument(symbol, tick_size=tick_size),
+                FeatureConfig(tick_size=tick_size),
+                unique_seq=self._source.unique_seq,
+                snapshots_only=self._source.snapshots_only,
+            )
+        return state
+
+
 class _Checker:
-    def __init__(self, source: DataSource, silence_ms: float, has_grid: bool) -> None:
+    def __init__(self, source: DataSource, silence_ms: float, with_grid: Collection[str]) -> None:
         self.report = DataReport(source.identity.partition(":")[0] or type(source).__name__)
         self.buckets = _Buckets()
         self.marks: list[tuple[str, int]] = []
         self._source = source
         self._silence_ns = round(silence_ms * NS_PER_MS)
-        self._has_grid = has_grid
+        self._with_grid = with_grid
         self._unique_seq = source.unique_seq
         self._seen: dict[str, _Seen] = {}
         self._latency = _Sample()
@@ -290,10 +322,10 @@ class _Checker:
                 found.add("crossed")
             elif event.bid == event.ask:
                 self.find("locked", ts_ns)
-        if not self._has_grid:
+        if event.symbol not in self._with_grid:
             return found
         tick = state.instrument.tick_size
-        if isinstance(event, (BookSnapshot, BookTicker, BookDelta)):
+        if _has_book(event):
             if any(_is_off_grid(price, tick) for price in _prices(event)):
                 self.find("off_grid", ts_ns)
                 found.add("off_grid")
@@ -349,15 +381,8 @@ def check_data(
         raise ConfigError("`source` must be recorded, was live")
     if not silence_ms >= 0.0:
         raise ConfigError(f"`silence_ms` must be >= 0, was {silence_ms!r}")
-    instruments = dict(source.instruments()) if instrument is None else {}
-    default = instrument or instruments.pop("", None)
-    market = Market(
-        instruments,
-        default_instrument=default or Instrument("", tick_size=_finest(source)),
-        unique_seq=source.unique_seq,
-        snapshots_only=source.snapshots_only,
-    )
-    checker = _Checker(source, silence_ms, has_grid=bool(instruments) or default is not None)
+    states = _States(source, instrument)
+    checker = _Checker(source, silence_ms, states.with_grid)
     reader = SourceReader(source, RetryPolicy(clock.sleep))
     ended = "source_exhausted"
     while steps is None or checker.report.events < steps:
@@ -371,7 +396,7 @@ def check_data(
             break
         if event is None:
             break
-        checker.see(event, market.state(event.symbol))
+        checker.see(event, states.of(event))
         if progress is not None and checker.report.events % _PROGRESS_EVERY == 0:
             progress(checker.report.events)
     else:
@@ -379,9 +404,16 @@ def check_data(
     return checker.finish(ended)
 
 
-def _finest(source: DataSource) -> float:
-    """Return the tick of a book whose tick nobody declared: fine enough for every price of a recorded feed."""
-    return 0.01 if source.snapshots_only else 1e-8
+def _finest_tick(event: Any) -> float:
+    """Return 1e-12 of the size of the event's first price: as fine as a book of doubles can be."""
+    prices = [event.price] if isinstance(event, Trade) else _prices(event) if _has_book(event) else []
+    price = next((price for price in prices if math.isfinite(price) and price > 0.0), 1.0)
+    # Below 1e-14 a book no longer gives back the decimal that it was given.
+    return float(10.0 ** max(math.floor(math.log10(price)) - 12, -14))
+
+
+def _has_book(event: Any) -> bool:
+    return isinstance(event, (BookSnapshot, BookTicker, BookDelta))
 
 
 def _plain(event: Any) -> Any:
