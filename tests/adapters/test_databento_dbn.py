@@ -387,3 +387,12 @@ def test_says_what_to_install_when_the_decoder_is_absent(tmp_path: Path, monkeyp
     monkeypatch.setitem(sys.modules, "databento_dbn", None)
     with pytest.raises(BackendError, match=r"pip install 'mdm-engine\[data\]'"):
         DbnReader(write(tmp_path, b"DBN"))
+
+
+def test_of_tbbo_the_book_goes_out_even_where_its_trade_cannot_be_read(
+    tmp_path: Path, drain: Callable[..., Any]
+) -> None:
+    path = write(tmp_path, metadata("tbbo", 1), mbp("T", "B", UNDEFINED), mbp("T", "A", NS))
+    events, errors = drain(DbnReader(path))
+    assert [type(event) for event in events] == [BookSnapshot, BookSnapshot, Trade]
+    assert [error.reason for error in errors] == ["missing_field"]

@@ -202,12 +202,13 @@ class DbnReader(FeedReader):
         )
         if action != b"T":
             return snapshot
-        trade = _trade(event_ns, recv_ns, symbol, seq, price, size, side)
-        if self._book_is_before:
-            self._ready.append(trade)
-            return snapshot
+        # The book goes out even where the trade cannot be read.
         self._ready.append(snapshot)
-        return trade
+        trade = _trade(event_ns, recv_ns, symbol, seq, price, size, side)
+        if not self._book_is_before:
+            return trade
+        self._ready.append(trade)
+        return self._ready.popleft()
 
     def _read_bar(self, data: bytes) -> Bar | None:
         _, rtype, _, instrument, begin_ns, *prices, volume = _OHLCV.unpack_from(data)
