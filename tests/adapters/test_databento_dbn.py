@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ami_engine.adapters.databento_dbn import SCHEMAS, DbnReader
+from ami_engine.adapters.databento_dbn import DbnReader
 from ami_engine.errors import BackendError, ConfigError
-from ami_engine.events import BookSnapshot, Trade
+from ami_engine.events import Bar, BookSnapshot, Trade
 
 dbn = pytest.importorskip("databento_dbn")
 
@@ -24,7 +24,7 @@ NS = 1_000_000_000
 DAY_NS = 1609113600 * NS  # 2020-12-28
 REFERENCE = [
     f"test_data.{schema}{version}"
-    for schema in SCHEMAS
+    for schema in ("mbo", "mbp-1", "mbp-10", "tbbo", "trades")
     for version in (".dbn", ".v1.dbn.zst", ".v2.dbn.zst", ".v3.dbn.zst")
 ]
 AGGRESSOR = {"B": 1, "A": -1, "N": 0}
@@ -107,12 +107,29 @@ def test_decodes_the_reference_files_to_the_expected_integers(
         stamp = record["ts_event"], record["ts_recv"], record["sequence"]
         if record["action"] == "T" or name.startswith("test_data.trades"):
             wanted.append((*stamp, record["price"], record["size"], AGGRESSOR[record["side"]]))
-        if "levels" in record:
+        if name.startswith("test_data.tbbo"):  # the best prices are those before the trade
+            wanted.insert(-1, (*stamp, [[level[key] for key in LEVEL_KEYS] for level in record["levels"]]))
+        elif "levels" in record:
             wanted.append((*stamp, [[level[key] for key in LEVEL_KEYS] for level in record["levels"]]))
         elif "order_id" in record:
             assert record["action"] == "C"  # of orders from before the file: the book stays empty
             wanted.append((*stamp, book.setdefault("levels", [])))
     assert [in_integers(event) for event in events] == wanted
+
+
+@pytest.mark.parametrize(
+    "name", [f"test_data.ohlcv-1{unit}.v{version}.dbn.zst" for unit in "ms" for version in (1, 2, 3)]
+)
+def test_a_bar_is_known_when_it_is_over(data_dir: Path, drain: Callable[..., Any], name: str) -> None:
+    records = json.loads((data_dir / "dbn" / "expected.json").read_text())[name]["records"]
+    events, errors = drain(DbnReader(data_dir / "dbn" / name))
+    length_ns = (60 if "-1m" in name else 1) * NS
+    prices = [[record[key] / NS for key in ("open", "high", "low", "close")] for record in records]
+    assert errors == []
+    assert events == [
+        Bar(*(record["ts_event"] + length_ns,) * 2, "ESH1", 0, *cells, float(record["volume"]))
+        for record, cells in zip(records, prices, strict=True)
+    ]
 
 
 LEVEL_KEYS = ("bid_px", "bid_sz", "ask_px", "ask_sz")
@@ -307,7 +324,7 @@ def test_a_bad_record_is_an_error_with_its_number_and_the_next_is_read(
 
 
 def test_a_record_of_another_kind_is_an_error(tmp_path: Path, drain: Callable[..., Any]) -> None:
-    bar = bytes(dbn.OHLCVMsg(dbn.RType.from_int(32), 1, 1, DAY_NS, NS, NS, NS, NS, 5))
+    bar = bytes(dbn.OHLCVMsg(dbn.RType.from_int(36), 1, 1, DAY_NS, NS, NS, NS, NS, 5))  # of a session's end
     events, errors = drain(DbnReader(write(tmp_path, metadata("mbp-1", 1), bar, mbp("A", "B", NS))))
     assert [error.reason for error in errors] == ["unknown_kind"]
     assert len(events) == 1
@@ -350,12 +367,32 @@ def test_refuses_what_is_no_dbn_file(tmp_path: Path, data: bytes) -> None:
         DbnReader(path)
 
 
-def test_refuses_a_schema_it_cannot_read(data_dir: Path) -> None:
-    with pytest.raises(ConfigError, match="holds schema 'ohlcv-1s'; what can be read is mbo, mbp-1, mbp-10, trades"):
-        DbnReader(data_dir / "dbn" / "test_data.ohlcv-1s.dbn")
+def test_refuses_a_schema_it_cannot_read(tmp_path: Path) -> None:
+    path = write(tmp_path, metadata("definition", 1))
+    with pytest.raises(ConfigError, match="holds schema 'definition'; what can be read is mbo, mbp-1, mbp-10, tbbo"):
+        DbnReader(path)
+
+
+def test_a_bar_without_a_price_is_an_error(tmp_path: Path, drain: Callable[..., Any]) -> None:
+    bars = [
+        bytes(dbn.OHLCVMsg(dbn.RType.from_int(rtype), 1, 1, DAY_NS, NS, NS, NS, close, 5))
+        for rtype, close in ((34, NS), (35, UNDEFINED))
+    ]
+    events, errors = drain(DbnReader(write(tmp_path, metadata("ohlcv-1h", 1), *bars)))
+    assert [event.recv_ts_ns - DAY_NS for event in events] == [3_600 * NS]
+    assert [(error.reason, error.position) for error in errors] == [("missing_field", 2)]
 
 
 def test_says_what_to_install_when_the_decoder_is_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "databento_dbn", None)
     with pytest.raises(BackendError, match=r"pip install 'mdm-engine\[data\]'"):
         DbnReader(write(tmp_path, b"DBN"))
+
+
+def test_of_tbbo_the_book_goes_out_even_where_its_trade_cannot_be_read(
+    tmp_path: Path, drain: Callable[..., Any]
+) -> None:
+    path = write(tmp_path, metadata("tbbo", 1), mbp("T", "B", UNDEFINED), mbp("T", "A", NS))
+    events, errors = drain(DbnReader(path))
+    assert [type(event) for event in events] == [BookSnapshot, BookSnapshot, Trade]
+    assert [error.reason for error in errors] == ["missing_field"]

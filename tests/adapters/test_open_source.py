@@ -42,7 +42,7 @@ def test_a_format_is_guessed_from_names_that_leave_no_doubt(name: str, format: s
 
 @pytest.mark.parametrize("name", ["a.gz", "a.feed.gz", "a.zst", "a.txt", "csv", "a.json"])
 def test_other_names_must_be_told(name: str) -> None:
-    with pytest.raises(ConfigError, match="pass `format`, one of jsonl, csv, parquet, lobster, binance, dbn"):
+    with pytest.raises(ConfigError, match="pass `format`, one of jsonl, csv, parquet, lobster, binance, tardis"):
         guess_format(name)
 
 
@@ -133,8 +133,8 @@ def test_identity_names_content_and_no_folder(tmp_path: Path) -> None:
     [
         (
             "a.jsonl",
-            {"format": "tardis"},
-            "`format` must be one of jsonl, csv, parquet, lobster, binance, dbn, was 'tardis'",
+            {"format": "kdb"},
+            "`format` must be one of jsonl, csv, parquet, .*, numpy, was 'kdb'",
         ),
         ("a.jsonl", {"format": "lobster"}, "format 'lobster' takes BOOK,MESSAGES"),
         (("a.jsonl", "b.jsonl"), {"format": "jsonl"}, "format 'jsonl' takes one file"),

@@ -18,6 +18,7 @@ A map for quotes with bid and ask by name, microsecond stamps and prices in ten-
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -27,8 +28,9 @@ import msgspec
 from ami_engine.adapters.dict_event import AGGRESSORS
 from ami_engine.adapters.instruments import load_toml
 from ami_engine.errors import ConfigError
+from ami_engine.units import NS_PER_MS, NS_PER_S
 
-__all__ = ["ColumnMap", "LevelColumns", "Positions"]
+__all__ = ["BarTimes", "ColumnMap", "LevelColumns", "Positions", "utc_offset_ns"]
 
 Column = str | int
 Columns = list[str | int] | str
@@ -48,6 +50,65 @@ _NEEDED = {
     "bar": ("open", "high", "low", "close"),
 }
 _LEVEL_FIELDS = ("bid_price", "bid_size", "ask_price", "ask_size")
+_UTC_OFFSET = re.compile(r"([+-])(\d\d):?(\d\d)")
+
+
+class BarTimes(msgspec.Struct, frozen=True):
+    """What the stamps of bars are, so that a bar is known no earlier than it was.
+
+    Parameters
+    ----------
+    bar_time : {"close", "open"}
+        Which end of the bar its stamp is.
+    interval_ms : float
+        Length of a bar, > 0; needed where `bar_time` is "open", because a bar is known at its close.
+    utc_offset : str
+        Offset of the stamps' zone from UTC, ``+01:00``, ``-0500`` or ``Z``; empty: they are UTC, or carry their own.
+
+    Raises
+    ------
+    ConfigError
+        Naming the key.
+
+    Examples
+    --------
+    >>> BarTimes("open", interval_ms=60_000).shift_ns
+    60000000000
+    >>> BarTimes("close", utc_offset="+01:00").shift_ns
+    -3600000000000
+    """
+
+    bar_time: str
+    interval_ms: float = 0.0
+    utc_offset: str = ""
+
+    def __post_init__(self) -> None:
+        if self.bar_time not in ("close", "open"):
+            raise ConfigError(f'`bar_time` must be "close" or "open", was {self.bar_time!r}')
+        if self.bar_time == "open" and not (math.isfinite(self.interval_ms) and self.interval_ms > 0):
+            raise ConfigError(f'`interval_ms` must be > 0 where `bar_time` is "open", was {self.interval_ms!r}')
+        utc_offset_ns(self.utc_offset)
+
+    @property
+    def shift_ns(self) -> int:
+        """What is added to a stamp, ns, to make it the close of the bar in UTC."""
+        length_ns = round(self.interval_ms * NS_PER_MS) if self.bar_time == "open" else 0
+        return length_ns - utc_offset_ns(self.utc_offset)
+
+
+def utc_offset_ns(text: str) -> int:
+    """Return the offset that ``+01:00``, ``-0500``, ``Z`` or nothing at all stand for, ns.
+
+    >>> utc_offset_ns("-05:30"), utc_offset_ns("Z")
+    (-19800000000000, 0)
+    """
+    if text in ("", "Z"):
+        return 0
+    found = _UTC_OFFSET.fullmatch(text)
+    if found is None or int(found[2]) > 14 or int(found[3]) > 59:
+        raise ConfigError(f"`utc_offset` must be such as +01:00, -0500 or Z, was {text!r}")
+    seconds = int(found[2]) * 3_600 + int(found[3]) * 60
+    return (-seconds if found[1] == "-" else seconds) * NS_PER_S
 
 
 class LevelColumns(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -125,8 +186,10 @@ class ColumnMap(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         What the cells of the aggressor column mean: +1 buyer, −1 seller, 0 unknown.
     bar_time : {"close", "open"}, optional
         Which end of a bar its stamp is; must be said for kind "bar".
-    bar_seconds : float
-        Length of a bar, needed where `bar_time` is "open": a bar is known at its close.
+    interval_ms, bar_seconds : float
+        Length of a bar, in either unit; one is needed where `bar_time` is "open": a bar is known at its close.
+    utc_offset : str
+        Zone of the stamps that carry none, such as ``+01:00``; for kind "bar".
 
     Raises
     ------
@@ -156,6 +219,8 @@ class ColumnMap(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     )
     bar_time: Literal["close", "open", ""] = ""
     bar_seconds: float = 0.0
+    interval_ms: float = 0.0
+    utc_offset: str = ""
 
     def __post_init__(self) -> None:
         for key in ("price_scale", "size_scale"):
@@ -171,8 +236,20 @@ class ColumnMap(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         if self.kind == "bar":
             if not self.bar_time:
                 raise ConfigError('`bar_time` must be "close" or "open" for bars')
-            if self.bar_time == "open" and not (math.isfinite(self.bar_seconds) and self.bar_seconds > 0):
-                raise ConfigError(f'`bar_seconds` must be > 0 where `bar_time` is "open", was {self.bar_seconds!r}')
+            if self.bar_seconds and self.interval_ms:
+                raise ConfigError("`bar_seconds` and `interval_ms` say the same: give one of them")
+            if self.bar_time == "open" and not (math.isfinite(self.length_ms) and self.length_ms > 0):
+                raise ConfigError(
+                    f'`bar_seconds` must be > 0 where `bar_time` is "open" (or `interval_ms`), was {self.bar_seconds!r}'
+                )
+        elif self.utc_offset:
+            raise ConfigError(f'`utc_offset` is of kind "bar", was given for {self.kind!r}')
+        utc_offset_ns(self.utc_offset)
+
+    @property
+    def length_ms(self) -> float:
+        """Length of a bar, ms; 0 where it was not said."""
+        return self.interval_ms or self.bar_seconds * 1_000.0
 
     @classmethod
     def from_toml(cls, path: str | Path) -> ColumnMap:

@@ -7,18 +7,17 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ami_engine.adapters.byte_stream import LineStream
-from ami_engine.adapters.column_map import ColumnMap
-from ami_engine.adapters.dict_event import event_from_dict
+from ami_engine.adapters.column_map import BarTimes, ColumnMap
+from ami_engine.adapters.event_file import CSV_PREFIX, decode_event_file
 from ami_engine.adapters.feed_reader import FeedReader
+from ami_engine.adapters.named_rows import NamedRows
 from ami_engine.adapters.row_reader import RowReader
 from ami_engine.errors import ConfigError, EventError
 from ami_engine.events import MarketEvent
 from ami_engine.units import Instrument
 
-__all__ = ["TIME_COLUMNS", "CsvReader"]
+__all__ = ["CsvReader"]
 
-# Names that say their unit: without a map, a file must have one of them.
-TIME_COLUMNS = frozenset({"ts_ns", "ts_ms", "timestamp_ms", "recv_ts_ns", "exch_ts_ns"})
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -27,7 +26,7 @@ class CsvReader(FeedReader):
 
     With a `ColumnMap` the file may have any columns. Without one, its header must use the names of the dict event
     (``ts_ms``, ``bid``, ``ask`` …), and an empty cell is an absent key. A quoted cell may hold the delimiter but no
-    line end.
+    line end. A file that we wrote says in its first line what it is.
 
     Parameters
     ----------
@@ -35,6 +34,8 @@ class CsvReader(FeedReader):
         The file.
     columns : ColumnMap, optional
         What the columns are.
+    bars : BarTimes, optional
+        What the stamps of bars are, where there is no map to say it.
     symbol : str, optional
         Only this symbol is read, where a column names it; else the name of the market.
     instruments : Mapping, optional
@@ -53,20 +54,23 @@ class CsvReader(FeedReader):
         path: str | Path,
         *,
         columns: ColumnMap | None = None,
+        bars: BarTimes | None = None,
         symbol: str | None = None,
         instruments: Mapping[str, Instrument] | None = None,
     ) -> None:
         self._stream = LineStream(path)
         super().__init__(self._stream.path, symbol=symbol, instruments=instruments)
         self._delimiter = columns.delimiter if columns is not None else ","
+        self._rows: RowReader | NamedRows
         try:
+            self._read_description()
             self._names = self._read_header() if columns is None or columns.header else []
             if columns is None:
-                _check_names(self._names)
-                self._rows = None
+                self._rows = NamedRows(self._names, symbol=self.symbol, bars=bars)
             else:
                 positions = columns.resolve(self._names if columns.header else None)
                 self._rows = RowReader(columns, positions, symbol=self.symbol)
+                self._check_bar_zone(columns)
         except ConfigError as error:
             self._stream.close()
             raise ConfigError(f"{self._stream.path}: {error}") from None
@@ -82,8 +86,7 @@ class CsvReader(FeedReader):
             if not line or line.isspace():
                 continue
             try:
-                cells = self._split(line)
-                event = self._rows.read(cells) if self._rows is not None else self._read_named(cells)
+                event = self._rows.read(self._split(line))
             except EventError as error:
                 raise error.at(self.source_name, stream.position) from None
             if self.symbol and self._is_other_symbol(event.symbol):
@@ -97,6 +100,24 @@ class CsvReader(FeedReader):
     def close(self) -> None:
         """Close the file."""
         self._stream.close()
+
+    def _read_description(self) -> None:
+        """Take the first line where it is what we write of ourselves."""
+        first = self._stream.peek_lines(1)
+        if first and first[0].startswith(CSV_PREFIX):
+            self._stream.next_line()
+            self._take(decode_event_file(first[0].removeprefix(CSV_PREFIX)))
+
+    def _check_bar_zone(self, columns: ColumnMap) -> None:
+        """Refuse bars whose first stamp tells its zone no more than the map does, before all of them are refused."""
+        first = self._stream.peek_lines(1)
+        if columns.kind != "bar" or columns.time_unit != "iso" or columns.utc_offset or not first:
+            return
+        try:
+            self._rows.read(self._split(first[0]))
+        except EventError as error:
+            if "utc_offset" in error.message:
+                raise ConfigError(error.message) from None
 
     def _read_header(self) -> list[str]:
         try:
@@ -122,24 +143,3 @@ class CsvReader(FeedReader):
             return next(csv.reader([text], delimiter=self._delimiter, strict=True))
         except csv.Error as error:
             raise EventError(f"not valid CSV: {error}", reason="bad_columns") from None
-
-    def _read_named(self, cells: list[str]) -> MarketEvent:
-        names = self._names
-        if len(cells) != len(names):
-            raise EventError(f"a row must have {len(names)} columns, had {len(cells)}", reason="bad_columns")
-        mapping = {name: cell for name, cell in zip(names, cells, strict=True) if cell}
-        if TIME_COLUMNS.isdisjoint(mapping):
-            name = self._time_name()
-            raise EventError(f"`{name}` must be given, the row has no time", reason="missing_field", field=name)
-        return event_from_dict(mapping, fallback_ts_ns=0, symbol=self.symbol)
-
-    def _time_name(self) -> str:
-        return next(name for name in self._names if name in TIME_COLUMNS)
-
-
-def _check_names(names: list[str]) -> None:
-    if TIME_COLUMNS.isdisjoint(names):
-        raise ConfigError(
-            f"no column is named {', '.join(sorted(TIME_COLUMNS))}; "
-            f"pass a column map (`columns`) that says what is what: there are {', '.join(names)}"
-        )

@@ -1,4 +1,4 @@
-"""Databento DBN files: market by order, market by price and trades, versions 1 to 3, zstd or plain.
+"""Databento DBN files: market by order and by price, trades and bars, versions 1 to 3, zstd or plain.
 
 Decoded by `databento_dbn.DBNDecoder` in chunks; the fields are then read from the record's bytes, whose layout the DBN
 specification fixes and all versions share for these records: one unpack in place of ten attribute look-ups.
@@ -20,12 +20,12 @@ from ami_engine.adapters.feed_reader import FeedReader
 from ami_engine.adapters.zstd_frame import ZstdFrameWalker
 from ami_engine.book import MboBook
 from ami_engine.errors import BackendError, ConfigError, EventError
-from ami_engine.events import BookSnapshot, MarketEvent, Trade
+from ami_engine.events import Bar, BookSnapshot, MarketEvent, Trade
 from ami_engine.units import NS_PER_S, Instrument
 
 __all__ = ["SCHEMAS", "DbnReader"]
 
-SCHEMAS = ("mbo", "mbp-1", "mbp-10", "trades")
+SCHEMAS = ("mbo", "mbp-1", "mbp-10", "tbbo", "trades", "ohlcv-1s", "ohlcv-1m", "ohlcv-1h", "ohlcv-1d")
 
 _DBN_MAGIC = b"DBN"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
@@ -38,6 +38,8 @@ _NO_CHANGE = (b"F", b"N")
 _PRICED = (b"A", b"M")
 _AGGRESSORS = {b"B": 1, b"A": -1, b"N": 0}
 _RTYPE_TRADE, _RTYPE_MBP_1, _RTYPE_MBP_10, _RTYPE_MBO = 0x00, 0x01, 0x0A, 0xA0
+# A bar is stamped at its open, and known when it is over.
+_BAR_NS = {0x20: NS_PER_S, 0x21: 60 * NS_PER_S, 0x22: 3_600 * NS_PER_S, 0x23: 86_400 * NS_PER_S}
 _RTYPE_SYMBOL, _RTYPE_SYSTEM = 0x16, 0x17
 
 # Times are read as signed, so that an undefined one (all bits set) is -1 and not a year in the far future.
@@ -49,6 +51,8 @@ _LEVEL = "qqIIII"  # bid price, ask price, bid size, ask size, bid count, ask co
 _MBP_1 = struct.Struct("<BBHIqqIccBBqiI" + _LEVEL)
 _MBP_10 = struct.Struct("<BBHIqqIccBBqiI" + _LEVEL * 10)
 _FIRST_LEVEL = 14
+# length, rtype, publisher, instrument, ts_event | open, high, low, close, volume
+_OHLCV = struct.Struct("<BBHIqqqqqQ")
 
 # The order book counts in units of 1e-8: exact for every tick in use, and below the book's 1e14 up to a price of 1e6.
 _FIXED_PER_BOOK_UNIT = 10
@@ -58,10 +62,12 @@ _BOOK_SCALE = 100_000_000
 class DbnReader(FeedReader):
     """Read a Databento DBN file.
 
-    `mbp-1` and `mbp-10` records are `BookSnapshot` events, with a `Trade` before those of action T; `trades` records
-    are `Trade` events; `mbo` records go into an order book of their instrument, which is a `BookSnapshot` of its best
-    `levels` at the end of each packet (flag F_LAST), and those of action T are `Trade` events. Undefined prices and
-    zero sizes are missing levels, never prices. `recv_ts_ns` is ``ts_recv``, `exch_ts_ns` is ``ts_event``.
+    `mbp-1` and `mbp-10` records are `BookSnapshot` events, with a `Trade` before those of action T; `tbbo` records are
+    a `BookSnapshot` of the best prices just before a trade, and that `Trade`; `trades` records are `Trade` events;
+    `ohlcv` records are `Bar` events, known when they are over (``ts_event`` is their beginning); `mbo` records go into
+    an order book of their instrument, which is a `BookSnapshot` of its best `levels` at the end of each packet (flag
+    F_LAST), and those of action T are `Trade` events. Undefined prices and zero sizes are missing levels, never prices.
+    `recv_ts_ns` is ``ts_recv``, `exch_ts_ns` is ``ts_event``.
 
     Parameters
     ----------
@@ -114,7 +120,10 @@ class DbnReader(FeedReader):
             _RTYPE_MBP_1: self._read_mbp_1,
             _RTYPE_MBP_10: self._read_mbp_10,
             _RTYPE_TRADE: self._read_trade,
+            **dict.fromkeys(_BAR_NS, self._read_bar),
         }
+        # In `tbbo` the best prices are those before the trade, in `mbp-1` those after it.
+        self._book_is_before = schema is not None and str(schema) == "tbbo"
 
     def next_event(self) -> MarketEvent | None:
         """Return the next event; None at the end. EventError names file, record and field."""
@@ -193,8 +202,24 @@ class DbnReader(FeedReader):
         )
         if action != b"T":
             return snapshot
+        # The book goes out even where the trade cannot be read.
         self._ready.append(snapshot)
-        return _trade(event_ns, recv_ns, symbol, seq, price, size, side)
+        trade = _trade(event_ns, recv_ns, symbol, seq, price, size, side)
+        if not self._book_is_before:
+            return trade
+        self._ready.append(trade)
+        return self._ready.popleft()
+
+    def _read_bar(self, data: bytes) -> Bar | None:
+        _, rtype, _, instrument, begin_ns, *prices, volume = _OHLCV.unpack_from(data)
+        symbol = self._symbols.name(instrument, begin_ns)
+        if self.symbol and self._is_other_symbol(symbol):
+            return None
+        if _UNDEFINED_PRICE in prices:
+            raise EventError("a price of a bar is undefined", reason="missing_field", field="close")
+        known_ns = begin_ns + _BAR_NS[rtype]
+        open_, high, low, close = (price / _PRICE_SCALE for price in prices)
+        return Bar(known_ns, known_ns, symbol, 0, open_, high, low, close, float(volume))
 
     def _read_mbp_10(self, data: bytes) -> MarketEvent | None:
         fields = _MBP_10.unpack_from(data)

@@ -9,6 +9,7 @@ from msgspec import structs
 
 from ami_engine.adapters.base import MarketDataSource
 from ami_engine.adapters.byte_stream import file_identity
+from ami_engine.adapters.event_file import EventFile
 from ami_engine.errors import EventError
 from ami_engine.units import Instrument
 
@@ -33,7 +34,7 @@ def declared_instruments(
 
 
 class FeedReader(MarketDataSource):
-    """A recorded file as a source.
+    """A recorded file, or a table in memory, as a source.
 
     Parameters
     ----------
@@ -43,6 +44,8 @@ class FeedReader(MarketDataSource):
         Where the feed names its symbols, read only this one; where it names none, the name of what it holds.
     instruments : Mapping, optional
         What was declared of the instruments, by symbol; the key ``""`` stands for any other symbol.
+    name, identity : str
+        Of what is no file: what stands in errors, and what names the data in a run id.
     """
 
     def __init__(
@@ -50,9 +53,11 @@ class FeedReader(MarketDataSource):
         *paths: Path,
         symbol: str | None = None,
         instruments: Mapping[str, Instrument] | None = None,
+        name: str = "",
+        identity: str = "",
     ) -> None:
-        self.source_name = paths[0].name
-        self.identity = "+".join(file_identity(path) for path in paths)
+        self.source_name = name or paths[0].name
+        self.identity = identity or "+".join(file_identity(path) for path in paths)
         self.symbol = symbol or ""
         self._instruments = dict(instruments or {})
         self._known_symbols: set[str] = set()
@@ -70,6 +75,13 @@ class FeedReader(MarketDataSource):
         of_any = self._instruments[""]
         named = {symbol: structs.replace(of_any, symbol=symbol) for symbol in sorted(self._known_symbols)}
         return named | {symbol: declared for symbol, declared in self._instruments.items() if symbol}
+
+    def _take(self, about: EventFile) -> None:
+        """Take what a file that we wrote says of itself; what was declared beside it goes first."""
+        self.unique_seq = frozenset(about.unique_seq)
+        self.snapshots_only = about.snapshots_only
+        if not self._instruments:
+            self._instruments = {instrument.symbol: instrument for instrument in about.instruments}
 
     def _is_other_symbol(self, symbol: str) -> bool:
         """Say whether an event is of a symbol that was not asked for, and remember it."""

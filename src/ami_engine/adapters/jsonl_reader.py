@@ -11,6 +11,7 @@ import msgspec
 
 from ami_engine.adapters.byte_stream import LineStream
 from ami_engine.adapters.dict_event import event_from_dict
+from ami_engine.adapters.event_file import decode_event_file
 from ami_engine.adapters.feed_reader import FeedReader
 from ami_engine.adapters.json_faults import read_object
 from ami_engine.errors import ConfigError, EventError
@@ -22,6 +23,8 @@ __all__ = ["JsonlReader"]
 _NAN = math.nan  # JSON cannot say NaN, so a typed field that is NaN is one that was absent
 _Pairs: TypeAlias = list[tuple[float, float]]
 _LINES_PEEKED = 10
+# How the first line of a file that we wrote begins.
+_DESCRIPTION, _DESCRIPTION_WITHIN = b'"type":"ami_events"', 24
 _MAX_TIME_MS = (2**63 - 1) // NS_PER_MS
 
 
@@ -58,7 +61,8 @@ _decode_print = msgspec.json.Decoder(_Print).decode
 class JsonlReader(FeedReader):
     """Read events from JSON lines (plain or gzip).
 
-    A line without any time gets 1 ms for the first event and one more for each next.
+    A line without any time gets 1 ms for the first event and one more for each next. A file that we wrote says in its
+    first line what it is.
 
     Parameters
     ----------
@@ -95,6 +99,13 @@ class JsonlReader(FeedReader):
         if head and not any(line.lstrip()[:1] == b"{" for line in head):
             self._stream.close()
             raise ConfigError(f"{self._stream.path}: is not JSON lines: none of its first lines is an object")
+        if head and _DESCRIPTION in head[0][:_DESCRIPTION_WITHIN]:
+            self._stream.next_line()
+            try:
+                self._take(decode_event_file(head[0]))
+            except ConfigError as error:
+                self._stream.close()
+                raise ConfigError(f"{self._stream.path}: {error}") from None
         self._events_read = 0
 
     def next_event(self) -> MarketEvent | None:

@@ -7,28 +7,37 @@ from datetime import date as Date
 from pathlib import Path
 from typing import TypeAlias
 
+import msgspec
+
 from ami_engine.adapters.base import MarketDataSource
 from ami_engine.adapters.binance import BinanceReader
-from ami_engine.adapters.column_map import ColumnMap
+from ami_engine.adapters.column_map import BarTimes, ColumnMap
 from ami_engine.adapters.csv_reader import CsvReader
 from ami_engine.adapters.databento_dbn import DbnReader
 from ami_engine.adapters.feed_reader import declared_instruments
 from ami_engine.adapters.instruments import instrument_from_toml
 from ami_engine.adapters.jsonl_reader import JsonlReader
+from ami_engine.adapters.klines import KlineReader
 from ami_engine.adapters.lobster import LobsterReader
+from ami_engine.adapters.numpy_files import open_numpy
 from ami_engine.adapters.parquet_reader import ParquetReader
+from ami_engine.adapters.tardis import TardisReader
 from ami_engine.errors import ConfigError
 from ami_engine.units import Instrument
 
 __all__ = ["FORMATS", "guess_format", "open_source"]
 
-FORMATS = ("jsonl", "csv", "parquet", "lobster", "binance", "dbn")
+FORMATS = ("jsonl", "csv", "parquet", "lobster", "binance", "tardis", "klines", "dbn", "numpy")
 
+# Formats whose columns may be anything.
+_MAPPED = ("csv", "parquet", "numpy")
 _ENDINGS = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".csv": "csv",
     ".parquet": "parquet",
+    ".npy": "numpy",
+    ".npz": "numpy",
     ".dbn": "dbn",
     ".dbn.zst": "dbn",
     ".jsonl.gz": "jsonl",
@@ -67,6 +76,9 @@ def open_source(
     date: str | Date | None = None,
     columns: ColumnMap | str | Path | None = None,
     levels: int = 10,
+    bar_time: str | None = None,
+    interval_ms: float | None = None,
+    utc_offset: str | None = None,
 ) -> MarketDataSource:
     """Open a recorded file as a source of events.
 
@@ -88,6 +100,12 @@ def open_source(
         What the columns of a CSV or Parquet file are.
     levels : int
         Levels of the snapshots made of DBN market-by-order records.
+    bar_time : {"close", "open"}, optional
+        Which end of a bar its stamp is; must be said for the bars of CSV and Parquet files, here or in the map.
+    interval_ms : float, optional
+        Length of a bar, needed where `bar_time` is "open".
+    utc_offset : str, optional
+        Zone of bars whose stamps carry none, such as ``+01:00``.
 
     Raises
     ------
@@ -117,23 +135,51 @@ def open_source(
     if isinstance(instrument, (str, Path)):
         instrument = instrument_from_toml(instrument)
     instruments = declared_instruments(symbol, tick_size, instrument)
-    if columns is not None and format not in ("csv", "parquet"):
-        raise ConfigError(f"`columns` says what the columns of csv and parquet files are; {format!r} has its own")
+    if columns is not None and format not in _MAPPED:
+        raise ConfigError(
+            f"`columns` says what the columns of csv and parquet files are (and of numpy); {format!r} has its own"
+        )
     if isinstance(columns, (str, Path)):
         columns = ColumnMap.from_toml(columns)
+    bars = _bar_times(format, bar_time, interval_ms, utc_offset)
+    if bars is not None and columns is not None:
+        columns = _with_bars(columns, bars)
     is_unnamed = columns is not None and not columns.symbol and "symbol" not in columns.columns
-    if (is_unnamed or format == "lobster") and symbol is None and len(instruments) == 1:
+    if (is_unnamed or format in ("lobster", "klines")) and symbol is None and len(instruments) == 1:
         # What is in the file can only be the one instrument that was declared.
         symbol = next(iter(instruments)) or None
     readers: dict[str, Callable[[], MarketDataSource]] = {
         "jsonl": lambda: JsonlReader(paths[0], symbol=symbol, instruments=instruments),
-        "csv": lambda: CsvReader(paths[0], columns=columns, symbol=symbol, instruments=instruments),
-        "parquet": lambda: ParquetReader(paths[0], columns=columns, symbol=symbol, instruments=instruments),
+        "csv": lambda: CsvReader(paths[0], columns=columns, bars=bars, symbol=symbol, instruments=instruments),
+        "parquet": lambda: ParquetReader(paths[0], columns=columns, bars=bars, symbol=symbol, instruments=instruments),
         "lobster": lambda: LobsterReader(paths[0], paths[1], date=date, symbol=symbol, instruments=instruments),
         "binance": lambda: BinanceReader(paths[0], symbol=symbol, instruments=instruments),
+        "tardis": lambda: TardisReader(paths[0], symbol=symbol, instruments=instruments),
+        "klines": lambda: KlineReader(paths[0], symbol=symbol, instruments=instruments),
+        "numpy": lambda: open_numpy(paths[0], columns=columns, bars=bars, symbol=symbol, instruments=instruments),
         "dbn": lambda: DbnReader(paths[0], symbol=symbol, instruments=instruments, levels=levels),
     }
     return readers[format]()
+
+
+def _bar_times(format: str, bar_time: str | None, interval_ms: float | None, utc_offset: str | None) -> BarTimes | None:
+    """Return what was declared of the stamps of bars."""
+    if bar_time is None:
+        if interval_ms is not None or utc_offset is not None:
+            raise ConfigError("`interval_ms` and `utc_offset` describe bars: declare `bar_time` as well")
+        return None
+    if format not in _MAPPED:
+        raise ConfigError(f"`bar_time` is for {', '.join(_MAPPED)}; bars of {format!r} are stamped as it says")
+    return BarTimes(bar_time, interval_ms or 0.0, utc_offset or "")
+
+
+def _with_bars(columns: ColumnMap, bars: BarTimes) -> ColumnMap:
+    """Return the map with what was declared beside it in place of its own."""
+    if columns.kind != "bar":
+        raise ConfigError(f'`bar_time` is of bars; the column map is of kind "{columns.kind}"')
+    changes = {"bar_time": bars.bar_time, "utc_offset": bars.utc_offset or columns.utc_offset}
+    length_ms = bars.interval_ms or columns.length_ms
+    return msgspec.structs.replace(columns, **changes, interval_ms=length_ms, bar_seconds=0.0)
 
 
 def _split_pair(path_or_pair: PathOrPair) -> tuple[str | Path, ...]:

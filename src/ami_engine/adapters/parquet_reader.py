@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from ami_engine.adapters.byte_stream import open_for_reading
-from ami_engine.adapters.column_map import ColumnMap
-from ami_engine.adapters.csv_reader import TIME_COLUMNS
-from ami_engine.adapters.dict_event import event_from_dict
+from ami_engine.adapters.column_map import BarTimes, ColumnMap
+from ami_engine.adapters.event_file import PARQUET_KEY, decode_event_file
 from ami_engine.adapters.feed_reader import FeedReader
+from ami_engine.adapters.named_rows import NamedRows
 from ami_engine.adapters.row_reader import RowReader
 from ami_engine.errors import BackendError, ConfigError, EventError
 from ami_engine.events import MarketEvent
@@ -26,7 +26,7 @@ class ParquetReader(FeedReader):
 
     With a `ColumnMap` the file may have any columns. Without one, its columns must have the names of the dict event
     (``ts_ns``, ``bid``, ``bids`` …), and a null is an absent key. A timestamp column brings its own unit; one without a
-    time zone is UTC.
+    time zone is UTC. A file that we wrote says in its metadata what it is.
 
     Parameters
     ----------
@@ -34,6 +34,8 @@ class ParquetReader(FeedReader):
         The file.
     columns : ColumnMap, optional
         What the columns are.
+    bars : BarTimes, optional
+        What the stamps of bars are, where there is no map to say it.
     symbol : str, optional
         Only this symbol is read, where a column names it; else the name of the market.
     instruments : Mapping, optional
@@ -54,6 +56,7 @@ class ParquetReader(FeedReader):
         path: str | Path,
         *,
         columns: ColumnMap | None = None,
+        bars: BarTimes | None = None,
         symbol: str | None = None,
         instruments: Mapping[str, Instrument] | None = None,
     ) -> None:
@@ -68,7 +71,10 @@ class ParquetReader(FeedReader):
         self._position = 0
         self._row: Iterator[Any] = iter(())
         try:
-            self._names, self._rows = self._bind(columns)
+            metadata = self._file.schema_arrow.metadata or {}
+            if PARQUET_KEY in metadata:
+                self._take(decode_event_file(metadata[PARQUET_KEY]))
+            self._names, self._rows = self._bind(columns, bars)
         except ConfigError as error:
             self.close()
             raise ConfigError(f"{path}: {error}") from None
@@ -86,7 +92,7 @@ class ParquetReader(FeedReader):
                 continue
             self._position += 1
             try:
-                event = self._rows.read(cells) if self._rows is not None else self._read_named(cells)
+                event = self._rows.read(cells)
             except EventError as error:
                 raise error.at(self.source_name, self._position) from None
             if self.symbol and self._is_other_symbol(event.symbol):
@@ -103,16 +109,11 @@ class ParquetReader(FeedReader):
         self._is_done = True
         self._row = iter(())
 
-    def _bind(self, columns: ColumnMap | None) -> tuple[list[str], RowReader | None]:
-        """Return the columns to read and what reads their rows; None for the contract's names."""
+    def _bind(self, columns: ColumnMap | None, bars: BarTimes | None) -> tuple[list[str], RowReader | NamedRows]:
+        """Return the columns to read and what reads their rows."""
         schema = self._file.schema_arrow
         if columns is None:
-            if TIME_COLUMNS.isdisjoint(schema.names):
-                raise ConfigError(
-                    f"no column is named {', '.join(sorted(TIME_COLUMNS))}; pass a column map (`columns`) "
-                    f"that says what is what: there are {', '.join(schema.names)}"
-                )
-            return list(schema.names), None
+            return list(schema.names), NamedRows(schema.names, symbol=self.symbol, bars=bars)
         positions = columns.resolve(schema.names)
         used = [*positions.fields.values(), *(place for places in positions.levels.values() for place in places)]
         names = [schema.names[place] for place in sorted(set(used))]
@@ -155,13 +156,6 @@ class ParquetReader(FeedReader):
         if self._arrow.types.is_timestamp(column.type):
             column = column.cast(self._arrow.timestamp("ns", tz=column.type.tz)).cast(self._arrow.int64())
         return column.to_pylist()  # type: ignore[no-any-return]
-
-    def _read_named(self, cells: tuple[Any, ...]) -> MarketEvent:
-        mapping = {name: cell for name, cell in zip(self._names, cells, strict=True) if cell is not None}
-        if TIME_COLUMNS.isdisjoint(mapping):
-            name = next(name for name in self._names if name in TIME_COLUMNS)
-            raise EventError(f"`{name}` must be given, the row has no time", reason="missing_field", field=name)
-        return event_from_dict(mapping, fallback_ts_ns=0, symbol=self.symbol)
 
 
 def _import_arrow() -> tuple[Any, Any]:

@@ -7,10 +7,10 @@ from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
-from ami_engine.adapters.column_map import ColumnMap, Positions
+from ami_engine.adapters.column_map import ColumnMap, Positions, utc_offset_ns
 from ami_engine.errors import EventError
 from ami_engine.events import Bar, BookSnapshot, MarketEvent, Trade
-from ami_engine.units import NS_PER_S
+from ami_engine.units import NS_PER_MS, NS_PER_S
 
 __all__ = ["RowReader"]
 
@@ -56,11 +56,11 @@ class RowReader:
         self._price = _scaler(columns.price_scale)
         self._size = _scaler(columns.size_scale)
         self._times = {
-            field: _time_parser("ns" if field in in_ns else columns.time_unit, field)
+            field: _time_parser("ns" if field in in_ns else columns.time_unit, field, columns.utc_offset)
             for field in ("ts", "recv_ts", "exch_ts")
             if field in fields
         }
-        self._shift_ns = round(columns.bar_seconds * NS_PER_S) if columns.bar_time == "open" else 0
+        self._shift_ns = round(columns.length_ms * NS_PER_MS) if columns.bar_time == "open" else 0
         levels = positions.levels
         self._sides = (
             tuple(zip(levels["bid_price"], levels["bid_size"], strict=True)) if levels else (),
@@ -167,30 +167,32 @@ def _same(value: float) -> float:
     return value
 
 
-def _time_parser(unit: str, field: str) -> Callable[[Any], int]:
+def _time_parser(unit: str, field: str, utc_offset: str) -> Callable[[Any], int]:
     """Return what reads a time cell as ns since the epoch: decimals exactly, since a float loses the last digits."""
     if unit == "iso":
-        return lambda cell: _iso_ns(field, cell)
+        return lambda cell: _iso_ns(field, cell, utc_offset)
     digits = _DIGITS[unit]
     factor: int = 10**digits
+    offset_ns = utc_offset_ns(utc_offset)
 
     def parse(cell: Any) -> int:
         if type(cell) is int:
-            return cell * factor
+            return cell * factor - offset_ns
         if isinstance(cell, float) and cell - cell == 0.0:
-            return round(cell * factor)
+            return round(cell * factor) - offset_ns
         if not isinstance(cell, str):
             _refuse(field, "a time", cell)
         whole, _, fraction = cell.strip().partition(".")
         if not whole.isdecimal() or (fraction and not fraction.isdecimal()):
             _refuse(field, f"a time in {unit}", cell)
-        return int(whole) * factor + (int(fraction[:digits].ljust(digits, "0") or "0") if fraction else 0)
+        parts = int(fraction[:digits].ljust(digits, "0") or "0") if fraction else 0
+        return int(whole) * factor + parts - offset_ns
 
     return parse
 
 
-def _iso_ns(field: str, cell: Any) -> int:
-    """Read an ISO 8601 stamp with its offset; nine decimals are kept, where datetime keeps six."""
+def _iso_ns(field: str, cell: Any, utc_offset: str) -> int:
+    """Read an ISO 8601 stamp with its offset, or the declared one; nine decimals are kept, where datetime keeps six."""
     if not isinstance(cell, str):
         _refuse(field, "an ISO 8601 stamp", cell)
     fraction = _FRACTION.search(cell)
@@ -198,10 +200,17 @@ def _iso_ns(field: str, cell: Any) -> int:
         stamp = datetime.fromisoformat(cell if fraction is None else cell[: fraction.start()] + cell[fraction.end() :])
     except ValueError:
         _refuse(field, "an ISO 8601 stamp", cell)
-    if stamp.tzinfo is None:
-        raise EventError(f"`{field}` must carry its offset from UTC, was {cell!r}", reason="malformed", field=field)
-    elapsed = stamp - _EPOCH
     nanoseconds = int(fraction.group(1)[:9].ljust(9, "0")) if fraction is not None else 0
+    if stamp.tzinfo is None:
+        if not utc_offset:
+            raise EventError(
+                f"`{field}` must carry its offset from UTC, was {cell!r}; a bar's may be declared as `utc_offset`",
+                reason="malformed",
+                field=field,
+            )
+        stamp = stamp.replace(tzinfo=UTC)
+        nanoseconds -= utc_offset_ns(utc_offset)
+    elapsed = stamp - _EPOCH
     return (elapsed.days * 86_400 + elapsed.seconds) * NS_PER_S + nanoseconds
 
 

@@ -15,6 +15,7 @@ import ami_engine
 from ami_engine.cli.bench import bench
 from ami_engine.cli.control import control
 from ami_engine.cli.convert import convert
+from ami_engine.cli.data import data
 from ami_engine.cli.doctor import doctor
 from ami_engine.cli.features import features
 from ami_engine.cli.output import print_error
@@ -54,6 +55,7 @@ app.command()(run)
 app.command()(features)
 app.command()(verify)
 app.command()(convert)
+app.add_typer(data)
 app.command()(doctor)
 app.command()(bench)
 app.command()(simtest)

@@ -10,15 +10,18 @@ import typer
 
 from ami_engine.cli.output import print_error, print_json, progress_bar
 from ami_engine.cli.sources import (
+    BarTimeOption,
     ColumnsOption,
     DateOption,
     FormatOption,
     InstrumentOption,
+    IntervalOption,
     LevelsOption,
     SeedOption,
     SourceOption,
     SymbolOption,
     TickSizeOption,
+    UtcOffsetOption,
     make_source,
 )
 from ami_engine.loop.feature_table import write_feature_table
@@ -35,6 +38,9 @@ def features(
     tick_size: TickSizeOption = None,
     instrument: InstrumentOption = None,
     columns: ColumnsOption = None,
+    bar_time: BarTimeOption = None,
+    interval_ms: IntervalOption = None,
+    utc_offset: UtcOffsetOption = None,
     levels: LevelsOption = 10,
     steps: Annotated[int | None, typer.Option("--steps", help="Stop after so many events.", min=0)] = None,
     seed: SeedOption = 0,
@@ -53,6 +59,9 @@ def features(
         tick_size=tick_size,
         instrument=instrument,
         columns=columns,
+        bar_time=bar_time,
+        interval_ms=interval_ms,
+        utc_offset=utc_offset,
         levels=levels,
         seed=seed,
         steps=steps,

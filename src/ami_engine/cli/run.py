@@ -12,15 +12,18 @@ import typer
 
 from ami_engine.cli.output import print_json, print_summary, progress_bar
 from ami_engine.cli.sources import (
+    BarTimeOption,
     ColumnsOption,
     DateOption,
     FormatOption,
     InstrumentOption,
+    IntervalOption,
     LevelsOption,
     SeedOption,
     SourceOption,
     SymbolOption,
     TickSizeOption,
+    UtcOffsetOption,
     make_source,
 )
 from ami_engine.dmc.risk_policy import RiskPolicy
@@ -50,6 +53,9 @@ def run(
     tick_size: TickSizeOption = None,
     instrument: InstrumentOption = None,
     columns: ColumnsOption = None,
+    bar_time: BarTimeOption = None,
+    interval_ms: IntervalOption = None,
+    utc_offset: UtcOffsetOption = None,
     levels: LevelsOption = 10,
     policy: Annotated[Path | None, typer.Option("--policy", help="TOML file of risk limits (flat keys).")] = None,
     model: Annotated[str, typer.Option("--model", help="`reference`, or module:attribute of your own.")] = "reference",
@@ -101,6 +107,9 @@ def run(
         tick_size=tick_size,
         instrument=instrument,
         columns=columns,
+        bar_time=bar_time,
+        interval_ms=interval_ms,
+        utc_offset=utc_offset,
         levels=levels,
         seed=seed,
         steps=steps,

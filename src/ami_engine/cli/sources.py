@@ -8,21 +8,24 @@ from typing import Annotated
 import typer
 
 from ami_engine.adapters.base import DataSource
-from ami_engine.adapters.open_source import open_source
+from ami_engine.adapters.open_source import FORMATS, open_source
 from ami_engine.errors import ConfigError
 from ami_engine.sim.microstructure_sim import MicrostructureSim
 from ami_engine.sim.synthetic_source import SyntheticSource
 
 __all__ = [
+    "BarTimeOption",
     "ColumnsOption",
     "DateOption",
     "FormatOption",
     "InstrumentOption",
+    "IntervalOption",
     "LevelsOption",
     "SeedOption",
     "SourceOption",
     "SymbolOption",
     "TickSizeOption",
+    "UtcOffsetOption",
     "make_source",
 ]
 
@@ -31,15 +34,22 @@ SYNTHETIC_EVENTS = 5_000
 SourceOption = Annotated[
     str, typer.Option("--source", help="`synthetic`, a FILE, or BOOK,MESSAGES (LOBSTER).", show_default=True)
 ]
-FormatOption = Annotated[
-    str | None, typer.Option("--format", help="jsonl, csv, parquet, lobster, binance or dbn; needed where unclear.")
-]
+FormatOption = Annotated[str | None, typer.Option("--format", help=f"{', '.join(FORMATS)}; needed where unclear.")]
 DateOption = Annotated[str | None, typer.Option("--date", help="YYYY-MM-DD of a LOBSTER recording.")]
 SymbolOption = Annotated[str | None, typer.Option("--symbol", help="The market, where the file does not name it.")]
 TickSizeOption = Annotated[float | None, typer.Option("--tick-size", help="Price step.")]
 InstrumentOption = Annotated[Path | None, typer.Option("--instrument", help="TOML file that describes instruments.")]
 ColumnsOption = Annotated[Path | None, typer.Option("--columns", help="TOML column map of a CSV or Parquet file.")]
 LevelsOption = Annotated[int, typer.Option("--levels", help="Book levels that the features read.", min=1)]
+BarTimeOption = Annotated[
+    str | None, typer.Option("--bar-time", help="close or open: which end of a bar its stamp is.")
+]
+IntervalOption = Annotated[
+    float | None, typer.Option("--interval-ms", help="Length of a bar, where its stamp is its open.")
+]
+UtcOffsetOption = Annotated[
+    str | None, typer.Option("--utc-offset", help="Zone of bars' stamps that carry none, such as +01:00.")
+]
 SeedOption = Annotated[int, typer.Option("--seed", help="Seed of everything that draws random numbers.")]
 
 
@@ -55,6 +65,9 @@ def make_source(
     levels: int,
     seed: int,
     steps: int | None,
+    bar_time: str | None = None,
+    interval_ms: float | None = None,
+    utc_offset: str | None = None,
 ) -> DataSource:
     """Open what `--source` names.
 
@@ -71,6 +84,9 @@ def make_source(
             "--tick-size": tick_size,
             "--instrument": instrument,
             "--columns": columns,
+            "--bar-time": bar_time,
+            "--interval-ms": interval_ms,
+            "--utc-offset": utc_offset,
         }
         for option, value in told.items():
             if value is not None:
@@ -86,4 +102,7 @@ def make_source(
         date=date,
         columns=columns,
         levels=levels,
+        bar_time=bar_time,
+        interval_ms=interval_ms,
+        utc_offset=utc_offset,
     )

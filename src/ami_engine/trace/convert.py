@@ -13,9 +13,12 @@ from ami_engine.trace.line_codec import LineEncoder
 from ami_engine.trace.reader import read_packets, verify
 from ami_engine.trace.trace_files import is_binary
 
-__all__ = ["Converted", "convert"]
+__all__ = ["Converted", "convert", "is_trace"]
 
 _BLOCK_BYTES = 1 << 17
+# What a packet's line begins with; no event has these names.
+_PACKET_KEYS = (b'"schema_version":', b'"run_id":', b'"step":')
+_BEGINNING_BYTES = 1 << 10
 
 
 class Converted(msgspec.Struct, frozen=True):
@@ -86,6 +89,23 @@ def convert(source: str | Path, out: str | Path) -> Converted:
     finally:
         file.close()
     return Converted(encoder.seq, report.chain_head, encoder.prev_sha256)
+
+
+def is_trace(source: str | Path) -> bool:
+    """Say whether `source` is a run's folder or a trace's file, by its name or by how it begins.
+
+    >>> is_trace("runs/run-1/traces.bin"), is_trace("quotes.csv")
+    (True, False)
+    """
+    source = Path(source)
+    if source.is_dir() or is_binary(source):
+        return True
+    try:
+        with source.open("rb") as file:
+            beginning = file.read(_BEGINNING_BYTES)
+    except OSError:
+        return False
+    return beginning[:1] == b"{" and all(key in beginning for key in _PACKET_KEYS)
 
 
 def _source_file(source: Path) -> Path:
