@@ -14,7 +14,14 @@ from ami_engine.clock import perf_ns
 from ami_engine.events import TimerEvent
 from ami_engine.loop.feed import FeedEnd
 from ami_engine.testing.simtest.case import Case
-from ami_engine.testing.simtest.invariants import Violation, ViolationFound, check_end, check_kill, check_step
+from ami_engine.testing.simtest.invariants import (
+    Violation,
+    ViolationFound,
+    check_end,
+    check_kill,
+    check_placed,
+    check_step,
+)
 from ami_engine.testing.simtest.life import Life
 from ami_engine.testing.simtest.mutants import planted
 from ami_engine.testing.simtest.world import Killed, World
@@ -55,11 +62,13 @@ def run_case(case: Case, folder: Path) -> Violation | None:
         world.begin_life()
         life: Life | None = None
         try:
-            life = Life(world, case.steps + _QUIET_STEPS - world.step)
-            _live(world, life)
-            return None
-        except Killed:
-            continue
+            try:
+                life = Life(world, case.steps + _QUIET_STEPS - world.step)
+                _live(world, life)
+                return None
+            except Killed:
+                if life is not None:
+                    check_placed(world, life)
         except ViolationFound as found:
             return found.violation
         except Exception as error:  # the engine is what is tested: whatever it raises is a finding

@@ -68,8 +68,21 @@ def check_step(world: World, life: Life) -> None:
                 "no terminal state that the venue did not report",
                 f"{name} is {known.status.value} here, and live at the venue",
             )
-    if venue.placed != world.placed:  # fills move the worst case, but never beyond itself
-        world.placed = venue.placed
+    check_placed(world, life)
+
+
+def check_placed(world: World, life: Life) -> None:
+    """Check the worst case when orders were placed: fills move it, but never beyond itself.
+
+    Also of a life that was killed: what its engine could not know then, the next one's has been told.
+
+    Raises
+    ------
+    ViolationFound
+        When it is over the limit.
+    """
+    if world.exchange.venue.placed != world.placed:
+        world.placed = world.exchange.venue.placed
         _check_exposure(world, life)
 
 
