@@ -29,6 +29,7 @@ from ami_engine.loop.summary import RunCounters
 from ami_engine.loop.symbol_state import SymbolState
 from ami_engine.mdm.decision_engine import DecisionEngine
 from ami_engine.mdm.position_manager import PositionManager
+from ami_engine.ops.activity import ACTIVITY_FILE_NAME, ActivityLog
 from ami_engine.portfolio.pnl import Account
 from ami_engine.security.audit import AUDIT_FILE_NAME, AuditLogger
 from ami_engine.security.redaction import redact_secrets
@@ -83,6 +84,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "trace_queue_packets": (int,),
     "trace_max_bytes": (int,),
     "trace_max_files": (int,),
+    "activity": (bool,),
     "seed": (int,),
     "timer_ms": (int, float, type(None)),
     "source_attempts": (int,),
@@ -117,6 +119,8 @@ class RunOptions(msgspec.Struct, kw_only=True):
         How many packets may wait for that thread.
     trace_max_bytes, trace_max_files : int
         Size at which the trace's next file is begun, and how many files are kept; 0 for one file, and for all.
+    activity : bool
+        Write every fill and every change of the own quotes to ``activity.jsonl``, for `ami plot`. Needs a folder.
     clock : Clock or None
         The decision clock; default: event time for recorded sources, wall time for live ones.
     progress : callable or None
@@ -161,6 +165,7 @@ class RunOptions(msgspec.Struct, kw_only=True):
     trace_queue_packets: int = 8192
     trace_max_bytes: int = 0
     trace_max_files: int = 0
+    activity: bool = False
     clock: Any = None
     progress: Callable[[int], None] | None = None
     seed: int = 0
@@ -201,6 +206,7 @@ def assemble(source: DataSource, broker: Broker, *, should_stop: Callable[[], bo
     run_id = given.run_id or run_id_of(config, source.identity or type(source).__name__, started_ns=started_ns)
     folder = _run_dir(given, run_id)
     trace, audit = _open_logs(given, run_id, folder, clock)
+    activity = _open_activity(given, folder)
     _keep_config(folder, run_id, config, (required, policy), source, audit)
     latches = Latches(folder, audit, is_resumed=given.resume)
     latches.release(given.release)
@@ -273,6 +279,7 @@ def assemble(source: DataSource, broker: Broker, *, should_stop: Callable[[], bo
         latches=latches,
         trace=trace,
         audit=audit,
+        activity=activity,
         counters=RunCounters(),
         stop_on_bad_event=given.on_bad_event == "stop",
         is_dry=given.dry_run,
@@ -316,6 +323,8 @@ def _options(options: Mapping[str, Any]) -> RunOptions:
         for name in ("trace_queue", "trace_max_bytes", "trace_max_files"):
             if getattr(given, name):
                 raise ConfigError(f"`{name}` is for a trace that the run opens; `trace` is a TraceLogger of your own")
+    if given.activity and given.trace is False and given.run_dir is None:
+        raise ConfigError("`activity` needs a folder to write to: give `run_dir`, or leave `trace` on")
     if given.on_bad_event not in ("skip", "stop"):
         raise ConfigError(f"`on_bad_event` must be 'skip' or 'stop', was {given.on_bad_event!r}")
     return given
@@ -429,6 +438,14 @@ def _open_logs(
             queue_packets=given.trace_queue_packets,
         )
     return trace, AuditEdge(AuditLogger(folder, clock or clocks.WallClock()))
+
+
+def _open_activity(given: RunOptions, folder: Path | None) -> ActivityLog | None:
+    if folder is not None and given.activity:
+        return ActivityLog(folder, is_resumed=given.resume)
+    if folder is not None and given.overwrite:
+        (folder / ACTIVITY_FILE_NAME).unlink(missing_ok=True)  # of the run that is replaced
+    return None
 
 
 def _keep_config(
