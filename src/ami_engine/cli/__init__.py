@@ -17,6 +17,7 @@ from ami_engine.cli.convert import convert
 from ami_engine.cli.doctor import doctor
 from ami_engine.cli.features import features
 from ami_engine.cli.output import print_error
+from ami_engine.cli.plot import plot
 from ami_engine.cli.run import run
 from ami_engine.cli.verify import verify
 from ami_engine.errors import AmiError
@@ -52,6 +53,7 @@ app.command()(run)
 app.command()(features)
 app.command()(verify)
 app.command()(convert)
+app.command()(plot)
 app.command()(doctor)
 app.command()(bench)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -33,8 +34,8 @@ class FillMark(msgspec.Struct, frozen=True, tag="fill", tag_field="kind"):
     step: int
     now_ns: int
     symbol: str
-    side: str
-    liquidity: str
+    side: Literal["BUY", "SELL"]
+    liquidity: Literal["MAKER", "TAKER"]
     price: float
     qty: float
     fee: float
