@@ -19,6 +19,8 @@ _WIDE_CHARS = 60
 _MANY_FILLS = 200
 _MARGIN = {"l": 150, "r": 20, "t": 30, "b": 40}
 _GRID = "#e5e8ec"
+# A price is not 61.8k, and a position not 50µ.
+_PLAIN_NUMBERS = {"exponentformat": "none", "separatethousands": True, "hoverformat": ",.10~g"}
 _FONT = {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 12, "color": "#24292f"}
 # No address may be loaded, whatever the data say.
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
@@ -141,6 +143,7 @@ def _over_time(panels: list[Panel]) -> dict[str, Any]:
 
 def _y_axis(panel: Panel, domain: list[float]) -> dict[str, Any]:
     axis: dict[str, Any] = {"domain": domain, "gridcolor": _GRID, "zerolinecolor": "#c3c9d1", "automargin": True}
+    axis |= _PLAIN_NUMBERS
     if panel.rows:
         names = [_text(row.name) for row in panel.rows]
         axis |= {"tickvals": list(range(len(names))), "ticktext": names, "zeroline": False, "fixedrange": True}
@@ -232,7 +235,7 @@ def _histogram(bars: list[Bars]) -> dict[str, Any]:
         "showlegend": True,
         "paper_bgcolor": "#fff",
         "plot_bgcolor": "#fff",
-        "xaxis": {"type": "log", "title": {"text": "µs"}, "gridcolor": _GRID, "dtick": 1},
-        "yaxis": {"title": {"text": "decisions"}, "gridcolor": _GRID, "rangemode": "tozero"},
+        "xaxis": {"type": "log", "title": {"text": "µs"}, "gridcolor": _GRID, "dtick": 1, **_PLAIN_NUMBERS},
+        "yaxis": {"title": {"text": "decisions"}, "gridcolor": _GRID, "rangemode": "tozero", **_PLAIN_NUMBERS},
     }
     return {"data": data, "layout": layout}
