@@ -7,10 +7,15 @@ from typing import Any
 
 import pytest
 
+from ami_engine.adapters.base import DataSource
 from ami_engine.errors import ConfigError, TraceError
+from ami_engine.events import GenericEvent
+from ami_engine.loop.run_loop import run_loop
 from ami_engine.ops.activity import ACTIVITY_FILE_NAME
 from ami_engine.pictures import collect
 from ami_engine.pictures.collect import collect_picture
+from ami_engine.pictures.panels import panels_of
+from ami_engine.sim.paper_broker import PaperBroker
 from tests.pictures.conftest import NASTY, synthetic_run
 
 PlainRun = tuple[Path, dict[str, Any]]
@@ -120,6 +125,27 @@ def test_an_unguarded_run_has_prices_and_no_equity(tmp_path: Path) -> None:
     assert picture.figures["equity_last"] is None
     assert len(picture.markets[0].mid.points()) > 10
     assert dict(picture.about)["policy"] == "unguarded"
+
+
+def test_a_run_of_another_domain_has_decisions_and_no_prices(tmp_path: Path) -> None:
+    events = (
+        GenericEvent(recv_ts_ns=10**18 + n * 10**6, symbol="queue", seq=n, fields={"reports": float(n)})
+        for n in range(50)
+    )
+
+    class Reports(DataSource):
+        identity = "reports"
+
+        def next_event(self) -> Any:
+            return next(events, None)
+
+    run_loop(source=Reports(), broker=PaperBroker(), run_dir=tmp_path, activity=True)
+    picture = collect_picture(tmp_path)
+    assert picture.markets == []
+    assert sum(picture.figures["actions"].values()) == picture.figures["packets"] >= 50
+    titles = [panel.title for panel in panels_of(picture)]
+    assert "decided" in titles
+    assert not any(title.startswith(("price", "position")) for title in titles)
 
 
 def test_a_folder_without_a_trace_says_what_to_do(tmp_path: Path) -> None:
