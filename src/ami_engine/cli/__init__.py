@@ -19,6 +19,7 @@ from ami_engine.cli.data import data
 from ami_engine.cli.doctor import doctor
 from ami_engine.cli.features import features
 from ami_engine.cli.output import print_error
+from ami_engine.cli.plot import plot
 from ami_engine.cli.run import run
 from ami_engine.cli.simtest import simtest
 from ami_engine.cli.verify import verify
@@ -56,6 +57,7 @@ app.command()(features)
 app.command()(verify)
 app.command()(convert)
 app.add_typer(data)
+app.command()(plot)
 app.command()(doctor)
 app.command()(bench)
 app.command()(simtest)

@@ -23,7 +23,7 @@ from ami_engine.ops.machine import processor
 
 __all__ = ["diagnose", "doctor"]
 
-_PACKAGES = ("numpy", "msgspec", "typer", "rich", "numba", "pyarrow", "polars", "databento-dbn")
+_PACKAGES = ("numpy", "msgspec", "typer", "rich", "numba", "pyarrow", "polars", "databento-dbn", "plotly", "matplotlib")
 _SYNC_ROUNDS = 5
 
 

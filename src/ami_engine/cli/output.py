@@ -42,6 +42,7 @@ _ROWS = (
     ("events / s", "events_per_s"),
     ("trace", "trace_path"),
     ("audit log", "audit_path"),
+    ("picture", "plot_path"),
 )
 
 

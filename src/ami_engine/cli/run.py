@@ -27,11 +27,12 @@ from ami_engine.cli.sources import (
     make_source,
 )
 from ami_engine.dmc.risk_policy import RiskPolicy
-from ami_engine.errors import ConfigError
+from ami_engine.errors import AmiError, ConfigError
 from ami_engine.features.feature_config import FeatureConfig
 from ami_engine.loop.latches import Release
 from ami_engine.loop.run_loop import run_loop
 from ami_engine.mdm.decision_engine import DecisionEngine
+from ami_engine.pictures.draw import check_out, draw_run
 from ami_engine.private_hook import load_object
 from ami_engine.sim.paper_broker import PaperBroker
 
@@ -80,6 +81,9 @@ def run(
     trace_max_files: Annotated[
         int, typer.Option("--trace-max-files", help="Keep so many trace files; 0 for all.", min=0)
     ] = 0,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="Draw the run into FILE.html or FILE.png when it has ended.")
+    ] = None,
     queue: Annotated[QueueName, typer.Option("--queue", help="Paper venue's queue assumption.")] = "back",
     latency_ms: Annotated[float, typer.Option("--latency-ms", help="Paper venue's order latency.", min=0)] = 0.0,
     timer_ms: Annotated[float | None, typer.Option("--timer-ms", help="Timer of a silent symbol; 0 is off.")] = None,
@@ -97,6 +101,7 @@ def run(
 
     Example: `ami run --source capture.feed.gz --format binance --tick-size 0.1 --policy policy.toml`
     """
+    _check_plot(plot, has_trace=not no_trace)
     risk_policy = RiskPolicy.from_toml(policy) if policy is not None else RiskPolicy()
     engine = DecisionEngine(model=load_model(model, model_arg or []))
     feed = make_source(
@@ -133,6 +138,7 @@ def run(
                 trace_queue=trace_queue,
                 trace_max_bytes=trace_max_bytes,
                 trace_max_files=trace_max_files,
+                activity=not no_trace,
                 progress=progress,
                 seed=seed,
                 timer_ms=timer_ms,
@@ -145,12 +151,34 @@ def run(
                     "paper": f"queue={queue} latency_ms={latency_ms!r}",
                 },
             )
+    failure = None if plot is None else _draw(summary, plot)
     if json:
         print_json(summary)
     else:
         print_summary(summary)
+    if failure is not None:
+        raise failure
     if not str(summary["stopped_reason"]).startswith(_GOOD_ENDS):
         raise typer.Exit(1)
+
+
+def _check_plot(plot: Path | None, *, has_trace: bool) -> None:
+    """Refuse a picture that could not be drawn, before the run."""
+    if plot is None:
+        return
+    if not has_trace:
+        raise ConfigError("`--plot` draws the trace, and `--no-trace` writes none: leave one of them out")
+    check_out(plot)
+
+
+def _draw(summary: dict[str, Any], plot: Path) -> AmiError | OSError | None:
+    """Draw the run that has ended; what went wrong is returned, because the run's own summary comes first."""
+    try:
+        draw_run(Path(summary["trace_path"]).parent, plot)
+    except (AmiError, OSError) as error:
+        return error
+    summary["plot_path"] = str(plot)
+    return None
 
 
 def load_model(name: str, arguments: list[str]) -> Callable[..., Any] | None:

@@ -37,6 +37,7 @@ from ami_engine.mdm.decision_engine import DecisionEngine
 from ami_engine.mdm.position_manager import PositionManager
 from ami_engine.ops.control_socket import ControlServer, has_control_sockets
 from ami_engine.ops.controls import Controls
+from ami_engine.ops.activity import ACTIVITY_FILE_NAME, ActivityLog
 from ami_engine.portfolio.pnl import Account
 from ami_engine.portfolio.trading_day import TradingDay
 from ami_engine.security.audit import AUDIT_FILE_NAME, AuditLogger
@@ -95,6 +96,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "trace_queue_packets": (int,),
     "trace_max_bytes": (int,),
     "trace_max_files": (int,),
+    "activity": (bool,),
     "seed": (int,),
     "timer_ms": (int, float, type(None)),
     "controls": (bool, Controls, type(None)),
@@ -135,6 +137,8 @@ class RunOptions(msgspec.Struct, kw_only=True):
         How many packets may wait for that thread.
     trace_max_bytes, trace_max_files : int
         Size at which the trace's next file is begun, and how many files are kept; 0 for one file, and for all.
+    activity : bool
+        Write every fill and every change of the own quotes to ``activity.jsonl``, for `ami plot`. Needs a folder.
     clock : Clock or None
         The decision clock; default: event time for recorded sources, wall time for live ones.
     progress : callable or None
@@ -196,6 +200,7 @@ class RunOptions(msgspec.Struct, kw_only=True):
     trace_queue_packets: int = 8192
     trace_max_bytes: int = 0
     trace_max_files: int = 0
+    activity: bool = False
     clock: Any = None
     progress: Callable[[int], None] | None = None
     seed: int = 0
@@ -279,6 +284,7 @@ def _run_of(
     instruments, clock, folder, is_live = start.instruments, start.clock, start.folder, bool(source.is_live)
     quoting, exits = config.quoting, config.exits
     trace, audit = _open_logs(given, run_id, folder, clock)
+    activity = _open_activity(given, folder)
     _keep_config(folder, run_id, config, (required, policy), source, audit)
     latches = Latches(folder, audit, is_resumed=given.resume, store=_latch_store(folder, journal, given))
     latches.release(each for each in given.release if each.name != OPERATOR_WORD)
@@ -384,6 +390,7 @@ def _run_of(
         durable=None if journal is None else Durable(journal, closes_store=not isinstance(given.journal, StateStore)),
         trace=trace,
         audit=audit,
+        activity=activity,
         counters=RunCounters(),
         stop_on_bad_event=given.on_bad_event == "stop",
         is_dry=given.dry_run,
@@ -498,6 +505,8 @@ def _options(options: Mapping[str, Any]) -> RunOptions:
         for name in ("trace_queue", "trace_max_bytes", "trace_max_files"):
             if getattr(given, name):
                 raise ConfigError(f"`{name}` is for a trace that the run opens; `trace` is a TraceLogger of your own")
+    if given.activity and given.trace is False and given.run_dir is None:
+        raise ConfigError("`activity` needs a folder to write to: give `run_dir`, or leave `trace` on")
     if given.on_bad_event not in ("skip", "stop"):
         raise ConfigError(f"`on_bad_event` must be 'skip' or 'stop', was {given.on_bad_event!r}")
     return given
@@ -613,6 +622,14 @@ def _open_logs(
             queue_packets=given.trace_queue_packets,
         )
     return trace, AuditEdge(AuditLogger(folder, clock or clocks.WallClock()))
+
+
+def _open_activity(given: RunOptions, folder: Path | None) -> ActivityLog | None:
+    if folder is not None and given.activity:
+        return ActivityLog(folder, is_resumed=given.resume)
+    if folder is not None and given.overwrite:
+        (folder / ACTIVITY_FILE_NAME).unlink(missing_ok=True)  # of the run that is replaced
+    return None
 
 
 def _keep_config(

@@ -10,7 +10,7 @@ from ami_engine.adapters.base import Broker
 from ami_engine.clock import Clock, perf_ns
 from ami_engine.dmc.trading_state import TradingState
 from ami_engine.errors import AmiError, EventError, TraceError
-from ami_engine.events import Bar, Fill, TimerEvent
+from ami_engine.events import Bar, Fill, Side, TimeInForce, TimerEvent
 from ami_engine.execution.executor import Executor
 from ami_engine.execution.order_manager import NOTHING_DONE, Actions, OrderManager
 from ami_engine.loop.audit_edge import AuditEdge
@@ -28,6 +28,7 @@ from ami_engine.loop.trading import Trading
 from ami_engine.mdm.decision_engine import REASON as HOOK_ERROR
 from ami_engine.ops.control_socket import ControlServer
 from ami_engine.ops.controls import Controls
+from ami_engine.ops.activity import NO_QUOTES, ActivityLog
 from ami_engine.portfolio.pnl import Account
 from ami_engine.security.redaction import redact_text
 from ami_engine.trace.packet_writer import StepTypes
@@ -62,6 +63,7 @@ class Run:
         clock: Clock | None,
         trace: TraceLogger | None,
         audit: AuditEdge | None,
+        activity: ActivityLog | None,
         counters: RunCounters,
         stop_on_bad_event: bool,
         is_dry: bool,
@@ -97,6 +99,8 @@ class Run:
         self._trace = trace
         self._log_step = trace.begin_steps(_STEP_TYPES, run_id) if trace is not None else None
         self._audit = audit
+        self._activity = activity
+        self._has_moved = False  # quotes, since the activity log was last told
         self._stop_on_bad_event = stop_on_bad_event
         self._is_dry = is_dry
         self._staleness_ms = staleness_ms
@@ -212,6 +216,8 @@ class Run:
         self._fold_verdict(decision, actions, state, parts, now_ns, is_timer=is_timer)
         if self._durable is not None and self._durable.journal.is_dirty:
             self._durable.keep(now_ns)
+        if self._activity is not None and (self._has_moved or actions is not NOTHING_DONE):
+            self._note_quotes(self._activity, now_ns)
         acted = perf_ns()
         if self._trace is not None:
             stages = (started, observed, booked, decided, acted)
@@ -343,6 +349,16 @@ class Run:
         if self._durable is not None:
             self._durable.post(fill, self.account.positions)
         parts = self._parts_by_market.get(market_id)
+        if self._activity is not None:
+            self._has_moved = True
+            self._activity.fill(
+                self._sequence,
+                now_ns,
+                market_id if parts is None else parts.state.symbol,
+                fill,
+                position=self._account.positions.position(market_id),
+                equity=self._account.equity,
+            )
         if parts is None:
             return
         is_settled_fee = fill.fee_currency in ("", parts.state.instrument.currency)
@@ -451,6 +467,25 @@ class Run:
         self._record("halt", reason=reason, market_id=parts.market_id)
         self.latches.latch("kill_switch", now_ns, redact_text(reason))
         self._take_off(f"halt: {reason}")
+        self._latches.latch("kill_switch", now_ns, redact_text(reason))
+        self._has_moved = True
+        self.counters.add_actions(self._orders.cancel_all(f"halt: {reason}", now_ns // NS_PER_MS))
+
+    def _note_quotes(self, activity: ActivityLog, now_ns: int) -> None:
+        """Tell the activity log the best own prices that rest in each market."""
+        self._has_moved = False
+        best: dict[str, tuple[float | None, float | None]] = {}
+        for order in self._orders.open_orders():
+            if order.tif is not TimeInForce.GTC:
+                continue
+            parts = self._parts_by_market.get(order.market_id)
+            symbol = order.market_id if parts is None else parts.state.symbol
+            bid, ask = best.get(symbol, NO_QUOTES)
+            if order.side is Side.BUY:
+                best[symbol] = (order.price if bid is None else max(bid, order.price), ask)
+            else:
+                best[symbol] = (bid, order.price if ask is None else min(ask, order.price))
+        activity.quotes(self._sequence, now_ns, best)
 
     def _log(
         self,
@@ -538,6 +573,9 @@ class Run:
         return self._summary(reason, still_open)
 
     def _summary(self, reason: str, still_open: Sequence[str] = ()) -> dict[str, Any]:
+        if self._activity is not None:
+            self._note_quotes(self._activity, self._now_ns)
+            self._activity.close()
         self._close_feed()
         summary = {"run_id": self.run_id, "stopped_reason": reason, **self.counters.to_dict()}
         account = self.account
@@ -572,6 +610,10 @@ class Run:
             notes.append(f"may still be live at the venue: {', '.join(still_open)}")
         if self.latches.names:
             notes.append(f"latched until an operator releases it: {', '.join(self.latches.names)}")
+        if self._activity is not None and self._activity.failure:
+            notes.append(f"the activity log is not whole: {self._activity.failure}")
+        if self._latches.names:
+            notes.append(f"latched until an operator releases it: {', '.join(self._latches.names)}")
         summary["notes"] = notes
         summary["backend"] = next((state.builder.backend for state in self.market.states.values()), None)
         summary["policy_hash"] = self._facts["policy_hash"]

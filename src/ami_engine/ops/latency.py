@@ -72,6 +72,10 @@ class LatencyHistogram:
                 return min(_bucket_middle(key), float(self._max))
         return float(self._max)
 
+    def counts_ns(self) -> list[tuple[float, int]]:
+        """Return the middle of every bucket that holds something, ns, and how many values it holds; shortest first."""
+        return [(_bucket_middle(key), self._counts[key]) for key in sorted(self._counts)]
+
     def summary_us(self) -> dict[str, float]:
         """Return p50, p90, p99, p999 and max in microseconds."""
         summary = {

@@ -1,0 +1,1 @@
+"""Pictures of a run: one self-contained page, or a still."""
