@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import os
 import re
@@ -14,11 +15,15 @@ import pytest
 
 from ami_engine.adapters.instruments import instrument_from_toml
 from ami_engine.dmc import RiskPolicy
+from ami_engine.errors import VenueUnavailable
+from ami_engine.events import Side, SubmitOrder
 from ami_engine.trace.reader import read_packets, verify
 from decision_schema.types import Action, FinalDecision, Proposal
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
 PAGES = sorted(page for page in EXAMPLES.glob("*.md") if page.with_suffix(".py").exists())
+# The packages of other programs that the engine is shown in; the extra `frameworks` has them.
+NEEDS = {"ccxt_bot": "ccxt"}
 OUTPUT = re.compile(r"^```text\n(.*?)^```", re.MULTILINE | re.DOTALL)
 NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")
 
@@ -45,6 +50,12 @@ def load(example: str) -> ModuleType:
     return module
 
 
+def skip_without_its_package(name: str) -> None:
+    package = NEEDS.get(name)
+    if package is not None and importlib.util.find_spec(package) is None:
+        pytest.skip(f"{name}.py needs {package}, which is not installed")
+
+
 def without_numbers(text: str) -> str:
     """Return what is the same wherever the example runs: other versions of numpy may draw other numbers."""
     return NUMBER.sub("#", text)
@@ -52,6 +63,7 @@ def without_numbers(text: str) -> str:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_a_page_shows_what_its_example_prints(page: Path, tmp_path: Path) -> None:
+    skip_without_its_package(page.stem)
     shown = OUTPUT.search(page.read_text(encoding="utf-8"))
     assert shown is not None, f"{page.name} does not show what the example prints"
     assert without_numbers(run(f"{page.stem}.py", tmp_path)) == without_numbers(shown.group(1))
@@ -163,6 +175,56 @@ def test_a_flood_and_an_outage_are_kept_from_the_service_and_from_the_others() -
     assert free["greedy_per_s"] > 3 * guarded["greedy_per_s"]
     assert guarded["asked_in_outage"] < free["asked_in_outage"] / 4
     assert set(guarded["mismatch_reason_counts"]) == {"client_over_rate", "service_is_down"}
+
+
+def test_the_asyncio_bot_trades_and_leaves_the_event_loop_free() -> None:
+    summary = asyncio.run(load("asyncio_bot.py").main(books=200))
+    assert summary["stopped_reason"] == "source_exhausted"
+    assert summary["steps"] == 200
+    assert summary["fills_count"] > 0
+    assert summary["orders_in_doubt"] == summary["error_count"] == 0
+    assert summary["positions"].get("ACME", 0.0) == summary["venue_position"]
+    assert summary["venue_resting"] == 0
+    assert summary["beats"] > 10
+
+
+def test_an_answer_that_does_not_come_in_time_leaves_a_doubt() -> None:
+    module = load("asyncio_bot.py")
+    order = SubmitOrder(client_order_id="a", market_id="ACME", side=Side.BUY, price=19.0, qty=1.0)
+
+    async def ask() -> None:
+        broker = module.AsyncBroker(module.AsyncVenue(seed=1), asyncio.get_running_loop(), timeout_s=0.0)
+        with pytest.raises(VenueUnavailable) as doubt:
+            await asyncio.to_thread(broker.submit_order, order)
+        assert not doubt.value.outcome_known
+
+    asyncio.run(ask())
+
+
+def test_the_ccxt_bot_resolves_a_lost_answer_and_agrees_with_the_venue() -> None:
+    pytest.importorskip("ccxt", reason="ccxt_bot.py needs ccxt, which is not installed")
+    summary = load("ccxt_bot.py").main(books=120)
+    assert summary["stopped_reason"] == "source_exhausted"
+    assert summary["answers_lost"] == summary["orders_in_doubt"] == 1
+    assert summary["orders_submitted"] == summary["venue_orders"] + summary["orders_rejected"]
+    assert summary["fills_count"] > 0
+    assert summary["positions"].get("ACME/USDT", 0.0) == summary["venue_position"]
+    assert summary["venue_resting"] == 0
+
+
+def test_an_example_without_its_package_says_what_to_install(tmp_path: Path) -> None:
+    for name, package in NEEDS.items():
+        if importlib.util.find_spec(package) is not None:
+            pytest.skip(f"{package} is installed")
+        done = subprocess.run(
+            [sys.executable, str(EXAMPLES / f"{name}.py")],
+            cwd=tmp_path,
+            capture_output=True,
+            encoding="utf-8",
+            check=False,
+        )
+        assert done.returncode == 1
+        assert f"pip install {package}" in done.stderr
 
 
 @pytest.mark.parametrize("path", sorted((EXAMPLES / "feeds").glob("*.toml")), ids=lambda path: path.name)
