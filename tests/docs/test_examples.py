@@ -23,7 +23,7 @@ from decision_schema.types import Action, FinalDecision, Proposal
 EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
 PAGES = sorted(page for page in EXAMPLES.glob("*.md") if page.with_suffix(".py").exists())
 # The packages of other programs that the engine is shown in; the extra `frameworks` has them.
-NEEDS = {"ccxt_bot": "ccxt"}
+NEEDS = {"ccxt_bot": "ccxt", "nautilus_strategy": "nautilus_trader"}
 OUTPUT = re.compile(r"^```text\n(.*?)^```", re.MULTILINE | re.DOTALL)
 NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")
 
@@ -210,6 +210,21 @@ def test_the_ccxt_bot_resolves_a_lost_answer_and_agrees_with_the_venue() -> None
     assert summary["fills_count"] > 0
     assert summary["positions"].get("ACME/USDT", 0.0) == summary["venue_position"]
     assert summary["venue_resting"] == 0
+
+
+def test_the_engine_guards_a_nautilus_strategy_in_a_falling_market(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("nautilus_trader", reason="nautilus_strategy.py needs nautilus_trader, which is not installed")
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    module = load("nautilus_strategy.py")
+    guarded, position = module.main()
+    free, free_position = module.main(guarded=False)
+    assert guarded.position == position == 0.0
+    assert free.position == free_position > 100.0
+    assert guarded.account.close_count > 3
+    assert {"inventory_limit", "daily_loss_stop"} <= set(guarded.reasons)
+    assert guarded.largest_position < 40.0
+    assert -40.0 < guarded.account.equity < 0.0
+    assert free.account.equity < 3 * guarded.account.equity
 
 
 def test_an_example_without_its_package_says_what_to_install(tmp_path: Path) -> None:
