@@ -42,6 +42,7 @@ class PostSource(DataSource):
 
     def __init__(self, posts: int, seed: int, drift_from: int) -> None:
         self.identity = f"posts:{posts}:{seed}:{drift_from}"
+        self.is_toxic = False  # the truth about the newest post, which no decision sees
         self._left = posts
         self._number = 0
         self._drift_from = drift_from
@@ -52,7 +53,7 @@ class PostSource(DataSource):
             return None
         self._number += 1
         draw = self._random
-        is_toxic = draw.random() < 0.08
+        is_toxic = self.is_toxic = draw.random() < 0.08
         toxicity = 0.75 + 0.25 * draw.random() if is_toxic else 0.35 * draw.random()
         if self._number >= self._drift_from:
             toxicity = 0.9 + 0.1 * draw.random()
@@ -117,8 +118,10 @@ def _refuse(action: Action, flag: str, code: str) -> tuple[FinalDecision, Mismat
 class Moderator:
     """Executor: removes the post at hand, once, and stops for good when told to."""
 
-    def __init__(self) -> None:
+    def __init__(self, source: PostSource) -> None:
+        self._source = source
         self.removed = 0
+        self.wrongly_removed = 0
         self.is_stopped = False
 
     def run(self, final_decision: FinalDecision, market_id: str, mid: float | None = None) -> dict[str, Any]:
@@ -127,6 +130,7 @@ class Moderator:
         if final_decision.action is not Action.ACT or self.is_stopped:
             return {}
         self.removed += 1
+        self.wrongly_removed += not self._source.is_toxic
         return {"submitted": 1}
 
 
@@ -137,30 +141,41 @@ class NoVenue(Broker):
         raise NotImplementedError("posts are removed by the executor, not through orders")
 
 
-def main(posts: int = 2_000, run_dir: str | None = None) -> dict[str, Any]:
-    """Moderate a day of posts and return the run's summary."""
+def main(run_dir: str | None = None, *, guarded: bool = True, posts: int = 2_000) -> dict[str, Any]:
+    """Moderate a day of posts and return the run's summary, with what became of them."""
+    source = PostSource(posts, seed=7, drift_from=posts * 9 // 10)
     guards = ModerationGuards(ModerationPolicy())
-    moderator = Moderator()
+    moderator = Moderator(source)
 
     def model(features: Mapping[str, float], **extra: Any) -> Proposal:
         guards.watch(features)
         return moderation_model(features, **extra)
 
     summary = run_loop(
-        source=PostSource(posts, seed=7, drift_from=posts * 9 // 10),
+        source=source,
         broker=NoVenue(),
         decision_engine=DecisionEngine(model=model),
-        modulator=guards,
+        modulator=guards if guarded else None,
         executor=moderator,
         run_dir=run_dir,
+        trace=run_dir is not None,
         timer_ms=0,
     )
     summary["removed"] = moderator.removed
-    summary["automation_stopped"] = moderator.is_stopped
+    summary["wrongly_removed"] = moderator.wrongly_removed
+    summary["is_stopped"] = moderator.is_stopped
     return summary
 
 
+def report(title: str, summary: Mapping[str, Any]) -> None:
+    """Say in plain words what became of the posts."""
+    print(f"{title}: {summary['removed']} of {summary['steps']} posts removed,", end=" ")
+    print(f"{summary['wrongly_removed']} of them harmless;", end=" ")
+    print("the automation stopped itself" if summary["is_stopped"] else "the automation ran to the end")
+    for code, count in sorted(summary["mismatch_reason_counts"].items()):
+        print(f"  {code}: {count} of {summary['steps']} decisions")
+
+
 if __name__ == "__main__":
-    result = main(run_dir=sys.argv[1] if len(sys.argv) > 1 else None)
-    for key in ("steps", "proposal_counts", "action_counts", "mismatch_reason_counts", "removed", "automation_stopped"):
-        print(f"{key}: {result[key]}")
+    report("with guards", main(sys.argv[1] if len(sys.argv) > 1 else None))
+    report("the same model without guards", main(guarded=False))

@@ -72,8 +72,15 @@ def main(source: DataSource, run_dir: str | Path) -> dict[str, Any]:
     )
 
 
-def explain(run_dir: str | Path) -> None:
-    """Print the first decision of each kind, and from what it was made."""
+def report(result: dict[str, Any], run_dir: str | Path) -> None:
+    """Say in plain words what became of the account, and from what the first decision of each kind was made."""
+    print(
+        f"{result['steps']} events: {result['orders_submitted']} orders sent, {result['fills_count']} fills,", end=" "
+    )
+    print(f"{result['final_equity']:+.2f} USD in the end, of which fees {-result['fees']:+.2f}")
+    print("decisions:", ", ".join(f"{action} {count}" for action, count in sorted(result["action_counts"].items())))
+    is_clean = verify(run_dir).ok
+    print("the trace is whole" if is_clean else "the trace is damaged", "and says why, first of each kind:")
     seen = set()
     for packet in read_packets(run_dir):
         action = packet.final_action["action"]
@@ -98,8 +105,4 @@ if __name__ == "__main__":
         feed = open_source(
             recording, symbol="DEMO", instrument=Instrument("DEMO", tick_size=0.01, lot_size=0.1, maker_fee_bps=-0.2)
         )
-    result = main(feed, folder / "run")
-    for key in ("steps", "action_counts", "orders_submitted", "fills_count", "realized_pnl", "fees", "final_equity"):
-        print(f"{key}: {result[key]}")
-    print(f"trace clean: {verify(folder / 'run').ok}")
-    explain(folder / "run")
+    report(main(feed, folder / "run"), folder / "run")
