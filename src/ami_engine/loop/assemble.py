@@ -35,9 +35,9 @@ from ami_engine.loop.symbol_state import SymbolState
 from ami_engine.loop.trading import OPERATOR_WORD, Trading
 from ami_engine.mdm.decision_engine import DecisionEngine
 from ami_engine.mdm.position_manager import PositionManager
+from ami_engine.ops.activity import ACTIVITY_FILE_NAME, ActivityLog
 from ami_engine.ops.control_socket import ControlServer, has_control_sockets
 from ami_engine.ops.controls import Controls
-from ami_engine.ops.activity import ACTIVITY_FILE_NAME, ActivityLog
 from ami_engine.portfolio.pnl import Account
 from ami_engine.portfolio.trading_day import TradingDay
 from ami_engine.security.audit import AUDIT_FILE_NAME, AuditLogger

@@ -26,9 +26,9 @@ from ami_engine.loop.summary import RunCounters
 from ami_engine.loop.symbol_state import SymbolState
 from ami_engine.loop.trading import Trading
 from ami_engine.mdm.decision_engine import REASON as HOOK_ERROR
+from ami_engine.ops.activity import NO_QUOTES, ActivityLog
 from ami_engine.ops.control_socket import ControlServer
 from ami_engine.ops.controls import Controls
-from ami_engine.ops.activity import NO_QUOTES, ActivityLog
 from ami_engine.portfolio.pnl import Account
 from ami_engine.security.redaction import redact_text
 from ami_engine.trace.packet_writer import StepTypes
@@ -356,8 +356,8 @@ class Run:
                 now_ns,
                 market_id if parts is None else parts.state.symbol,
                 fill,
-                position=self._account.positions.position(market_id),
-                equity=self._account.equity,
+                position=self.account.positions.position(market_id),
+                equity=self.account.equity,
             )
         if parts is None:
             return
@@ -466,16 +466,14 @@ class Run:
         self.counters.last_error = redact_text(reason)
         self._record("halt", reason=reason, market_id=parts.market_id)
         self.latches.latch("kill_switch", now_ns, redact_text(reason))
-        self._take_off(f"halt: {reason}")
-        self._latches.latch("kill_switch", now_ns, redact_text(reason))
         self._has_moved = True
-        self.counters.add_actions(self._orders.cancel_all(f"halt: {reason}", now_ns // NS_PER_MS))
+        self._take_off(f"halt: {reason}")
 
     def _note_quotes(self, activity: ActivityLog, now_ns: int) -> None:
         """Tell the activity log the best own prices that rest in each market."""
         self._has_moved = False
         best: dict[str, tuple[float | None, float | None]] = {}
-        for order in self._orders.open_orders():
+        for order in self.orders.open_orders():
             if order.tif is not TimeInForce.GTC:
                 continue
             parts = self._parts_by_market.get(order.market_id)
@@ -612,8 +610,6 @@ class Run:
             notes.append(f"latched until an operator releases it: {', '.join(self.latches.names)}")
         if self._activity is not None and self._activity.failure:
             notes.append(f"the activity log is not whole: {self._activity.failure}")
-        if self._latches.names:
-            notes.append(f"latched until an operator releases it: {', '.join(self._latches.names)}")
         summary["notes"] = notes
         summary["backend"] = next((state.builder.backend for state in self.market.states.values()), None)
         summary["policy_hash"] = self._facts["policy_hash"]
