@@ -9,7 +9,7 @@ import msgspec
 import typer
 
 from ami_engine.cli.output import print_error, print_json
-from ami_engine.errors import ChainBroken
+from ami_engine.errors import ChainBroken, TraceError
 from ami_engine.trace.convert import convert as convert_trace
 
 __all__ = ["convert"]
@@ -28,6 +28,8 @@ def convert(
 
     Example: `ami convert runs/run-1f2e3d trace.jsonl`
     """
+    if run_dir.is_dir() and not any(run_dir.glob("traces*")):
+        raise TraceError(f"{run_dir}: holds no trace (traces.jsonl or traces.bin): is it the directory of a run?")
     try:
         done = convert_trace(run_dir, out)
     except ChainBroken as error:
