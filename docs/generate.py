@@ -1,4 +1,4 @@
-"""Writes the generated parts of FEATURES.md, FORMULAS.md and GUARDS.md, between their markers; `--check` says which are stale.
+"""Writes the generated parts of FEATURES.md, FORMULAS.md and GUARDS.md; `--check` says which are stale.
 
 Run `python docs/generate.py` after changing a feature, a guard or a limit.
 """
