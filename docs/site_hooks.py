@@ -112,6 +112,19 @@ def feeds_page() -> str:
     return "\n".join(lines)
 
 
+def notebook_page(path: Path) -> str:
+    """Return a notebook in the percent format as a page: its text as text, its code as code."""
+    lines = []
+    for cell in re.split(r"^# %%", path.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]:
+        kind, _, body = cell.partition("\n")
+        if kind.strip() == "[markdown]":
+            lines += [re.sub(r"^# ?", "", body.strip(), flags=re.MULTILINE), ""]
+        else:
+            lines += ["```python", body.strip(), "```", ""]
+    lines += [f"The notebook: [{path.name}]({path.name}), for Jupyter with jupytext, or to be run as a script."]
+    return "\n".join(lines) + "\n"
+
+
 def generated_pages() -> dict[str, str]:
     """Return the pages that are in no file of docs/, by their place on the site."""
     pages = {"reference/command-line.md": command_line_page(), "examples/feeds.md": feeds_page()}
@@ -120,6 +133,8 @@ def generated_pages() -> dict[str, str]:
         pages[site_path(repository_path)] = with_site_links(text, repository_path)
     licence = (ROOT / "LICENSE").read_text(encoding="utf-8")
     pages["LICENSE.md"] = f"# Licence\n\n```text\n{licence.strip()}\n```\n"
+    for path in sorted((ROOT / "docs" / "notebooks").glob("*.py")):
+        pages[f"notebooks/{path.stem}.md"] = notebook_page(path)
     for room, modules in public_modules().items():
         pages[f"reference/{room}.md"] = "\n\n".join([f"# {room}", *(f"::: {module}" for module in modules)]) + "\n"
     return pages
