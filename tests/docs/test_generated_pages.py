@@ -38,6 +38,8 @@ def test_every_feature_guard_and_policy_key_stands_in_its_table(generate: Module
     for guard in generate.GUARDS:
         assert f"| {guard.number} | `{guard.flag}` |" in guards
         assert f"| {guard.number} | `{guard.flag}` |" in formulas
+    why = (DOCS / "WHY_GUARDS.md").read_text(encoding="utf-8")
+    assert [guard.flag for guard in generate.GUARDS if f"`{guard.flag}`" not in why] == []
     for key in generate.RiskPolicy.__struct_fields__:
         assert f"| `{key}` |" in guards
 
