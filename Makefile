@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml CMakeLists.txt $(shell find src cpp -type f -not -name '*.so' -not -path '*/__pycache__/*')
 
-.PHONY: demo test lint bench simtest kill-test wheel core release clean
+.PHONY: demo test lint bench simtest kill-test wheel docs core release clean
 
 demo: $(VENV)/.installed
 	$(BIN)/ami run --source synthetic --steps 5000 --seed 42
@@ -37,6 +37,10 @@ kill-test: $(VENV)/.installed-dev
 wheel: $(VENV)/.installed-dev
 	$(BIN)/pip wheel --no-deps --wheel-dir dist .
 
+# The site, in build/site; a link that leads nowhere is an error.
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 # The compiled core beside the sources, for working on it with PYTHONPATH=src.
 core:
 	cmake -S . -B build/dev -DPython_EXECUTABLE=$$(command -v $(PYTHON)) >/dev/null
@@ -57,6 +61,10 @@ $(VENV)/bin/python:
 $(VENV)/.installed: $(SOURCES) | $(VENV)/bin/python
 	$(BIN)/pip install --quiet --disable-pip-version-check .
 	touch $@
+
+$(VENV)/.installed-docs: $(SOURCES) | $(VENV)/bin/python
+	$(BIN)/pip install --quiet --disable-pip-version-check '.[docs]'
+	touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-dev: $(SOURCES) | $(VENV)/bin/python
 	$(BIN)/pip install --quiet --disable-pip-version-check '.[dev]'

@@ -1,4 +1,4 @@
-"""Writes the generated parts of FEATURES.md and GUARDS.md, between their markers; `--check` says which are stale.
+"""Writes the generated parts of FEATURES.md, FORMULAS.md and GUARDS.md; `--check` says which are stale.
 
 Run `python docs/generate.py` after changing a feature, a guard or a limit.
 """
@@ -187,11 +187,26 @@ def used_by(key: str) -> str:
     return "context check" if key == "required_context" else "–"
 
 
+# FORMULAS.md ----------------------------------------------------------------------------------------------------------
+
+
+def formulas_part() -> list[str]:
+    """Return every feature's formula, alone."""
+    return table(("feature", "formula"), ((f"`{feature.name}`", feature.formula) for feature in FEATURES))
+
+
+def conditions_part() -> list[str]:
+    """Return the condition under which each guard lets a decision pass."""
+    rows = ((str(guard.number), f"`{guard.flag}`", f"`{guard.quiet}`") for guard in GUARDS)
+    return table(("#", "guard", "passes when"), rows)
+
+
 # Pages ----------------------------------------------------------------------------------------------------------------
 
 PARTS: dict[str, dict[str, Callable[[], list[str]]]] = {
     "FEATURES.md": {"features": features_part, "config": config_part},
     "GUARDS.md": {"guards": guards_part, "policy": policy_part},
+    "FORMULAS.md": {"formulas": formulas_part, "conditions": conditions_part},
 }
 
 

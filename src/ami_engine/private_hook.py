@@ -67,5 +67,6 @@ def load_object(place: str, option: str) -> Any:
         sys.path.insert(0, str(Path.cwd()))
     try:
         return getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"`{option}` {place!r} cannot be loaded: {error}") from error
+    except Exception as error:  # importing runs somebody's code
+        kind = "" if isinstance(error, (ImportError, AttributeError)) else f"{type(error).__name__}: "
+        raise ConfigError(f"`{option}` {place!r} cannot be loaded: {kind}{error}") from error

@@ -95,17 +95,21 @@ class Instrument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         for name in ("tick_size", "multiplier"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
-                raise ConfigError(f"`{name}` of instrument {self.symbol!r} must be finite and > 0, was {value!r}")
+                raise ConfigError(f"`{name}`{self._whose} must be finite and > 0, was {value!r}")
         for name in ("lot_size", "min_qty", "min_notional"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
-                raise ConfigError(f"`{name}` of instrument {self.symbol!r} must be finite and >= 0, was {value!r}")
+                raise ConfigError(f"`{name}`{self._whose} must be finite and >= 0, was {value!r}")
         for name in ("maker_fee_bps", "taker_fee_bps"):
             value = getattr(self, name)
             if not math.isfinite(value):
-                raise ConfigError(f"`{name}` of instrument {self.symbol!r} must be finite, was {value!r}")
+                raise ConfigError(f"`{name}`{self._whose} must be finite, was {value!r}")
         if self.kind not in ("linear", "inverse"):
-            raise ConfigError(f"`kind` of instrument {self.symbol!r} must be 'linear' or 'inverse', was {self.kind!r}")
+            raise ConfigError(f"`kind`{self._whose} must be 'linear' or 'inverse', was {self.kind!r}")
+
+    @property
+    def _whose(self) -> str:
+        return f" of instrument {self.symbol!r}" if self.symbol else ""
 
     @property
     def is_inverse(self) -> bool:

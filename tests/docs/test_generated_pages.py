@@ -1,4 +1,4 @@
-"""The generated parts of FEATURES.md and GUARDS.md say what the code says."""
+"""The generated parts of FEATURES.md, FORMULAS.md and GUARDS.md say what the code says."""
 
 from __future__ import annotations
 
@@ -24,24 +24,28 @@ def generate() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("page", ["FEATURES.md", "GUARDS.md"])
+@pytest.mark.parametrize("page", ["FEATURES.md", "GUARDS.md", "FORMULAS.md"])
 def test_a_page_is_generated_from_the_code_of_today(generate: ModuleType, page: str) -> None:
     text = (DOCS / page).read_text(encoding="utf-8")
     assert generate.render(page, text) == text, f"docs/{page} is stale: run docs/generate.py"
 
 
 def test_every_feature_guard_and_policy_key_stands_in_its_table(generate: ModuleType) -> None:
-    features, guards = ((DOCS / page).read_text(encoding="utf-8") for page in generate.PARTS)
+    features, guards, formulas = ((DOCS / page).read_text(encoding="utf-8") for page in generate.PARTS)
     for feature in generate.FEATURES:
         assert f"| `{feature.name}` |" in features
+        assert f"| `{feature.name}` |" in formulas
     for guard in generate.GUARDS:
         assert f"| {guard.number} | `{guard.flag}` |" in guards
+        assert f"| {guard.number} | `{guard.flag}` |" in formulas
+    why = (DOCS / "WHY_GUARDS.md").read_text(encoding="utf-8")
+    assert [guard.flag for guard in generate.GUARDS if f"`{guard.flag}`" not in why] == []
     for key in generate.RiskPolicy.__struct_fields__:
         assert f"| `{key}` |" in guards
 
 
 def test_check_fails_on_a_stale_page_and_passes_once_it_is_written(tmp_path: Path) -> None:
-    for name in ("generate.py", "FEATURES.md", "GUARDS.md"):
+    for name in ("generate.py", "FEATURES.md", "GUARDS.md", "FORMULAS.md"):
         shutil.copy(DOCS / name, tmp_path)
     page = tmp_path / "GUARDS.md"
     fresh = page.read_text(encoding="utf-8")

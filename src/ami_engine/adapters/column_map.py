@@ -264,7 +264,8 @@ class ColumnMap(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         try:
             return msgspec.convert(data, cls)
         except (ConfigError, msgspec.ValidationError) as error:
-            raise ConfigError(f"{path}: {error}") from None
+            hint = f"; its keys are {', '.join(cls.__struct_fields__)}" if "unknown field" in str(error) else ""
+            raise ConfigError(f"{path}: {error}{hint}") from None
 
     def resolve(self, names: Sequence[str] | None) -> Positions:
         """Return where the columns stand, by the file's column names, or by position where there are none.

@@ -77,4 +77,5 @@ def _instrument(path: str | Path, place: int, table: Any) -> Instrument:
     except ConfigError as error:
         raise ConfigError(f"{path}: instrument {place}: {error}") from None
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{path}: instrument {place}: {error}") from None
+        hint = f"; its keys are {', '.join(Instrument.__struct_fields__)}" if "unknown field" in str(error) else ""
+        raise ConfigError(f"{path}: instrument {place}: {error}{hint}") from None

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer import Abort
@@ -23,6 +23,7 @@ from ami_engine.cli.plot import plot
 from ami_engine.cli.run import run
 from ami_engine.cli.simtest import simtest
 from ami_engine.cli.verify import verify
+from ami_engine.cli.wording import with_option_names
 from ami_engine.errors import AmiError
 
 __all__ = ["app", "main"]
@@ -64,12 +65,27 @@ app.command()(simtest)
 app.command()(control)
 
 
+def _command() -> str:
+    """Return what was called, as far as it is known: `ami run`, or `ami`."""
+    names = [command.callback.__name__ for command in app.registered_commands if command.callback is not None]
+    return f"ami {sys.argv[1]}" if sys.argv[1:2] and sys.argv[1] in names else "ami"
+
+
+def _option_names() -> dict[str, str]:
+    """Return the options of the command that was called, by parameter."""
+    commands: dict[str, Any] = getattr(typer.main.get_command(app), "commands", {})
+    called = commands.get(sys.argv[1]) if sys.argv[1:] else None
+    if called is None:
+        return {}
+    return {each.name: each.opts[0] for each in called.params if each.opts[0].startswith("--")}
+
+
 def main() -> None:
     """Run the command line; what is wrong with the input becomes one line on standard error and exit code 2."""
     try:
         code = app(standalone_mode=False)
     except AmiError as error:
-        print_error(str(error))
+        print_error(with_option_names(str(error), _option_names()))
         sys.exit(2)
     except OSError as error:
         print_error(f"{error.filename}: {error.strerror}" if error.filename else str(error))
@@ -83,6 +99,6 @@ def main() -> None:
         if message is None:
             raise
         if text := message():  # none when no command was given: the help that was printed says it all
-            print_error(text)
+            print_error(f"{text.rstrip('.')}; see `{_command()} --help`")
         sys.exit(2)
     sys.exit(code if isinstance(code, int) else 0)

@@ -24,7 +24,7 @@ from ami_engine.cli.sources import (
     UtcOffsetOption,
     make_source,
 )
-from ami_engine.errors import ChainBroken, ConfigError
+from ami_engine.errors import ChainBroken, ConfigError, TraceError
 from ami_engine.trace.convert import convert as convert_trace
 from ami_engine.trace.convert import is_trace
 
@@ -98,6 +98,8 @@ def _print(done: ConvertedEvents) -> None:
 
 
 def _convert_trace(source: Path, out: Path, *, json: bool) -> None:
+    if source.is_dir() and not any(source.glob("traces*")):
+        raise TraceError(f"{source}: holds no trace (traces.jsonl or traces.bin): is it the directory of a run?")
     try:
         done = convert_trace(source, out)
     except ChainBroken as error:

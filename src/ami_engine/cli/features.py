@@ -22,7 +22,9 @@ from ami_engine.cli.sources import (
     SymbolOption,
     TickSizeOption,
     UtcOffsetOption,
+    is_idle,
     make_source,
+    nothing_usable,
 )
 from ami_engine.loop.feature_table import write_feature_table
 
@@ -74,9 +76,12 @@ def features(
         print_json(result)
     else:
         typer.echo(f"{result['rows']} rows of {len(result['columns'])} columns in {out}")
-        for place in result["rejected_places"][:3]:
+        for place in result["rejected_places"][:3] if result["rows"] else ():
             print_error(f"refused: {place}")
     if result["stopped_reason"] not in ("source_exhausted", "steps"):
         if not json:
             print_error(result["stopped_reason"])
         raise typer.Exit(1)
+    if is_idle(result["rows"], steps, result["stopped_reason"]):
+        print_error(nothing_usable(source, result["rejected_places"]))
+        raise typer.Exit(2)

@@ -38,6 +38,7 @@ _ROWS = (
     ("largest drawdown", "max_drawdown"),
     ("events refused", "rejected_events"),
     ("errors", "error_count"),
+    ("last error", "last_error"),
     ("step latency, µs", "latency_us"),
     ("events / s", "events_per_s"),
     ("trace", "trace_path"),

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from ami_engine.cli.output import print_json, print_summary, progress_bar
+from ami_engine.cli.output import print_error, print_json, print_summary, progress_bar
 from ami_engine.cli.sources import (
     BarTimeOption,
     ColumnsOption,
@@ -24,8 +24,11 @@ from ami_engine.cli.sources import (
     SymbolOption,
     TickSizeOption,
     UtcOffsetOption,
+    is_idle,
     make_source,
+    nothing_usable,
 )
+from ami_engine.cli.wording import changed_settings, kept_settings
 from ami_engine.dmc.risk_policy import RiskPolicy
 from ami_engine.errors import AmiError, ConfigError
 from ami_engine.features.feature_config import FeatureConfig
@@ -102,6 +105,7 @@ def run(
     Example: `ami run --source capture.feed.gz --format binance --tick-size 0.1 --policy policy.toml`
     """
     _check_plot(plot, has_trace=not no_trace)
+    _check_options(run_dir, resume=resume, overwrite=overwrite, release=release, operator=operator, reason=reason)
     risk_policy = RiskPolicy.from_toml(policy) if policy is not None else RiskPolicy()
     engine = DecisionEngine(model=load_model(model, model_arg or []))
     feed = make_source(
@@ -119,6 +123,7 @@ def run(
         seed=seed,
         steps=steps,
     )
+    before = kept_settings(run_dir)
     with closing(feed):
         instruments = dict(feed.instruments())
         broker = PaperBroker(instruments=instruments, cash=cash, queue=queue, latency_ms=latency_ms, seed=seed)
@@ -152,6 +157,8 @@ def run(
                 },
             )
     failure = None if plot is None else _draw(summary, plot)
+    if resume and (changed := changed_settings(before, kept_settings(run_dir))):
+        summary["notes"].append(changed)
     if json:
         print_json(summary)
     else:
@@ -159,7 +166,23 @@ def run(
     if failure is not None:
         raise failure
     if not str(summary["stopped_reason"]).startswith(_GOOD_ENDS):
+        print_error(f"the run ended by {summary['stopped_reason']}")
         raise typer.Exit(1)
+    if is_idle(summary["steps"], steps, summary["stopped_reason"]):
+        print_error(nothing_usable(source, summary["rejected_places"]))
+        raise typer.Exit(2)
+
+
+def _check_options(
+    run_dir: Path | None, *, resume: bool, overwrite: bool, release: str | None, operator: str, reason: str
+) -> None:
+    """Refuse options that would do nothing without another one."""
+    for option, given in (("--resume", resume), ("--overwrite", overwrite)):
+        if given and run_dir is None and resume != overwrite:
+            raise ConfigError(f"`{option}` needs `--run-dir`: which run's directory?")
+    for option, text in (("--operator", operator), ("--reason", reason)):
+        if text and release is None:
+            raise ConfigError(f"`{option}` says who releases a latch, and why: name the latch with `--release`")
 
 
 def _check_plot(plot: Path | None, *, has_trace: bool) -> None:
@@ -198,6 +221,8 @@ def load_model(name: str, arguments: list[str]) -> Callable[..., Any] | None:
         if ":" not in name:
             raise ConfigError(f"`--model` must be `reference` or `module:attribute`, was {name!r}")
         function = load_object(name, "--model")
+    if not callable(function):
+        raise ConfigError(f"`--model` {name!r} must be callable, as model(features), was {function!r}")
     _check_keywords(name, function, keywords)
     return (lambda features, **extra: function(features, **{**keywords, **extra})) if keywords else function
 
@@ -222,7 +247,10 @@ def _parse_argument(argument: str) -> tuple[str, Any]:
         raise ConfigError(f"`--model-arg` must be k=v, was {argument!r}")
     for kind in (int, float):
         try:
-            return key, kind(text)
+            value = kind(text)
         except ValueError:
             continue
+        if value != value:
+            raise ConfigError(f"`--model-arg` {key} must be a number that compares, was {text!r}")
+        return key, value
     return key, {"true": True, "false": False}.get(text.lower(), text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -26,7 +27,9 @@ __all__ = [
     "SymbolOption",
     "TickSizeOption",
     "UtcOffsetOption",
+    "is_idle",
     "make_source",
+    "nothing_usable",
 ]
 
 SYNTHETIC_EVENTS = 5_000
@@ -93,6 +96,7 @@ def make_source(
                 raise ConfigError(f"`{option}` describes a file; the synthetic source has its own, was {str(value)!r}")
         sim = MicrostructureSim(seed=seed)
         return SyntheticSource(sim, num_events=steps if steps is not None else SYNTHETIC_EVENTS)
+    _check_file(source, format, date)
     return open_source(
         source,
         format=format,
@@ -106,3 +110,29 @@ def make_source(
         interval_ms=interval_ms,
         utc_offset=utc_offset,
     )
+
+
+def _check_file(source: str, format: str | None, date: str | None) -> None:
+    """Refuse what a reader would misunderstand."""
+    if not source.strip():
+        raise ConfigError("`--source` must name a file, or be `synthetic`, was empty")
+    if Path(source).is_dir():
+        raise ConfigError(f"{source}: is a directory: name a recorded file in it")
+    if date is not None and "," not in source and format != "lobster":
+        raise ConfigError(f"`--date` is for LOBSTER recordings (BOOK,MESSAGES); {source} has its own, was {date!r}")
+
+
+def is_idle(done: int, steps: int | None, stopped_reason: str) -> bool:
+    """Return True when a source came to its end without one event that could be used, though some were asked for."""
+    return done == 0 and steps != 0 and stopped_reason == "source_exhausted"
+
+
+def nothing_usable(source: str, refused: Sequence[object]) -> str:
+    """Say why a source gave nothing, and what to look at.
+
+    >>> nothing_usable("quotes.jsonl", [])
+    'quotes.jsonl: holds no event: is it the right file, and whole?'
+    """
+    if not refused:
+        return f"{source}: holds no event: is it the right file, and whole?"
+    return f"{source}: no event could be used; the first reason: {refused[0]}"

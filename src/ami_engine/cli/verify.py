@@ -14,6 +14,9 @@ from ami_engine.trace.reader import verify as verify_trace
 
 __all__ = ["verify"]
 
+# What the first line of a file that is something else altogether is called.
+_NO_TRACE = ("not_a_packet", "not_json", "not_utf8")
+
 
 def verify(
     run_dir: Annotated[Path, typer.Argument(help="A run's directory, or its trace file.")],
@@ -26,6 +29,9 @@ def verify(
 
     Example: `ami verify runs/run-1f2e3d`
     """
+    if run_dir.is_dir() and not any(run_dir.glob("traces*")):
+        print_error(f"{run_dir}: holds no trace (traces.jsonl or traces.bin): is it the directory of a run?")
+        raise typer.Exit(2)
     try:
         report = verify_trace(run_dir, tail=tail)
     except OSError as error:
@@ -51,5 +57,6 @@ def verify(
         damage = report.first_damage
         if damage is not None:
             where = f" of {damage.file}" if damage.file not in (run_dir.name, "traces.jsonl", "traces.bin") else ""
-            print_error(f"{run_dir}: damaged at line {damage.line}{where}: {damage.reason}: {damage.detail}")
+            doubt = "; is it a trace?" if damage.line == 1 and damage.reason in _NO_TRACE else ""
+            print_error(f"{run_dir}: damaged at line {damage.line}{where}: {damage.reason}: {damage.detail}{doubt}")
     raise typer.Exit(0 if report.ok else 1)

@@ -158,8 +158,10 @@ class RiskPolicy(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         """
         try:
             text = Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: cannot be read: {error}") from error
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{path}: cannot be read: it is no UTF-8 text") from error
         try:
             values = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:

@@ -674,7 +674,8 @@ def _run_dir(given: RunOptions, run_id: str) -> Path | None:
         raise ConfigError(f"`run_dir` must be a directory, was the file {str(folder)!r}")
     if folder.is_dir() and any(folder.iterdir()) and not (given.resume or given.overwrite):
         raise ConfigError(
-            f"`run_dir` {str(folder)!r} is not empty: choose another, or resume (append) or overwrite (replace) it"
+            f"`run_dir` {str(folder)!r} is not empty: "
+            "choose another, or `resume` (append to) or `overwrite` (replace) it"
         )
     return folder
 
