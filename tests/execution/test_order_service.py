@@ -488,3 +488,17 @@ def test_an_immediate_order_that_ended_unheard_is_closed(desk: Desk) -> None:
     desk.wait(600)
     desk.service.resolve_doubts()
     assert desk.service.open_orders() == []
+
+
+def test_an_old_order_that_the_venue_still_lists_is_not_taken_for_a_strangers(desk: Desk) -> None:
+    """It was said to be cancelled, over a thousand orders ago: only the journal knows that it is ours."""
+    desk.venue.cancel_plan = ["lie"]
+    old = desk.service.submit(BUY, "old").client_order_id
+    assert desk.service.cancel(old)
+    desk.venue.plan = ["refuse"] * 1_100
+    for number in range(1_100):
+        desk.service.submit(BUY, str(number))
+    first = desk.service.cancel_all("kill")
+    assert (first.is_done, first.still_open) == (False, (old,))
+    assert desk.venue.live == []
+    assert desk.service.cancel_all("kill").is_done

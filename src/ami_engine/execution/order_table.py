@@ -297,7 +297,7 @@ class OrderTable:
         if listed is None:
             tally.fail("the venue's open orders cannot be read: that everything is cancelled is not verified")
             return tuple(self.live)
-        ours = [order_id for order_id in listed if order_id in self.live or order_id in self._closed]
+        ours = [order_id for order_id in listed if order_id in self.live or self._was_ours(order_id)]
         for order_id in ours:
             if order_id not in self.live:  # it was said to be cancelled, and is not
                 reply = broker_edge.cancel(self.broker, order_id)
@@ -305,6 +305,10 @@ class OrderTable:
                 if reply.is_failure:
                     tally.fail(reply.error)
         return tuple(dict.fromkeys((*self.live, *ours)))
+
+    def _was_ours(self, order_id: str) -> bool:
+        """True for an order that ended here, also one so long ago that only the journal remembers it."""
+        return order_id in self._closed or (self._journal is not None and self._journal.find(order_id) is not None)
 
     def take_as_canceled(self, working: Working) -> None:
         """Note that a sweep took the order away."""
