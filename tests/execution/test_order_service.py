@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 
 from ami_engine.adapters.base import Broker
 from ami_engine.clock import ManualClock
-from ami_engine.errors import DuplicateOrderId, OrderError, StateError, VenueRejected, VenueUnavailable
+from ami_engine.errors import (
+    ConfigError,
+    DuplicateOrderId,
+    OrderError,
+    StateError,
+    VenueRejected,
+    VenueUnavailable,
+)
 from ami_engine.events import Fill, OrderReport, OrderStatus, Side, SubmitOrder, TimeInForce
 from ami_engine.execution.idempotency import OrderIdFormat
 from ami_engine.execution.journal import Journal
@@ -502,3 +509,46 @@ def test_an_old_order_that_the_venue_still_lists_is_not_taken_for_a_strangers(de
     assert (first.is_done, first.still_open) == (False, (old,))
     assert desk.venue.live == []
     assert desk.service.cancel_all("kill").is_done
+
+
+# Gates and latches. -----------------------------------------------------------------------------------------------
+
+
+def test_what_the_gate_keeps_back_is_not_sent_and_its_key_stays_free(desk: Desk) -> None:
+    words = ["worst_case_exposure: too much"]
+    service = OrderService(desk.venue, desk.service.journal, desk.clock, gate=lambda order: words[0])
+    with pytest.raises(OrderError, match="worst_case_exposure"):
+        service.submit(BUY, "k")
+    assert (desk.venue.sent, service.order(service.id_of(BUY, "k"))) == ([], None)
+    words[0] = ""
+    assert service.submit(BUY, "k").outcome == "accepted"
+
+
+def test_an_order_is_not_sent_again_past_the_gate(desk: Desk) -> None:
+    words = [""]
+    desk.service = OrderService(
+        desk.venue, desk.service.journal, desk.clock, settle_ms=500, gate=lambda order: words[0]
+    )
+    desk.venue.plan = ["lost before"]
+    desk.service.submit(BUY, "k")
+    words[0] = "trading_halted: nothing leaves"
+    assert [each.outcome for each in desk.resolve(resend=True)] == ["rejected"]
+    assert len(desk.venue.sent) == 1
+
+
+def test_a_halt_holds_after_a_restart_until_an_operator_releases_it(desk: Desk) -> None:
+    order_id = desk.service.submit(BUY, "k").client_order_id
+    desk.venue.fill(order_id, 5.0)  # more than was ordered
+    desk.service.poll()
+    assert "overfill" in desk.service.halt_reason
+    assert [each[:2] for each in desk.service.journal.latches()] == [("kill_switch", desk.clock.now_ns())]
+    service = desk.restart()
+    with pytest.raises(OrderError, match="overfill"):
+        service.submit(BUY, "another")
+    with pytest.raises(ConfigError, match="operator"):
+        service.release("", "seen")
+    service.release("ann", "the venue corrected it")
+    assert service.halt_reason == ""
+    assert desk.restart().submit(BUY, "another").outcome == "accepted"
+    with pytest.raises(ConfigError, match="latched"):
+        desk.service.release("ann", "again")
