@@ -552,3 +552,27 @@ def test_a_halt_holds_after_a_restart_until_an_operator_releases_it(desk: Desk) 
     assert desk.restart().submit(BUY, "another").outcome == "accepted"
     with pytest.raises(ConfigError, match="latched"):
         desk.service.release("ann", "again")
+
+
+# An order that arrives after all. ---------------------------------------------------------------------------------
+
+
+def test_what_was_said_of_an_order_before_it_arrived_does_not_end_it(desk: Desk, monkeypatch: Any) -> None:
+    """A cancel found nothing, then the submit arrived and traded, and one stale answer leaves it out."""
+    monkeypatch.setattr(desk.venue, "recv_window_ms", None)
+    service = desk.restart()
+    desk.venue.plan = ["late"]
+    order_id = service.submit(BUY, "k").client_order_id
+    assert not service.cancel(order_id)
+    desk.wait(10_000)
+    desk.venue.arrive()
+    desk.venue.fill(order_id, 0.5)
+    assert len(service.poll()) == 1
+    with monkeypatch.context() as stale:
+        stale.setattr(desk.venue, "fetch_order", lambda client_order_id: None)
+        service.resolve_doubts()
+    order = service.order(order_id)
+    assert order is not None
+    assert order.is_open
+    assert service.cancel(order_id)
+    assert desk.venue.live == []

@@ -329,6 +329,13 @@ class OrderTable:
         self._replace(working, working.order.after(trigger, venue_order_id=venue_order_id), trigger.value)
 
     def _replace(self, working: Working, order: Order, kind: str, *, is_fill: bool = False) -> None:
+        if (
+            working.order.status is OrderStatus.INITIALIZED
+            and order.is_open
+            and order.status is not working.order.status
+        ):
+            # Heard of for the first time: what the venue did not know before its submit arrived is no word on its end.
+            working.denials, working.is_said_gone, working.unsure_ms = 0, False, self.now_ms
         working.order = order
         order_id = order.client_order_id
         if self._journal is not None:
