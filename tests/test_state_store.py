@@ -345,3 +345,30 @@ def test_a_migration_that_fails_leaves_the_old_version(tmp_path: Path, monkeypat
     assert store.query("PRAGMA user_version") == [(len(MIGRATIONS),)]
     assert store.query("SELECT count(*) FROM sqlite_master WHERE name = 'more'") == [(0,)]
     store.close()
+
+
+@pytest.mark.parametrize("missing", [1, 100, 4_095])
+def test_a_file_whose_end_is_missing_is_refused_and_left(tmp_path: Path, missing: int) -> None:
+    path = tmp_path / "s.sqlite"
+    store = StateStore(path)
+    put(store, "a")
+    store.close()
+    cut = path.read_bytes()[:-missing]
+    path.write_bytes(cut)
+    with pytest.raises(StateError, match="damaged"):
+        StateStore(path)
+    assert path.read_bytes() == cut
+
+
+def test_a_last_page_that_the_log_still_holds_is_no_damage(tmp_path: Path) -> None:
+    path, crashed = tmp_path / "s.sqlite", tmp_path / "crashed.sqlite"
+    StateStore(path).close()
+    store = StateStore(path)
+    put(store, "a", "v" * 9_000)
+    # As a crash amid a checkpoint leaves it: the log is whole, and the file has got half a page.
+    crashed.write_bytes(path.read_bytes() + bytes(700))
+    Path(f"{crashed}-wal").write_bytes(Path(f"{path}-wal").read_bytes())
+    store.close()
+    again = StateStore(crashed)
+    assert keys(again) == ["a"]
+    again.close()

@@ -228,6 +228,9 @@ class StateStore:
 
     def _open(self) -> None:
         is_file = self.path != _MEMORY
+        # SQLite fills up a last page that is cut short with zeros, and reads on. It may be short after a crash, when
+        # the log still holds it; without a log something was taken away.
+        size = _size(self.path) if is_file and not _size(self.path + "-wal") else 0
         if is_file:
             try:
                 # Positions and orders are nobody else's business.
@@ -248,6 +251,8 @@ class StateStore:
                 f"{self.path}: is of schema version {version}, this engine knows {len(MIGRATIONS)}: use a newer engine"
             )
         found = self._scalar("PRAGMA quick_check(1)")
+        if size % int(self._scalar("PRAGMA page_size")):
+            found = "its end is missing"
         if found != "ok":
             raise StateError(f"{self.path}: is damaged, and is left as it is: {found}")
         if is_file:
@@ -303,6 +308,13 @@ class StateStore:
     def _check_owner(self) -> None:
         if os.getpid() != self._pid:
             raise StateError(f"{self.path}: belongs to process {self._pid}: a forked child must open a file of its own")
+
+
+def _size(path: str) -> int:
+    try:
+        return os.path.getsize(path)
+    except OSError:
+        return 0  # there is none; one that cannot be read fails where it is opened
 
 
 def _meaning(error: sqlite3.Error) -> str:

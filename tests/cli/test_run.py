@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -242,3 +244,19 @@ def test_the_readmes_kind_of_call_on_a_recorded_feed(ami: Ami, data_dir: Path) -
     assert said.document["steps"] == 1_158
     assert said.document["fills_count"] > 0
     assert json.loads(ami("verify", "aapl", "--json").out)["chain_head"] == said.document["chain_head"]
+
+
+def test_a_journal_is_kept_where_it_is_asked_for(ami: Ami, quotes: Path, tmp_path: Path) -> None:
+    path = tmp_path / "kept" / "journal.sqlite"
+    arguments = ("run", "--source", quotes, "--tick-size", "0.01", "--steps", "50", "--no-trace", "--json")
+    said = ami(*arguments, "--journal", path, "--durability", "normal").document
+    assert said["journal_path"] == str(path)
+    with closing(sqlite3.connect(path)) as kept:
+        assert kept.execute("SELECT count(*) FROM orders").fetchone() == (said["orders_submitted"],)
+    assert "journal_path" not in ami(*arguments).document
+
+
+def test_durability_is_a_journals(ami: Ami, quotes: Path) -> None:
+    said = ami("run", "--source", quotes, "--no-trace", "--durability", "full")
+    assert said.code == 2
+    assert "`durability` is for a journal" in said.err

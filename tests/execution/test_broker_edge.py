@@ -206,3 +206,11 @@ def test_fills_before_a_break_are_kept() -> None:
     assert broker_edge.read_fills(Scripted(half()), 0) == ([FILL], "ConnectionError: closed by peer")
     assert broker_edge.read_fills(Scripted(None), 0) == ([], "")
     assert broker_edge.read_fills(Scripted(TimeoutError()), 0) == ([], "TimeoutError")
+
+
+def test_what_a_venue_quotes_of_a_secret_goes_no_further() -> None:
+    error = VenueUnavailable("timeout, Authorization: Bearer sk-live-AAAABBBBCCCCDDDD1234")
+    reply = broker_edge.submit(Scripted(error), ORDER)
+    assert reply.answer is Answer.LOST
+    assert reply.error.startswith("VenueUnavailable: timeout")
+    assert "AAAABBBB" not in reply.error

@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 
 from ami_engine.adapters.base import Broker
 from ami_engine.clock import ManualClock
-from ami_engine.errors import DuplicateOrderId, OrderError, StateError, VenueRejected, VenueUnavailable
+from ami_engine.errors import (
+    ConfigError,
+    DuplicateOrderId,
+    OrderError,
+    StateError,
+    VenueRejected,
+    VenueUnavailable,
+)
 from ami_engine.events import Fill, OrderReport, OrderStatus, Side, SubmitOrder, TimeInForce
 from ami_engine.execution.idempotency import OrderIdFormat
 from ami_engine.execution.journal import Journal
@@ -488,3 +495,84 @@ def test_an_immediate_order_that_ended_unheard_is_closed(desk: Desk) -> None:
     desk.wait(600)
     desk.service.resolve_doubts()
     assert desk.service.open_orders() == []
+
+
+def test_an_old_order_that_the_venue_still_lists_is_not_taken_for_a_strangers(desk: Desk) -> None:
+    """It was said to be cancelled, over a thousand orders ago: only the journal knows that it is ours."""
+    desk.venue.cancel_plan = ["lie"]
+    old = desk.service.submit(BUY, "old").client_order_id
+    assert desk.service.cancel(old)
+    desk.venue.plan = ["refuse"] * 1_100
+    for number in range(1_100):
+        desk.service.submit(BUY, str(number))
+    first = desk.service.cancel_all("kill")
+    assert (first.is_done, first.still_open) == (False, (old,))
+    assert desk.venue.live == []
+    assert desk.service.cancel_all("kill").is_done
+
+
+# Gates and latches. -----------------------------------------------------------------------------------------------
+
+
+def test_what_the_gate_keeps_back_is_not_sent_and_its_key_stays_free(desk: Desk) -> None:
+    words = ["worst_case_exposure: too much"]
+    service = OrderService(desk.venue, desk.service.journal, desk.clock, gate=lambda order: words[0])
+    with pytest.raises(OrderError, match="worst_case_exposure"):
+        service.submit(BUY, "k")
+    assert (desk.venue.sent, service.order(service.id_of(BUY, "k"))) == ([], None)
+    words[0] = ""
+    assert service.submit(BUY, "k").outcome == "accepted"
+
+
+def test_an_order_is_not_sent_again_past_the_gate(desk: Desk) -> None:
+    words = [""]
+    desk.service = OrderService(
+        desk.venue, desk.service.journal, desk.clock, settle_ms=500, gate=lambda order: words[0]
+    )
+    desk.venue.plan = ["lost before"]
+    desk.service.submit(BUY, "k")
+    words[0] = "trading_halted: nothing leaves"
+    assert [each.outcome for each in desk.resolve(resend=True)] == ["rejected"]
+    assert len(desk.venue.sent) == 1
+
+
+def test_a_halt_holds_after_a_restart_until_an_operator_releases_it(desk: Desk) -> None:
+    order_id = desk.service.submit(BUY, "k").client_order_id
+    desk.venue.fill(order_id, 5.0)  # more than was ordered
+    desk.service.poll()
+    assert "overfill" in desk.service.halt_reason
+    assert [each[:2] for each in desk.service.journal.latches()] == [("kill_switch", desk.clock.now_ns())]
+    service = desk.restart()
+    with pytest.raises(OrderError, match="overfill"):
+        service.submit(BUY, "another")
+    with pytest.raises(ConfigError, match="operator"):
+        service.release("", "seen")
+    service.release("ann", "the venue corrected it")
+    assert service.halt_reason == ""
+    assert desk.restart().submit(BUY, "another").outcome == "accepted"
+    with pytest.raises(ConfigError, match="latched"):
+        desk.service.release("ann", "again")
+
+
+# An order that arrives after all. ---------------------------------------------------------------------------------
+
+
+def test_what_was_said_of_an_order_before_it_arrived_does_not_end_it(desk: Desk, monkeypatch: Any) -> None:
+    """A cancel found nothing, then the submit arrived and traded, and one stale answer leaves it out."""
+    monkeypatch.setattr(desk.venue, "recv_window_ms", None)
+    service = desk.restart()
+    desk.venue.plan = ["late"]
+    order_id = service.submit(BUY, "k").client_order_id
+    assert not service.cancel(order_id)
+    desk.wait(10_000)
+    desk.venue.arrive()
+    desk.venue.fill(order_id, 0.5)
+    assert len(service.poll()) == 1
+    with monkeypatch.context() as stale:
+        stale.setattr(desk.venue, "fetch_order", lambda client_order_id: None)
+        service.resolve_doubts()
+    order = service.order(order_id)
+    assert order is not None
+    assert order.is_open
+    assert service.cancel(order_id)
+    assert desk.venue.live == []

@@ -201,3 +201,11 @@ def test_whatever_words_are_lost_one_look_brings_the_order_to_the_venues_truth(
         elif correction.trigger is not None:
             ours = ours.after(correction.trigger)
     assert (ours.status, ours.filled_qty) == (theirs.status, theirs.filled_qty)
+
+
+def test_a_first_fill_outweighs_what_was_said_before_the_order_arrived() -> None:
+    """A cancel found nothing to cancel while the submit was under way; open orders and look-up are a moment old."""
+    asked = LocalOrder(DOUBT, asked_ms=0, is_said_gone=True, denials=1)
+    found = reconcile(local(None, orders=(asked,)), venue(reports={"a": None}, fills=(fill(),)))
+    assert [correction.fill for correction in found.corrections] == [fill()]
+    assert found.denied == ()

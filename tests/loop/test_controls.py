@@ -16,11 +16,12 @@ from ami_engine.adapters import DataSource
 from ami_engine.config import ExitConfig
 from ami_engine.dmc import RiskPolicy, modulate
 from ami_engine.dmc.trading_state import TradingGate, TradingState
-from ami_engine.errors import ConfigError, TraceError
+from ami_engine.errors import ConfigError, StateError, TraceError
 from ami_engine.events import BookSnapshot, Side, SubmitOrder
 from ami_engine.loop.latches import Release
 from ami_engine.loop.run_loop import run_loop
 from ami_engine.ops.controls import Controls, Ticket
+from ami_engine.state_store import StateStore
 from ami_engine.trace.reader import read_packets
 from decision_schema.types import Action, Proposal
 
@@ -411,3 +412,58 @@ def test_an_executor_that_halts_is_told_to_withdraw_also_without_guards() -> Non
 
     go(source=Moving(5), broker=RecordingBroker(), trace=False, executor=SimpleNamespace(run=run), modulator=None)
     assert asked == [Action.ACT, Action.ACT, Action.CANCEL, Action.CANCEL]
+
+
+class Failing(StateStore):
+    """A store whose disk is gone once `is_gone`."""
+
+    is_gone = False
+
+    def execute(self, statement: str, parameters: Any = ()) -> int:
+        if self.is_gone:
+            raise StateError("the disk is gone")
+        return super().execute(statement, parameters)
+
+
+def test_a_caller_is_answered_when_the_journal_fails_under_his_command() -> None:
+    store, controls, broker = Failing(":memory:"), Controls(), RecordingBroker()
+    tickets: list[Ticket] = []
+
+    def break_the_disk() -> None:
+        store.is_gone = True
+        tickets.append(controls.pause("ann", "x"))
+
+    summary = go(source=Moving(6, {3: break_the_disk}), broker=broker, trace=False, controls=controls, journal=store)
+    reply = tickets[0].wait(0.0)
+    assert reply is not None
+    assert (reply.ok, reply.state, reply.latched) == (False, "HALTED", ("kill_switch",))
+    assert summary["stopped_reason"].startswith("state_error")
+    assert set(broker.cancelled) == {order.client_order_id for order in broker.submitted}
+
+
+class Dying(BaseException):
+    """The process ends while a pause cancels."""
+
+
+def test_a_pause_holds_from_its_first_cancel_on(tmp_path: Path) -> None:
+    class Slow(RecordingBroker):
+        def cancel_order(self, order_id: str) -> bool:
+            if controls.asked:
+                raise Dying
+            return super().cancel_order(order_id)
+
+    class Asked(Controls):
+        asked = False
+
+    controls, store = Asked(), StateStore(tmp_path / "j.sqlite")
+
+    def pause() -> None:
+        controls.pause("ann", "x")
+        controls.asked = True
+
+    with pytest.raises(Dying):
+        go(source=Moving(6, {3: pause}), broker=Slow(), trace=False, controls=controls, journal=store)
+    store.close()
+    broker = RecordingBroker()
+    summary = go(source=Moving(6), broker=broker, trace=False, journal=tmp_path / "j.sqlite")
+    assert (summary["trading_state"], broker.submitted) == ("HALTED", [])

@@ -43,6 +43,7 @@ __all__ = ["run"]
 
 # Ends that somebody asked for, or that a source comes to; any other is an error.
 QueueName = Literal["back", "front", "prob"]
+DurabilityName = Literal["full", "normal", "off"]
 TraceName = Literal["jsonl", "binary"]
 TraceQueueName = Literal["block", "drop", "stop"]
 
@@ -94,6 +95,13 @@ def run(
     control: Annotated[
         bool | None,
         typer.Option("--control/--no-control", help="Obey `ami control`; on for live sources, off for recorded ones."),
+    ] = None,
+    journal: Annotated[
+        Path | None, typer.Option("--journal", help="Keep orders, fills and latches in this file, over restarts.")
+    ] = None,
+    durability: Annotated[
+        DurabilityName | None,
+        typer.Option("--durability", help="What a commit of the journal survives; full: a power cut.  [default: full]"),
     ] = None,
     release: Annotated[str | None, typer.Option("--release", help="Latch of a resumed run to release.")] = None,
     operator: Annotated[str, typer.Option("--operator", help="Who releases it.")] = "",
@@ -150,6 +158,8 @@ def run(
                 on_bad_event=on_bad_event,
                 start_cash=cash,
                 controls=control,
+                journal=journal,
+                durability=durability,
                 release=() if release is None else (Release(release, operator, reason),),
                 labels={
                     "model": " ".join([model, *sorted(model_arg or [])]),

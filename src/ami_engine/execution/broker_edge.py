@@ -16,6 +16,7 @@ import msgspec
 from ami_engine.adapters.base import Broker
 from ami_engine.errors import VenueProtocolError, VenueRejected, VenueUnavailable
 from ami_engine.events import Fill, Liquidity, OrderAck, OrderReport, Side, SubmitOrder
+from ami_engine.security.redaction import redact_text
 
 __all__ = [
     "Answer",
@@ -309,6 +310,7 @@ class RateLimited(str):
 
 def describe(error: BaseException) -> str:
     """Return an exception as one line, its kind first; a `RateLimited` when that is what it says."""
-    text = " ".join(str(error).split())
+    # Venues' errors quote requests, headers and keys included; this text goes into the journal and to callers.
+    text = redact_text(" ".join(str(error).split()))
     line = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return RateLimited(line) if isinstance(error, VenueUnavailable) and error.is_rate_limit else line

@@ -6,6 +6,7 @@ decides for himself what to send.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from decimal import Decimal
 from math import isfinite
 from typing import Any, Literal
@@ -14,7 +15,7 @@ import msgspec
 
 from ami_engine.adapters.base import Broker
 from ami_engine.clock import Clock
-from ami_engine.errors import DuplicateOrderId, OrderError, StateError
+from ami_engine.errors import ConfigError, DuplicateOrderId, OrderError, StateError
 from ami_engine.events import Fill, OrderStatus, RequestState, Side, SubmitOrder, TimeInForce
 from ami_engine.execution import broker_edge
 from ami_engine.execution.actions import AuditSink, Tally
@@ -22,11 +23,15 @@ from ami_engine.execution.idempotency import OrderIdFormat
 from ami_engine.execution.journal import Intent, Journal
 from ami_engine.execution.order_state import Order
 from ami_engine.execution.order_table import DEFAULT_SETTLE_MS, OrderTable, Place, Working
+from ami_engine.security.redaction import redact_text
 from ami_engine.units import NS_PER_MS
 
 __all__ = ["CancelAllResult", "OrderIntent", "OrderService", "Outcome", "SubmitResult"]
 
 Outcome = Literal["accepted", "rejected", "in_doubt"]
+
+# As the runs call it: a journal that a run left latched holds a service too, and the other way round.
+_KILL_SWITCH = "kill_switch"
 
 
 class OrderIntent(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,6 +101,13 @@ class OrderService:
         A cancel is asked again, and a doubt looked up again, at the earliest after so long.
     audit : AuditSink or None
         Gets a line for every request, refusal, doubt and protocol error.
+    gate : callable or None
+        Asked about every order before it leaves, such as a `TradingGate`: takes the `SubmitOrder`, returns why it must
+        not leave, "" when it may. Also before an order is sent again, which still counts then. Cancels pass no gate.
+
+    Notes
+    -----
+    What halts is latched in the journal and holds after a restart, until `release`.
 
     Examples
     --------
@@ -123,8 +135,10 @@ class OrderService:
         id_format: OrderIdFormat | None = None,
         retry_ms: float = 500,
         audit: AuditSink | None = None,
+        gate: Callable[[SubmitOrder], str] | None = None,
     ) -> None:
         self.journal = journal
+        self._gate = gate
         self._broker = broker
         self._clock = clock
         self._id_format = id_format or OrderIdFormat()
@@ -140,6 +154,8 @@ class OrderService:
         self._table.keeps_denied = True
         for kept in (*journal.state.closed, *journal.state.orders):
             self._table.adopt(kept, Place(kept.order.market_id, kept.order.side, is_closing=kept.intent.is_closing))
+        self._is_latched = False
+        self._hold()
 
     @property
     def halt_reason(self) -> str:
@@ -189,7 +205,7 @@ class OrderService:
         StateError
             When the intent could not be written: nothing was sent.
         OrderError
-            When trading is halted.
+            When trading is halted, or the gate keeps the order back: nothing was sent, and the key is free.
         """
         order_id = self.id_of(intent, idem_key)
         known = self.order(order_id)
@@ -211,6 +227,10 @@ class OrderService:
             reduce_only=intent.reduce_only,
             tif=intent.tif,
         )
+        refusal = "" if self._gate is None else self._gate(request)
+        if refusal:
+            table.record("order_withheld", order=request, reason=refusal)
+            raise OrderError(f"nothing is sent: {refusal}")
         table.send([(place, Intent(request, intent.step, idem_key, is_closing=place.is_closing))], tally)
         working = table.find(order_id)
         if working is None:
@@ -262,7 +282,7 @@ class OrderService:
         """
         table, _ = self._begin()
         table.collect()
-        self.journal.commit()
+        self._write()
         fills, table.fills = table.fills, []
         return fills
 
@@ -273,7 +293,7 @@ class OrderService:
         """
         table, _ = self._begin()
         is_new = table.fold(broker_edge.decode_fill(fill))
-        self.journal.commit()
+        self._write()
         return is_new
 
     def resolve_doubts(self, *, resend: bool = False) -> list[SubmitResult]:
@@ -288,22 +308,72 @@ class OrderService:
         table.settle()
         for working in before:
             if table.is_denied(working):
-                if resend and not self.halt_reason:
+                if resend and not self.halt_reason and self._may_leave_again(working.order):
                     table.send_again(working, tally)
                 else:
                     table.give_up(working)
         self._keep()
         return [_result(working.order) for working in before if not working.order.in_doubt]
 
+    def release(self, operator: str, reason: str, *, name: str = _KILL_SWITCH) -> None:
+        """Let go of a latch, and of the halt with it once nothing else is latched.
+
+        Parameters
+        ----------
+        operator, reason : str
+            Who says so, and why.
+        name : str
+            What is latched: "kill_switch" is what halts a service.
+
+        Raises
+        ------
+        ConfigError
+            When nothing of that name is latched, or operator or reason is empty.
+        StateError
+            When it could not be written: it still holds.
+        """
+        if not operator.strip() or not reason.strip():
+            raise ConfigError(f"a latch is released by an operator with a reason, were {operator!r}, {reason!r}")
+        held = self.journal.latches()
+        kept = [latch for latch in held if latch[0] != name]
+        if len(kept) == len(held):
+            raise ConfigError(f"`name` must be what is latched ({[each[0] for each in held]}), was {name!r}")
+        self.journal.keep_latches(kept)
+        self._table.record("operator", action="release", name=name, operator=operator, reason=reason)
+        self._table.halt_reason, self._is_latched = "", False
+        self._hold()
+
+    def _hold(self) -> None:
+        """Halt while the journal has a latch."""
+        for name, _, reason in self.journal.latches()[:1]:
+            self._is_latched = True
+            self._table.halt(f"{name} is latched: {reason}")
+
+    def _write(self) -> None:
+        """Write what is new, and latch what has halted."""
+        journal = self.journal
+        if self.halt_reason and not self._is_latched and not journal.store.failure:
+            latch = (_KILL_SWITCH, self._table.now_ns, redact_text(self.halt_reason))
+            journal.keep_latches([*(each for each in journal.latches() if each[0] != _KILL_SWITCH), latch])
+            self._is_latched = True
+        journal.commit()
+
+    def _may_leave_again(self, order: Order) -> bool:
+        refusal = "" if self._gate is None else self._gate(order.to_submit())
+        if refusal:
+            self._table.record("order_withheld", client_order_id=order.client_order_id, reason=refusal)
+        return not refusal
+
     def _keep(self) -> None:
         """Write what the venue answered. A disk that fails now undoes nothing: it halts, and the next start asks."""
         try:
-            self.journal.commit()
+            self._write()
         except StateError as error:
             self._table.halt(str(error))
 
     def _begin(self) -> tuple[OrderTable, Tally]:
         self._table.now_ms = self._clock.now_ns() // NS_PER_MS
+        self._table.news = None  # the table tells a loop; a caller has his answer
         return self._table, Tally()
 
 

@@ -297,7 +297,7 @@ class OrderTable:
         if listed is None:
             tally.fail("the venue's open orders cannot be read: that everything is cancelled is not verified")
             return tuple(self.live)
-        ours = [order_id for order_id in listed if order_id in self.live or order_id in self._closed]
+        ours = [order_id for order_id in listed if order_id in self.live or self._was_ours(order_id)]
         for order_id in ours:
             if order_id not in self.live:  # it was said to be cancelled, and is not
                 reply = broker_edge.cancel(self.broker, order_id)
@@ -305,6 +305,10 @@ class OrderTable:
                 if reply.is_failure:
                     tally.fail(reply.error)
         return tuple(dict.fromkeys((*self.live, *ours)))
+
+    def _was_ours(self, order_id: str) -> bool:
+        """True for an order that ended here, also one so long ago that only the journal remembers it."""
+        return order_id in self._closed or (self._journal is not None and self._journal.find(order_id) is not None)
 
     def take_as_canceled(self, working: Working) -> None:
         """Note that a sweep took the order away."""
@@ -325,6 +329,13 @@ class OrderTable:
         self._replace(working, working.order.after(trigger, venue_order_id=venue_order_id), trigger.value)
 
     def _replace(self, working: Working, order: Order, kind: str, *, is_fill: bool = False) -> None:
+        if (
+            working.order.status is OrderStatus.INITIALIZED
+            and order.is_open
+            and order.status is not working.order.status
+        ):
+            # Heard of for the first time: what the venue did not know before its submit arrived is no word on its end.
+            working.denials, working.is_said_gone, working.unsure_ms = 0, False, self.now_ms
         working.order = order
         order_id = order.client_order_id
         if self._journal is not None:

@@ -343,6 +343,8 @@ class _Findings:
         now_ms, settle_ms = local.now_ms, local.settle_ms
         if now_ms - each.asked_ms < settle_ms:
             return  # too new to be missed
+        if each.order.status is OrderStatus.INITIALIZED and order.status is not each.order.status:
+            return  # this look's fill is the first word of it: what was said before it arrived is no word on its end
         self.denied.append(order_id)
         self._differ(FindingKind.ABSENT, order_id, f"the venue knows nothing of order {order_id}")
         asked = msgspec.structs.replace(each, order=order, denials=each.denials + 1)

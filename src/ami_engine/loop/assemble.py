@@ -441,6 +441,8 @@ def _open_journal(given: RunOptions, run_id: str, folder: Path | None, started_n
         return None
     if where is None:
         if not started_ns or folder is None:
+            if given.durability is not None:
+                raise ConfigError("`durability` is for a journal: give `journal`, or a live run a `run_dir`")
             return None
         where = folder / JOURNAL_FILE_NAME
     if isinstance(where, StateStore):

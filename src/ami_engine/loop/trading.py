@@ -12,7 +12,7 @@ import msgspec
 from ami_engine.dmc.kill_switch import KILL_SWITCH, write_durably
 from ami_engine.dmc.risk_policy import RiskPolicy
 from ami_engine.dmc.trading_state import STATE_TRANSITIONS, TradingGate, TradingState
-from ami_engine.errors import ConfigError, TraceError
+from ami_engine.errors import ConfigError, StateError, TraceError
 from ami_engine.loop.latches import Latches, Release
 from ami_engine.loop.step import MarketParts
 from ami_engine.ops.controls import Command, ControlReply
@@ -48,6 +48,8 @@ class _Journal(Protocol):
     def checkpoint(self, name: str, data: bytes, now_ns: int, *, sync: bool = False) -> None: ...
 
     def checkpoint_of(self, name: str) -> bytes | None: ...
+
+    def commit(self) -> None: ...
 
 
 class _Orders(Protocol):
@@ -183,7 +185,8 @@ class Trading:
         """A command that could not be carried out: nobody knows what holds now, so nothing may leave."""
         reason = f"a command failed: {type(error).__name__}"
         self.gate.state = _HALTED
-        with suppress(TraceError):  # the disk may be what failed; the run ends by the first error in any case
+        # The disk may be what failed, under either file; the run ends by the first error in any case.
+        with suppress(TraceError, StateError):
             self._latches.latch(KILL_SWITCH, now_ns, reason)
         return self._reply(ok=False, message=reason)
 
@@ -290,5 +293,7 @@ class Trading:
         if self._path is not None:
             write_durably(self._path, text)
         if self._journal is not None:
+            # At once, and not after the cancels that follow: a start believes the journal, and they may take long.
             self._journal.checkpoint(OPERATOR_WORD, text, now_ns, sync=True)
+            self._journal.commit()
         self._word = word
