@@ -20,8 +20,10 @@ from hypothesis import strategies as st
 from ami_engine.adapters.base import MarketDataSource
 from ami_engine.backtest import CompiledModel
 from ami_engine.dmc import RiskPolicy
+from ami_engine.dmc.risk_state import RiskState
 from ami_engine.errors import ConfigError, EventError
 from ami_engine.events import Bar, BookDelta, BookSnapshot, BookTicker, FeedGap, GenericEvent, Trade
+from ami_engine.execution.order_manager import OrderManager
 from ami_engine.features import FeatureConfig
 from ami_engine.features.schema import SCHEMA_HASH
 from ami_engine.loop.assemble import assemble
@@ -30,6 +32,8 @@ from ami_engine.loop.native_run import STEP_VARIABLE
 from ami_engine.loop.run_loop import run_loop
 from ami_engine.loop.shutdown import StopSignal
 from ami_engine.mdm.decision_engine import DecisionEngine
+from ami_engine.mdm.position_manager import PositionManager
+from ami_engine.portfolio.pnl import Account
 from ami_engine.sim.paper_broker import PaperBroker
 from ami_engine.units import Instrument
 from tests.backtest.conftest import ListedSource, rough_market
@@ -575,6 +579,34 @@ def test_what_a_subclass_changes_is_honoured(monkeypatch: pytest.MonkeyPatch) ->
     broker = Counting(_INSTRUMENT)
     summary = run_loop(source=ListedSource(_books(60), _INSTRUMENT), broker=broker, trace=False)
     assert broker.orders == summary["orders_submitted"] > 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    [
+        (PaperBroker, "submit_order"),
+        (DecisionEngine, "propose"),
+        (OrderManager, "apply"),
+        (RiskState, "on_step"),
+        (PositionManager, "should_flatten"),
+        (Account, "mark"),
+    ],
+    ids=lambda each: each if isinstance(each, str) else each.__name__,
+)
+def test_what_is_put_into_a_class_is_honoured(monkeypatch: pytest.MonkeyPatch, kind: type, method: str) -> None:
+    """As a test does that counts calls."""
+    monkeypatch.setenv(STEP_VARIABLE, "auto")
+    calls = []
+    written = getattr(kind, method)
+
+    def counting(self: Any, *args: Any, **named: Any) -> Any:
+        calls.append(method)
+        return written(self, *args, **named)
+
+    monkeypatch.setattr(kind, method, counting)
+    events = _events_with(Trade(0, _AT_NS, "X", 1, 0.47, 30.0, -1))
+    run_loop(source=ListedSource(events, _INSTRUMENT), broker=PaperBroker(_INSTRUMENT), trace=False)
+    assert calls
 
 
 def test_a_broker_may_be_copied_after_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
