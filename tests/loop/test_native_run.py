@@ -25,7 +25,7 @@ from ami_engine.errors import ConfigError, EventError
 from ami_engine.events import Bar, BookDelta, BookSnapshot, BookTicker, FeedGap, GenericEvent, Trade
 from ami_engine.execution.order_manager import OrderManager
 from ami_engine.features import FeatureConfig
-from ami_engine.features.schema import SCHEMA_HASH
+from ami_engine.features.schema import FEATURE_INDEX, SCHEMA_HASH
 from ami_engine.loop.assemble import assemble
 from ami_engine.loop.feed import FeedEnd
 from ami_engine.loop.native_run import STEP_VARIABLE
@@ -492,6 +492,31 @@ def test_cash_that_is_no_number_is_refused(cash: float) -> None:
     """Guards pass what they compare with NaN."""
     with pytest.raises(ConfigError, match="`start_cash` must be finite"):
         run_loop(source=ListedSource([], _INSTRUMENT), broker=PaperBroker(), trace=False, start_cash=cash)
+
+
+def test_a_side_that_was_once_too_small_is_quoted_when_it_no_longer_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    @ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.POINTER(ctypes.c_double), ctypes.c_int64] * 2)
+    def by_depth(row: Any, n: int, params: Any, out: int) -> int:
+        answer, depth = ctypes.cast(out, ctypes.POINTER(ctypes.c_double)), row[FEATURE_INDEX["bid_depth"]]
+        answer[1], answer[2], answer[3] = 0.0 if depth == 61.0 else 0.49, 0.51, 1e-6 if depth == 62.0 else 1.0
+        return 1
+
+    instrument = Instrument("X", tick_size=0.01, min_qty=0.001)
+    depths = [60.0] * 3 + [61.0] * 3 + [62.0] * 3 + [60.0] * 60
+    events = [
+        msgspec.structs.replace(event, bid_depth=depth)
+        for event, depth in zip(_books(len(depths)), depths, strict=True)
+    ]
+    native, python = pair(
+        monkeypatch,
+        lambda: ListedSource(events, instrument),
+        lambda: PaperBroker(instrument),
+        None,
+        decision_engine=DecisionEngine(model=CompiledModel(by_depth, schema_hash=SCHEMA_HASH)),
+    )
+    assert_same(native, python)
+    assert native.summary["orders_skipped"] == 3
+    assert native.summary["orders_submitted"] == 3
 
 
 def _quoting(bid: float, size_usd: float) -> CompiledModel:
