@@ -37,7 +37,7 @@ enum Told : int {
     // Nothing was stepped:
     kForeign = -1,  // not of this symbol, or of a kind that is not known here
     kFold = -2,     // to be folded in Python: `step_folded` does the rest
-    // The venue saw the event and nobody else did: only Python can go on from here.
+    // The venue saw the event, and nothing was decided on it: only Python can go on from here.
     kCrumb = -3,
 };
 
@@ -47,6 +47,8 @@ constexpr std::size_t kTimesKept = 4'096;
 constexpr std::size_t kFillsKept = 10'000;
 constexpr std::size_t kClosedKept = 1'024;
 constexpr std::size_t kDrawsAStep = 4;
+// The last time that is stepped here, in the year 2116: timers and cooldowns are added to it in 64 bits.
+constexpr std::int64_t kLastNs = std::int64_t{1} << 62;
 
 enum Kind : int { kBook, kTrade, kBar, kGap, kOther };
 enum Seq : int { kBookSeq, kTradeSeq, kBarSeq, kSeqs };
@@ -119,6 +121,7 @@ public:
                 seen = engine_.reader().read(event);
                 if (seen.kind == EventKind::levels && keeps_book_) return kFold;
                 if (is_unique_[kind]) seq = whole(seq_.of(event));
+                if (kind == kBar && !read_bar(event)) return kForeign;
             }
         } catch (const ami::EventError&) {
             return kFold;
@@ -126,6 +129,7 @@ public:
             return kFold;
         }
         const std::int64_t ts = seen.ts_ns;
+        if (ts > kLastNs) return kForeign;
         if (ts <= 0 || ts < last_ts_ns_ || (seq != 0 && seq <= last_seq_[kind])) return kFold;
         if (timer_entry_ns_ != 0 && timer_entry_ns_ < ts) {
             if (kind != kGap && engine_.check(seen, ts)) return kFold;
@@ -153,6 +157,7 @@ public:
         last_ts_ns_ = ts;
         const Kind kind = kind_of(event);
         arm(kind, ts);
+        if (kind == kBar) (void)read_bar(event);
         return show_and_decide(event, kind, ts, started);
     }
 
@@ -167,6 +172,7 @@ public:
             pending_timer_ns_ = due_ns;
             if (!core_.keeper().can_fold()) return kCrumb;
             const int told = decide(due_ns, true, started, started);
+            if (told == kCrumb) return told;
             pending_timer_ns_ = timer_due_ns_ = 0;
             // The guard's own arithmetic, to the millisecond: a timer that has found the symbol stale is the last.
             if (due_ns / ami::kNsPerMs - core_.last_book_ms <= core_.settings().policy.staleness_ms) {
@@ -257,6 +263,18 @@ private:
         return PyUnicode_CheckExact(symbol.ptr()) && PyUnicode_Compare(symbol.ptr(), symbol_.ptr()) == 0;
     }
 
+    // False for a bar of which more than the close is no number: the features read no more, the venue all of it.
+    bool read_bar(nb::handle event) {
+        try {
+            bar_ = {number(open_.of(event)), number(high_.of(event)), number(low_.of(event)), number(close_.of(event)),
+                    number(volume_.of(event))};
+        } catch (const nb::python_error&) {
+            return false;
+        }
+        return std::isfinite(bar_.open) && std::isfinite(bar_.high) && std::isfinite(bar_.low) &&
+               std::isfinite(bar_.volume);
+    }
+
     static double first_size(const double* levels, std::size_t count) { return count > 0 ? levels[1] : 0.0; }
 
     ami::Fault push(const EventView& e, Kind kind) {
@@ -290,9 +308,7 @@ private:
         }
         last_book_ = nb::borrow(event);
         if (kind == kBar) {
-            venue.on_bar(ts, core_.view,
-                         {number(open_.of(event)), number(high_.of(event)), number(low_.of(event)),
-                          number(close_.of(event)), number(volume_.of(event))});
+            venue.on_bar(ts, core_.view, bar_);
             return;
         }
         ami::BookLevels levels;
@@ -305,6 +321,7 @@ private:
         core_.settle(now_ns);
         const std::int64_t booked = clock_ns();
         core_.judge();
+        if (!core_.can_act()) return kCrumb;
         const std::int64_t decided = clock_ns();
         core_.act(is_timer);
         const std::int64_t acted = clock_ns();
@@ -338,6 +355,7 @@ private:
     std::array<bool, kSeqs> is_unique_{};
     std::array<std::int64_t, kSeqs + 1> last_seq_{};
     bool changed_ = false;
+    ami::BarRange bar_{};
     std::int64_t last_ts_ns_ = 0;
     std::int64_t timer_due_ns_ = 0;    // when the silence would end; 0: no timer
     std::int64_t timer_entry_ns_ = 0;  // when that is to be looked at; 0: not at all

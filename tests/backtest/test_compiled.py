@@ -616,6 +616,7 @@ def test_a_source_that_fails_for_good_ends_the_table_and_the_run_says_so() -> No
         ({"polcy": None}, "did you mean `policy`"),
         ({"queue": "middle"}, "`queue`"),
         ({"steps": -1}, "`steps`"),
+        ({"start_cash": float("nan")}, "`start_cash` must be finite"),
         ({"model": "momentum"}, "`model`"),
         ({"model_params": {"size": 1.0}}, "`model_params`"),
         ({"exits": ExitConfig(sl_ticks=0)}, "`sl_ticks`"),

@@ -74,6 +74,15 @@ def test_the_same_quotes_again_do_nothing_at_all(venue: Any) -> None:
     assert venue.log == []
 
 
+def test_a_side_that_was_once_too_small_is_quoted_when_it_no_longer_is(venue: Any) -> None:
+    manager = OrderManager(venue, instrument=Instrument(M, tick_size=0.01, min_qty=1.0))
+    assert do(manager, act(size=5.0)).submitted == 2
+    assert do(manager, act(None, size=5.0), 1_000).canceled == 1
+    assert do(manager, act(size=0.1), 2_000).skipped == 1
+    assert do(manager, act(size=5.0), 3_000).submitted == 1
+    assert prices(manager) == {"BUY": 0.49, "SELL": 0.51}
+
+
 def test_a_post_only_quote_stays_a_tick_off_the_other_side(venue: Any) -> None:
     manager = OrderManager(venue)
     do(manager, act(0.53, 0.54), bid=0.49, ask=0.51)

@@ -20,16 +20,20 @@ from hypothesis import strategies as st
 from ami_engine.adapters.base import MarketDataSource
 from ami_engine.backtest import CompiledModel
 from ami_engine.dmc import RiskPolicy
-from ami_engine.errors import EventError
-from ami_engine.events import BookDelta, BookSnapshot, BookTicker, FeedGap, GenericEvent, Trade
+from ami_engine.dmc.risk_state import RiskState
+from ami_engine.errors import ConfigError, EventError
+from ami_engine.events import Bar, BookDelta, BookSnapshot, BookTicker, FeedGap, GenericEvent, Trade
+from ami_engine.execution.order_manager import OrderManager
 from ami_engine.features import FeatureConfig
-from ami_engine.features.schema import SCHEMA_HASH
+from ami_engine.features.schema import FEATURE_INDEX, SCHEMA_HASH
 from ami_engine.loop.assemble import assemble
 from ami_engine.loop.feed import FeedEnd
 from ami_engine.loop.native_run import STEP_VARIABLE
 from ami_engine.loop.run_loop import run_loop
 from ami_engine.loop.shutdown import StopSignal
 from ami_engine.mdm.decision_engine import DecisionEngine
+from ami_engine.mdm.position_manager import PositionManager
+from ami_engine.portfolio.pnl import Account
 from ami_engine.sim.paper_broker import PaperBroker
 from ami_engine.units import Instrument
 from tests.backtest.conftest import ListedSource, rough_market
@@ -331,6 +335,14 @@ _SPECIAL: dict[str, Callable[[], Any]] = {
     "a crossed book": lambda: BookSnapshot(0, _AT_NS, "X", 1, 0.6, 0.5, 60.0, 20.0),
     "a bad record": lambda: EventError("unreadable", reason="malformed"),
     "a record that cannot be read twice": lambda: [RuntimeError("no connection"), RuntimeError("no connection")],
+    "a time that no timer can be added to": lambda: [
+        BookSnapshot(0, 2**63 - 1 - late, "X", 1, 0.49, 0.51, 60.0, 20.0) for late in (50 * _MS, 0)
+    ],
+    "a gap at a time of more than 64 bits": lambda: FeedGap(0, 2**70, "X"),
+    "a gap at a time that is not whole": lambda: FeedGap(0, float(_AT_NS), "X"),  # type: ignore[arg-type]
+    "a bar that opens nowhere": lambda: Bar(0, _AT_NS, "X", 1, None, 0.52, 0.48, 0.5, 1.0),  # type: ignore[arg-type]
+    "a bar of infinite volume": lambda: Bar(0, _AT_NS, "X", 1, 0.5, 0.52, 0.48, 0.5, math.inf),
+    "a price of very many ticks": lambda: BookSnapshot(0, _AT_NS, "X", 1, 1e30, 1.1e30, 60.0, 20.0),
     "an event after a long silence that is refused": lambda: BookSnapshot(0, 10**18, "X", 1, 0.6, 0.5, 60.0, 20.0),
 }
 
@@ -402,6 +414,109 @@ def test_sequence_numbers_are_checked_where_the_source_says_so(monkeypatch: pyte
         native, python = pair(monkeypatch, source, lambda: PaperBroker(_INSTRUMENT), at)
         assert_same(native, python)
         assert native.summary["rejected_events"] == {"duplicate_seq": 1, "time_backwards": 1}
+
+
+@pytest.mark.parametrize("seq", [2**64, 150.0])
+@pytest.mark.parametrize("first", [False, True])
+def test_a_sequence_number_that_the_core_cannot_hold_is_left_to_python(
+    monkeypatch: pytest.MonkeyPatch, seq: Any, first: bool
+) -> None:
+    def source() -> Any:
+        listed = ListedSource(_events_with(BookSnapshot(0, _MS, "X", seq, 0.49, 0.51, 60.0, 20.0), 0), _INSTRUMENT)
+        if not first:
+            events = [msgspec.structs.replace(event, seq=i + 1) for i, event in enumerate(_events_with([]))]
+            events[20] = msgspec.structs.replace(events[20], seq=seq)
+            listed = ListedSource(events, _INSTRUMENT)
+        listed.unique_seq = frozenset({"book"})
+        return listed
+
+    native, python = pair(monkeypatch, source, lambda: PaperBroker(_INSTRUMENT), None)
+    assert_same(native, python)
+    assert native.summary["rejected_events"]["duplicate_seq"] >= 39
+
+
+@pytest.mark.parametrize("special", ["quotes", "timers"])
+def test_a_quote_of_very_many_ticks_gives_the_same(monkeypatch: pytest.MonkeyPatch, special: str) -> None:
+    events = _books(30) if special == "quotes" else [*_books(30), *_books(30, start_ms=5_000)]
+    for bid in (3e16, 1e17, 1e30):
+        native, python = pair(
+            monkeypatch,
+            lambda: ListedSource(events, _INSTRUMENT),
+            lambda: PaperBroker(_INSTRUMENT),
+            None,
+            decision_engine=DecisionEngine(model=_quoting(bid, 0.48)),
+        )
+        assert_same(native, python)
+        is_handed_over = native.parts is not None
+        assert is_handed_over == (bid > 0.01 * 2**62)
+
+
+def test_a_timer_of_centuries_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    events = _books(30, start_ms=1_700_000_000_000)
+    native, python = pair(
+        monkeypatch, lambda: ListedSource(events, _INSTRUMENT), lambda: PaperBroker(_INSTRUMENT), None, timer_ms=9e12
+    )
+    assert_same(native, python)
+
+
+def test_a_stop_during_a_long_silence_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A silence has a timer every millisecond here until it is stale: half a million of them."""
+
+    class Stopping(ListedSource):
+        stop = StopSignal()
+
+        def next_event(self) -> Any:
+            event = super().next_event()
+            if event.recv_ts_ns >= 500_000 * _MS:
+                self.stop.reason = "interrupted"
+            return event
+
+    monkeypatch.setenv(STEP_VARIABLE, "auto")
+    source = Stopping([*_books(5), *_books(5, start_ms=500_000)], _INSTRUMENT)
+    run = assemble(
+        source,
+        PaperBroker(_INSTRUMENT),
+        should_stop=lambda: False,
+        trace=False,
+        timer_ms=1.0,
+        risk_policy=RiskPolicy(staleness_ms=10**9),
+    )
+    assert run.drive(None, source.stop) == "interrupted"
+    summary = run.finish("interrupted")
+    assert 0 < summary["timer_count"] < 10_000
+    assert summary["steps"] == 5
+
+
+@pytest.mark.parametrize("cash", [math.nan, math.inf])
+def test_cash_that_is_no_number_is_refused(cash: float) -> None:
+    """Guards pass what they compare with NaN."""
+    with pytest.raises(ConfigError, match="`start_cash` must be finite"):
+        run_loop(source=ListedSource([], _INSTRUMENT), broker=PaperBroker(), trace=False, start_cash=cash)
+
+
+def test_a_side_that_was_once_too_small_is_quoted_when_it_no_longer_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    @ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.POINTER(ctypes.c_double), ctypes.c_int64] * 2)
+    def by_depth(row: Any, n: int, params: Any, out: int) -> int:
+        answer, depth = ctypes.cast(out, ctypes.POINTER(ctypes.c_double)), row[FEATURE_INDEX["bid_depth"]]
+        answer[1], answer[2], answer[3] = 0.0 if depth == 61.0 else 0.49, 0.51, 1e-6 if depth == 62.0 else 1.0
+        return 1
+
+    instrument = Instrument("X", tick_size=0.01, min_qty=0.001)
+    depths = [60.0] * 3 + [61.0] * 3 + [62.0] * 3 + [60.0] * 60
+    events = [
+        msgspec.structs.replace(event, bid_depth=depth)
+        for event, depth in zip(_books(len(depths)), depths, strict=True)
+    ]
+    native, python = pair(
+        monkeypatch,
+        lambda: ListedSource(events, instrument),
+        lambda: PaperBroker(instrument),
+        None,
+        decision_engine=DecisionEngine(model=CompiledModel(by_depth, schema_hash=SCHEMA_HASH)),
+    )
+    assert_same(native, python)
+    assert native.summary["orders_skipped"] == 3
+    assert native.summary["orders_submitted"] == 3
 
 
 def _quoting(bid: float, size_usd: float) -> CompiledModel:
@@ -489,6 +604,34 @@ def test_what_a_subclass_changes_is_honoured(monkeypatch: pytest.MonkeyPatch) ->
     broker = Counting(_INSTRUMENT)
     summary = run_loop(source=ListedSource(_books(60), _INSTRUMENT), broker=broker, trace=False)
     assert broker.orders == summary["orders_submitted"] > 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    [
+        (PaperBroker, "submit_order"),
+        (DecisionEngine, "propose"),
+        (OrderManager, "apply"),
+        (RiskState, "on_step"),
+        (PositionManager, "should_flatten"),
+        (Account, "mark"),
+    ],
+    ids=lambda each: each if isinstance(each, str) else each.__name__,
+)
+def test_what_is_put_into_a_class_is_honoured(monkeypatch: pytest.MonkeyPatch, kind: type, method: str) -> None:
+    """As a test does that counts calls."""
+    monkeypatch.setenv(STEP_VARIABLE, "auto")
+    calls = []
+    written = getattr(kind, method)
+
+    def counting(self: Any, *args: Any, **named: Any) -> Any:
+        calls.append(method)
+        return written(self, *args, **named)
+
+    monkeypatch.setattr(kind, method, counting)
+    events = _events_with(Trade(0, _AT_NS, "X", 1, 0.47, 30.0, -1))
+    run_loop(source=ListedSource(events, _INSTRUMENT), broker=PaperBroker(_INSTRUMENT), trace=False)
+    assert calls
 
 
 def test_a_broker_may_be_copied_after_the_run(monkeypatch: pytest.MonkeyPatch) -> None:

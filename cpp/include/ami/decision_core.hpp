@@ -2,6 +2,7 @@
 // here may differ from them in a bit. The compiled loop runs it over a table, the stepper one event at a time.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstddef>
@@ -123,6 +124,15 @@ public:
         context_.equity_usd = account_.equity * rate_;
         context_.drawdown_usd = account_.drawdown() * rate_;
         verdict_ = guards_.judge(proposal_.action, proposal_.has_size, proposal_.size_usd, context_);
+    }
+
+    // False when a price is so many ticks that they are no 64-bit number: nothing can be decided on it here. Whoever
+    // goes on elsewhere then may settle the same time again.
+    bool can_act() const {
+        const bool has_quotes = proposal_.action == Action::ACT;
+        const double highest = std::max({view.bid, view.ask, has_quotes ? proposal_.bid_quote : 0.0,
+                                         has_quotes ? proposal_.ask_quote : 0.0});
+        return highest <= highest_price_;
     }
 
     // Do what was decided, and let the risk state remember it.
@@ -266,6 +276,7 @@ private:
 
     LoopSettings s_;
     const double* row_;
+    double highest_price_ = s_.instrument.tick_size * 0x1p62;
     Guards guards_;
     RiskState risk_;
     PositionManager positions_;

@@ -352,6 +352,8 @@ private:
 
     // Work out within which bounds, and until when, an ACT changes nothing.
     void note_calm(const Quotes& q) {
+        // Bounds of an earlier ACT say nothing of these sides.
+        calm_.until_ms = kNever;
         calm_.is_bid_off = q.bid_quote == 0.0;
         calm_.is_ask_off = q.ask_quote == 0.0;
         // A side that waits for a cooldown may have to be acted on at the next step.

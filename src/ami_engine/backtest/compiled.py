@@ -7,6 +7,7 @@ loop gives the same decisions, fills and money to the last bit; what it does not
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
@@ -254,6 +255,8 @@ def run_compiled(
     config = msgspec.structs.replace(config or FeatureConfig(), tick_size=instrument.tick_size)
     if queue not in QUEUES:
         raise ConfigError(f"`queue` must be 'back', 'front' or 'prob', was {queue!r}")
+    if not math.isfinite(start_cash):
+        raise ConfigError(f"`start_cash` must be finite, was {start_cash!r}")
     if steps is not None and steps < 0:
         raise ConfigError(f"`steps` must be at least 0, was {steps!r}")
     if given.source is not None and given.columns["bids"].shape[1] < config.levels:

@@ -543,6 +543,7 @@ class OrderManager:
     def _note_calm(self, market: _Market, quotes: Quotes) -> None:
         """Work out within which bounds, and until when, an ACT changes nothing."""
         bid, ask = market.bid.working, market.ask.working
+        market.calm_until_ms = -inf  # bounds of an earlier ACT say nothing of these sides
         market.is_bid_off, market.is_ask_off = quotes.bid_quote is None, quotes.ask_quote is None
         # A side that waits (for a cooldown, for an answer) may have to be acted on at the next step.
         if market.is_bid_off is not (bid is None) or market.is_ask_off is not (ask is None):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -526,6 +527,8 @@ def _check_types(given: RunOptions) -> None:
             raise ConfigError(f"`{name}` must have a method `{method}`, was {part!r}")
     if given.decision_engine is not None and not callable(getattr(given.decision_engine, "propose", None)):
         raise ConfigError(f"`decision_engine` must have a method `propose`, was {given.decision_engine!r}")
+    if not math.isfinite(given.start_cash):
+        raise ConfigError(f"`start_cash` must be finite, was {given.start_cash!r}")
     if given.source_attempts < 1:
         raise ConfigError(f"`source_attempts` must be at least 1, was {given.source_attempts!r}")
 
