@@ -9,6 +9,7 @@
 #include <ami/order_log.hpp>
 
 #include <array>
+#include <bitset>
 #include <chrono>
 #include <cmath>
 #include <cstddef>
@@ -21,6 +22,7 @@
 #include "arrays.hpp"
 #include "feature_engine.hpp"
 #include "loop_settings.hpp"
+#include "packet_writer.hpp"
 
 namespace nb = nanobind;
 
@@ -34,6 +36,10 @@ enum Told : int {
     kTimesFull = 8,  // `take_times` is due
     kMoreDraws = 16, // `use_draws` is due
     kAgain = 32,     // only timers were stepped: the same call again goes on
+    kNotes = 64,     // `take_notes` is due
+    kThrottled = 128,  // the throttle on refreshing quotes came, or went
+    kPacket = 256,   // the step's packet is to be made
+    kFlush = 512,    // the trace's packets are to be handed on
     // Nothing was stepped:
     kForeign = -1,  // not of this symbol, or of a kind that is not known here
     kFold = -2,     // to be folded in Python: `step_folded` does the rest
@@ -171,7 +177,7 @@ public:
             const std::int64_t started = clock_ns();
             pending_timer_ns_ = due_ns;
             if (!core_.keeper().can_fold()) return kCrumb;
-            const int told = decide(due_ns, true, started, started);
+            const int told = decide(nb::handle(), due_ns, true, started, started);
             if (told == kCrumb) return told;
             pending_timer_ns_ = timer_due_ns_ = 0;
             // The guard's own arithmetic, to the millisecond: a timer that has found the symbol stale is the last.
@@ -182,6 +188,12 @@ public:
         }
         return 0;
     }
+
+    // Log every step from here on; `words` is what packets say besides numbers.
+    void trace_into(nb::object writer, const nb::dict& words);
+
+    // Note what becomes of orders, for an audit log.
+    void keep_notes() { log_.keeps_notes = true; }
 
     void finish() {
         core_.count_codes();
@@ -238,6 +250,25 @@ public:
     std::int64_t pending_timer_ns() const { return pending_timer_ns_; }
     std::int64_t now_ns() const { return core_.now_ns(); }
     std::int64_t sequence() const { return core_.decisions_made(); }
+    bool is_throttled() const { return is_throttled_; }
+
+    // The context of the last decision: its fields in the order of the type that `trace_into` was told.
+    nb::tuple context() const;
+    // Confidence, quotes, size, post-only, and whether there are parameters at all.
+    nb::tuple proposal() const {
+        const ami::Proposal& p = core_.proposal();
+        return nb::make_tuple(core_.confidence(), p.bid_quote, p.ask_quote, p.size_usd, p.post_only, p.has_size);
+    }
+    // Orders submitted, canceled, rejected and skipped, and whether something failed.
+    nb::tuple done() const {
+        const ami::Actions& a = core_.actions();
+        return nb::make_tuple(a.submitted, a.canceled, a.rejected, a.skipped, a.has_error);
+    }
+    // When the last step began, and when each of its stages ended, ns.
+    nb::tuple last_times() const {
+        return nb::make_tuple(last_times_[0], last_times_[1], last_times_[2], last_times_[3], last_times_[4]);
+    }
+    nb::list take_notes();
 
     nb::dict counts();
     nb::dict account() const;
@@ -297,7 +328,7 @@ private:
         const std::int64_t observed = clock_ns();
         if (changed_) show(event, kind, ts);
         if (!core_.keeper().can_fold()) return kCrumb;
-        return decide(ts, false, started, observed);
+        return decide(event, ts, false, started, observed);
     }
 
     void show(nb::handle event, Kind kind, std::int64_t ts) {
@@ -316,7 +347,7 @@ private:
         venue.on_book(ts, core_.view, levels);
     }
 
-    int decide(std::int64_t now_ns, bool is_timer, std::int64_t started, std::int64_t observed) {
+    int decide(nb::handle event, std::int64_t now_ns, bool is_timer, std::int64_t started, std::int64_t observed) {
         const std::size_t latched = core_.risk().latches().size();
         core_.settle(now_ns);
         const std::int64_t booked = clock_ns();
@@ -325,9 +356,9 @@ private:
         const std::int64_t decided = clock_ns();
         core_.act(is_timer);
         const std::int64_t acted = clock_ns();
+        int told = writer_ != nullptr || log_.keeps_notes ? record(event, now_ns, is_timer, {started, observed, booked, decided, acted}) : 0;
         core_.count(is_timer);
         for (const std::int64_t time : {started, observed, booked, decided, acted, clock_ns()}) times_.push_back(time);
-        int told = 0;
         if (core_.risk().latches().size() != latched) told |= kLatched;
         if (core_.actions().has_error) told |= kFailed;
         if (!is_timer && core_.counts.steps % kProgressEvery == 0) told |= kProgress;
@@ -340,6 +371,27 @@ private:
         return told;
     }
 
+    // Write the step's packet, and say what is left to Python of what is to be recorded.
+    int record(nb::handle event, std::int64_t now_ns, bool is_timer, const std::array<std::int64_t, 5>& times) {
+        last_times_ = times;
+        int told = log_.notes.empty() ? 0 : kNotes;
+        const ami::RiskPolicy& policy = core_.settings().policy;
+        const bool is_throttled = (core_.verdict().codes & ami::bit(ami::Code::cancel_rate_exceeded)) != 0 &&
+                                  policy.throttle_refresh_ms > 0;
+        if (is_throttled != is_throttled_) told |= kThrottled;
+        is_throttled_ = is_throttled;
+        if (log_.keeps_notes && core_.actions().has_error) told |= kNotes;
+        if (writer_ == nullptr) return told;
+        const ami::StepTimes spent = {times[1] - times[0], times[2] - times[1], times[3] - times[2], times[4] - times[3],
+                                      times[4] - times[0]};
+        switch (writer_->log_core(core_, is_timer ? now_ns : 0, event, spent)) {
+            case packets::kNotWritten: return told | kPacket;
+            case packets::kFlushIsDue: return told | kFlush;
+            default: return told;
+        }
+    }
+
+    nb::tuple latched_before() const;
     static void read_levels(nb::handle levels, bool is_bid, std::vector<double>& to);
 
     nb::object engine_object_;
@@ -366,12 +418,94 @@ private:
     std::vector<double> bid_levels_;
     std::vector<double> ask_levels_;
     std::vector<std::int64_t> times_;
+    std::array<std::int64_t, 5> last_times_{};
+    bool is_throttled_ = false;
+    std::vector<packets::CoreWords::ContextField> context_fields_;
+    nb::object writer_object_;
+    packets::PacketWriter* writer_ = nullptr;
 
     std::array<nb::object, 4> types_;
     Name symbol_name_{"symbol"}, recv_{"recv_ts_ns"}, exch_{"exch_ts_ns"}, seq_{"seq"}, price_{"price"}, size_{"size"},
         aggressor_{"aggressor"}, open_{"open"}, high_{"high"}, low_{"low"}, close_{"close"}, volume_{"volume"},
         bids_{"bids"}, asks_{"asks"};
 };
+
+nb::tuple order_tuple(const ami::OrderRecord& r) {
+    return nb::make_tuple(static_cast<int>(r.place), r.is_buy, r.post_only, static_cast<int>(r.end), r.price, r.qty,
+                          r.filled_qty, r.avg_price, r.ticks, r.placed_ms, r.step, r.venue_number);
+}
+
+// What is recorded. ---------------------------------------------------------------------------------------------------
+
+template <std::size_t N>
+void read_words(nb::handle given, std::array<packets::Word, N>& to) {
+    const auto words = nb::cast<nb::sequence>(given);
+    if (nb::len(words) != N) throw std::invalid_argument("a packet's words are not as many as the core knows");
+    for (std::size_t i = 0; i < N; ++i) to[i].string = words[i];
+}
+
+void Stepper::trace_into(nb::object writer, const nb::dict& words) {
+    packets::CoreWords known;
+    known.context_type = words["context_type"];
+    known.proposal_type = words["proposal_type"];
+    known.final_type = words["final_type"];
+    known.symbol = symbol_;
+    known.policy_hash = words["policy_hash"];
+    known.timer.string = words["timer"];
+    read_words(words["reasons"], known.reasons);
+    read_words(words["exits"], known.exits);
+    const auto actions = nb::cast<nb::sequence>(words["actions"]);
+    for (std::size_t i = 0; i < known.actions.size(); ++i) known.actions[i] = actions[i];
+    read_words(words["params"], known.params);
+    read_words(words["external"], known.external);
+    known.learn_context(nb::cast<nb::sequence>(words["context_keys"]));
+    context_fields_ = known.context;
+    writer_object_ = std::move(writer);
+    writer_ = &nb::cast<packets::PacketWriter&>(writer_object_);
+    writer_->begin_core(std::move(known));
+    core_.be_exact();
+}
+
+nb::tuple Stepper::context() const {
+    nb::list values;
+    for (const packets::CoreWords::ContextField& field : context_fields_) {
+        const packets::ContextValue value = packets::context_keys::value(field.key, core_.context(), core_.risk());
+        if (field.is_latches) {
+            values.append(latched_before());
+        } else if (value.kind == packets::ContextValue::whole) {
+            values.append(value.number);
+        } else if (value.kind == packets::ContextValue::real) {
+            values.append(value.size);
+        } else if (value.kind == packets::ContextValue::flag) {
+            values.append(value.number != 0);
+        } else {
+            values.append(nb::none());
+        }
+    }
+    return nb::tuple(values);
+}
+
+// What the guards saw: those that this decision latched came after.
+nb::tuple Stepper::latched_before() const {
+    nb::list latched;
+    const std::size_t seen = std::bitset<64>(core_.context().latched).count();
+    for (std::size_t i = 0; i < seen; ++i) {
+        latched.append(ami::kGuardFlags[static_cast<int>(core_.risk().latches()[i]) - 1]);
+    }
+    return nb::tuple(latched);
+}
+
+nb::list Stepper::take_notes() {
+    nb::list told;
+    for (const ami::OrderNote& note : log_.notes) {
+        const ami::Refusal& refusal = note.refusal;
+        told.append(nb::make_tuple(static_cast<int>(note.what), order_tuple(note.order),
+                                   nb::make_tuple(static_cast<int>(refusal.why), refusal.held, refusal.own.price,
+                                                  refusal.own.step, refusal.own.is_buy, refusal.best)));
+    }
+    log_.notes.clear();
+    return told;
+}
 
 // Levels of the last book. --------------------------------------------------------------------------------------------
 
@@ -419,11 +553,6 @@ nb::list queued(const Queue& queue) {
     nb::list list;
     for (std::size_t i = 0; i < queue.size(); ++i) list.append(queue[i]);
     return list;
-}
-
-nb::tuple order_tuple(const ami::OrderRecord& r) {
-    return nb::make_tuple(static_cast<int>(r.place), r.is_buy, r.post_only, static_cast<int>(r.end), r.price, r.qty,
-                          r.filled_qty, r.avg_price, r.ticks, r.placed_ms, r.step, r.venue_number);
 }
 
 nb::tuple fill_tuple(const ami::VenueFill& f, std::size_t place) {
@@ -609,6 +738,10 @@ void bind_stepper(nb::module_& m) {
     m.attr("STEP_TIMES_FULL") = static_cast<int>(kTimesFull);
     m.attr("STEP_MORE_DRAWS") = static_cast<int>(kMoreDraws);
     m.attr("STEP_AGAIN") = static_cast<int>(kAgain);
+    m.attr("STEP_NOTES") = static_cast<int>(kNotes);
+    m.attr("STEP_THROTTLED") = static_cast<int>(kThrottled);
+    m.attr("STEP_PACKET") = static_cast<int>(kPacket);
+    m.attr("STEP_FLUSH") = static_cast<int>(kFlush);
     m.attr("STEP_FOREIGN") = static_cast<int>(kForeign);
     m.attr("STEP_FOLD") = static_cast<int>(kFold);
     m.attr("STEP_CRUMB") = static_cast<int>(kCrumb);
@@ -622,6 +755,14 @@ void bind_stepper(nb::module_& m) {
         .def("step_folded", &Stepper::step_folded, nb::arg("event"), nb::arg("ts_ns"), nb::arg("started_ns"),
              "Decide on an event that was folded outside and told by `set_market`.")
         .def("run_timers", &Stepper::run_timers, nb::arg("before_ns"), "Step the timers due before a time.")
+        .def("trace_into", &Stepper::trace_into, nb::arg("writer"), nb::arg("words"),
+             "Log every step from here on; `words` is what packets say besides numbers.")
+        .def("keep_notes", &Stepper::keep_notes, "Note what becomes of orders.")
+        .def("take_notes", &Stepper::take_notes, "Return what became of orders since the last call.")
+        .def("context", &Stepper::context, "The context of the last decision, a value for each field of its type.")
+        .def("proposal", &Stepper::proposal, "The numbers of the last proposal.")
+        .def("done", &Stepper::done, "What the last decision did with orders.")
+        .def("last_times", &Stepper::last_times, "When the last step began, and when each of its stages ended, ns.")
         .def("finish", &Stepper::finish, "Cancel every order and book the last fills.")
         .def("market", &Stepper::market, "The symbol's prices, times and sequence numbers.")
         .def("set_market", &Stepper::set_market, nb::arg("bid"), nb::arg("ask"), nb::arg("mid"), nb::arg("bid_size"),
@@ -640,6 +781,7 @@ void bind_stepper(nb::module_& m) {
         .def_prop_ro("steps", &Stepper::steps)
         .def_prop_ro("sequence", &Stepper::sequence)
         .def_prop_ro("now_ns", &Stepper::now_ns)
+        .def_prop_ro("is_throttled", &Stepper::is_throttled)
         .def_prop_ro("pending_timer_ns", &Stepper::pending_timer_ns)
         .def_prop_ro("is_last_error_the_models", &Stepper::is_last_error_the_models);
 }

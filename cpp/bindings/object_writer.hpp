@@ -163,6 +163,17 @@ public:
         return spelled(text, last.json.ptr());
     }
 
+    // The same of a mapping's key.
+    std::string_view spelled_key(PyObject* key, KnownText& last) {
+        if (key != last.string.ptr()) {
+            PyObject* const json = known_.key(key);
+            if (json == nullptr) return {};
+            last.string = nb::borrow(key);
+            last.json = nb::borrow(json);
+        }
+        return spelled(key, last.json.ptr());
+    }
+
     bool value(PyObject* value, int depth) {
         PyTypeObject* const type = Py_TYPE(value);
         if (value == Py_None) {

@@ -77,6 +77,9 @@ public:
     DecisionCore(const DecisionCore&) = delete;
     DecisionCore& operator=(const DecisionCore&) = delete;
 
+    // Work out every number of the context to the last bit, also where it only matters on which side of a limit it is.
+    void be_exact() { risk_.be_exact(); }
+
     // What is known of the market. -----------------------------------------------------------------------------------
 
     bool has_gap = false;
@@ -207,6 +210,12 @@ public:
     const Actions& actions() const { return actions_; }
     std::int64_t now_ns() const { return now_ns_; }
     std::int64_t decisions_made() const { return decisions_made_; }
+    // How sure the last proposal is; to be asked before the row changes.
+    double confidence() const {
+        if (exit_ != Exit::none) return 1.0;
+        const bool is_reference = s_.model == nullptr && last_book_ts_ns != 0;
+        return is_reference ? reference_confidence(row_) : proposal_.confidence;
+    }
     double position() const { return position_; }  // before the decision
     const LoopSettings& settings() const { return s_; }
     const Account& account() const { return account_; }

@@ -58,8 +58,9 @@ public:
         if (result.is_closed) result.trip_pnl = trip.to_double();
         qty_view_ = qty_.to_double();
         average_view_ = average_price();
-        realized_view_ = realized_.to_double();
-        fees_view_ = fees_.to_double();
+        // A sum that began at nothing is never a negative zero.
+        realized_view_ = realized_.to_double() + 0.0;
+        fees_view_ = fees_.to_double() + 0.0;
         return result;
     }
 

@@ -136,6 +136,7 @@ public:
             close_position(view, position, step, done);
         } else if (action == Action::STOP) {
             cancel_oldest_first(done);
+            if (!is_stopped_ && log_ != nullptr) log_->note(OrderNote::swept, {});
             is_stopped_ = true;
         } else if (action != Action::HOLD || pulls) {
             cancel_quotes(done);
@@ -277,6 +278,7 @@ private:
     void cancel(Working& working, bool is_buy, Actions& done) {
         if (!venue_.cancel(is_buy)) throw std::logic_error("the order keeper and the paper venue disagree");
         close(working, OrderEnd::canceled);
+        if (log_ != nullptr) log_->note(OrderNote::canceled, working.order);
         ++done.canceled;
     }
 
@@ -321,12 +323,16 @@ private:
         order.placed_ms = now_ms_;
         order.step = request.step;
         calm_.until_ms = kNever;
-        if (log_ != nullptr) log_->last_sent[request.is_buy ? 0 : 1] = request.step;
+        if (log_ != nullptr) {
+            log_->last_sent[request.is_buy ? 0 : 1] = request.step;
+            log_->note(OrderNote::submitted, order);
+        }
         ++done.submitted;
     }
 
     void refuse(Working& working, Actions& done) {
         close(working, OrderEnd::rejected);
+        if (log_ != nullptr) log_->note(OrderNote::rejected, working.order);
         working.blocked_until_ms = now_ms_ + limits_.refresh_ms;
         ++done.rejected;
     }

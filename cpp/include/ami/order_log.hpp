@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <vector>
 
 namespace ami {
 
@@ -26,14 +27,39 @@ struct OrderRecord {
     std::int64_t venue_number = 0;  // 0: the venue gave none
 };
 
+// Why the venue refused an order, and what it was up against.
+struct Refusal {
+    enum Why : int { form, nothing_to_reduce, own_order, would_take };
+
+    Why why = form;
+    double held = 0.0;  // the position that was to be reduced
+    OrderRecord own;    // the order of ours that it would have traded with
+    double best = 0.0;  // the price that it would have taken
+};
+
+// What an audit log is to say of an order.
+struct OrderNote {
+    enum What : int { submitted, rejected, canceled, swept };
+
+    What what = submitted;
+    OrderRecord order;
+    Refusal refusal;
+};
+
 // Both ends of the wire, each bounded, the oldest first.
 class OrderLog {
 public:
     OrderLog(std::size_t most_ended, std::size_t most_closed) : most_ended_(most_ended), most_closed_(most_closed) {}
 
+    void note(OrderNote::What what, const OrderRecord& record) {
+        if (keeps_notes) notes.push_back({what, record, what == OrderNote::rejected ? refusal : Refusal{}});
+    }
     void end(const OrderRecord& record) { keep(ended, record, most_ended_); }
     void close(const OrderRecord& record) { keep(closed, record, most_closed_); }
 
+    bool keeps_notes = false;
+    std::vector<OrderNote> notes;  // since somebody took them
+    Refusal refusal;               // the last one
     std::deque<OrderRecord> ended;       // at the venue
     std::deque<OrderRecord> closed;      // in the order table
     std::int64_t last_sent[2] = {-1, -1};  // steps of the last buy and the last sell, -1: none

@@ -136,11 +136,12 @@ public:
     // Place a quote; false when the venue refuses it.
     bool submit(const OrderRequest& request) {
         if (is_open(request.is_buy)) throw std::logic_error("the order keeper and the paper venue disagree");
-        if (!is_well_formed(request)) return false;
+        if (!is_well_formed(request)) return note_malformed();
         Order& order = request.is_buy ? buy_ : sell_;
         const Order& other = request.is_buy ? sell_ : buy_;
         Order fresh = made(request);
-        if (meets(other, fresh) || (request.post_only && reaches(fresh))) return refuse(fresh);
+        if (meets(other, fresh)) return refuse(fresh, Refusal::own_order);
+        if (request.post_only && reaches(fresh)) return refuse(fresh, Refusal::would_take);
         order = fresh;
         order.is_open = true;
         if (reaches(order)) {
@@ -153,10 +154,11 @@ public:
 
     // Close a position at once, as far as the best price goes: immediate or cancel, reduce-only. False when refused.
     bool submit_exit(const OrderRequest& request) {
-        if (!is_well_formed(request)) return false;
+        if (!is_well_formed(request)) return note_malformed();
         Order order = made(request);
         const Order& other = request.is_buy ? sell_ : buy_;
-        if (reducible(request.is_buy).is_zero() || meets(other, order)) return refuse(order);
+        if (reducible(request.is_buy).is_zero()) return refuse(order, Refusal::nothing_to_reduce);
+        if (meets(other, order)) return refuse(order, Refusal::own_order);
         order.is_open = true;
         order.is_reducing = true;
         if (reaches(order)) take_best(order);
@@ -218,8 +220,22 @@ private:
         return ours.is_open && (fresh.request.is_buy ? ours.low <= fresh.high : ours.high >= fresh.low);
     }
 
-    bool refuse(Order& order) {
+    bool note_malformed() {
+        if (log_ != nullptr) log_->refusal = Refusal{};
+        return false;
+    }
+
+    bool refuse(Order& order, Refusal::Why why) {
         end(order, OrderEnd::rejected);
+        if (log_ == nullptr) return false;
+        const Order& other = order.request.is_buy ? sell_ : buy_;
+        Refusal& refusal = log_->refusal;
+        refusal.why = why;
+        refusal.held = position_.to_double();
+        refusal.own.is_buy = !order.request.is_buy;
+        refusal.own.price = other.request.price;
+        refusal.own.step = other.request.step;
+        refusal.best = order.request.is_buy ? view_.ask : view_.bid;
         return false;
     }
 

@@ -36,6 +36,7 @@ struct Proposal {
     double ask_quote = 0.0;
     double size_usd = 0.0;
     bool post_only = true;
+    double confidence = 0.0;  // of a function of the user's own; the reference model's is worked out when it is read
 };
 
 struct ReferenceParams {
@@ -57,6 +58,21 @@ struct ReferenceParams {
     double raw_threshold;
 };
 
+// What the reference model's proposal was weighed by; not to be asked of a row with a feature that is not finite.
+inline double reference_raw(const double* row) {
+    const double d = std::min(1.0, row[static_cast<int>(Feature::depth)] / 100.0);
+    const double s = std::fabs(row[static_cast<int>(Feature::imbalance)]);
+    const double w = std::min(1.0, std::max(0.0, 1.0 - row[static_cast<int>(Feature::spread_bps)] / 1000.0));
+    return 0.4 * d + 0.4 * s + 0.2 * w;
+}
+
+inline double reference_confidence(const double* row) {
+    const double sum = row[static_cast<int>(Feature::mid)] + row[static_cast<int>(Feature::spread)] +
+                       row[static_cast<int>(Feature::spread_bps)] + row[static_cast<int>(Feature::depth)] +
+                       row[static_cast<int>(Feature::imbalance)];
+    return std::isfinite(sum) ? 1.0 / (1.0 + std::exp(-5.0 * (reference_raw(row) - 0.5))) : 0.0;
+}
+
 inline Proposal propose_reference(const double* row, const ReferenceParams& params) {
     const double mid = row[static_cast<int>(Feature::mid)];
     const double spread = row[static_cast<int>(Feature::spread)];
@@ -76,8 +92,7 @@ inline Proposal propose_reference(const double* row, const ReferenceParams& para
     if (w > 0.7) proposal.reasons |= kTightSpread;
     if (proposal.reasons == 0) proposal.reasons = kLowConfidence;
     if (s < params.imbalance_threshold) return proposal;
-    const double raw = 0.4 * d + 0.4 * s + 0.2 * w;
-    if (!params.is_confident(raw)) return proposal;
+    if (!params.is_confident(reference_raw(row))) return proposal;
     proposal.action = Action::ACT;
     proposal.has_size = true;
     proposal.size_usd = std::min(params.max_size_usd, 2.0 * d * params.max_size_usd);
@@ -110,6 +125,7 @@ inline Proposal propose_by(ModelFunction model, const double* row, const double*
     }
     proposal.action = static_cast<Action>(action);
     proposal.reasons = kModel;
+    proposal.confidence = out[0];
     if (proposal.action == Action::ACT) {
         proposal.has_size = true;
         proposal.bid_quote = out[1];

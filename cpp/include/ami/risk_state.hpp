@@ -102,6 +102,9 @@ public:
         plan();
     }
 
+    // From here on `write_adverse_ticks` writes the numbers themselves.
+    void be_exact() { is_exact_ = true; }
+
     // Adverse selection at each horizon, or a number on the same side of its limit: only that is ever looked at.
     void write_adverse_ticks(std::int64_t now_ns, const double* limits, double* ticks) {
         if (fills_.size() > 0) {
@@ -175,7 +178,7 @@ private:
         const Sums& sums = sums_[i];
         const double scale = std::fabs(sums.value) + limit * sums.weight;
         const double above = sums.value - limit * sums.weight;
-        if (std::fabs(above) > sums.error + limit * sums.weight_error + 4.0 * kUnit * scale) {
+        if (!is_exact_ && std::fabs(above) > sums.error + limit * sums.weight_error + 4.0 * kUnit * scale) {
             const double mean = std::max(0.0, sums.value / sums.weight);
             return above > 0.0 ? std::max(mean, std::nextafter(limit, kFar)) : std::min(mean, limit);
         }
@@ -207,6 +210,7 @@ private:
     double adverse_[2] = {0.0, 0.0};
     Sums sums_[2];
     bool is_dirty_ = false;
+    bool is_exact_ = false;
 };
 
 class RiskState {
@@ -246,6 +250,8 @@ public:
     double usd_rate() const { return usd_rate_; }
     const Money& money() const { return money_; }
     const Timers& timers() const { return timers_; }
+
+    void be_exact() { markouts_.be_exact(); }
 
     void on_book(std::int64_t now_ns, double mid) { markouts_.on_mid(now_ns, mid); }
 

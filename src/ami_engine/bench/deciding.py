@@ -193,7 +193,7 @@ class _Folder:
         shutil.rmtree(self.path, ignore_errors=True)
 
 
-def _logged(scale: Scale, *, trace: bool) -> Prepared:
+def _logged(scale: Scale, *, trace: bool | str) -> Prepared:
     """A run with its audit log, so that the trace is all that two of them differ by."""
     events = _events(scale.steps)
     folder = _Folder()
@@ -333,6 +333,7 @@ WAYS_GROUP = Group(
         Case("loop.looked", "`loop.untraced`, and the broker's books brought at the end, every order named",
              _looking, "ns/step"),
         Case("loop.python", "`loop.untraced` without the compiled step", _in_python, "ns/step", rounds=3),
+        Case("trace.binary", "`trace.traced` in the compact form", lambda s: _logged(s, trace="binary"), "ns/step"),
     ),
     is_opt_in=True,
 )  # fmt: skip

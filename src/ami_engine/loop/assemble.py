@@ -397,7 +397,7 @@ def _run_of(
         is_dry=given.dry_run,
         staleness_ms=policy.staleness_ms,
         progress=given.progress,
-        native=_native(given, policy, quoting, exits) if not is_live and folder is None and journal is None else None,
+        native=None if is_live or journal is not None or activity is not None else _native(given, policy, quoting, exits),
         facts={
             "source": source,
             "reader": reader,
@@ -467,11 +467,12 @@ def _open_journal(given: RunOptions, run_id: str, folder: Path | None, started_n
 def _native(given: RunOptions, policy: RiskPolicy, quoting: QuotingConfig, exits: ExitConfig) -> NativeSettings | None:
     """Return what the compiled step needs, None where it cannot stand in; the rest is seen at the first event.
 
-    A trace and an audit log are written by the Python step.
+    A run that is resumed goes on in Python, where what it did before is known.
     """
     core = compiled_step()
     if (
         core is None
+        or given.resume
         or given.modulator is not GUARDED
         or any(part is not None for part in (given.clock, given.executor, given.position_manager, given.trading_day))
     ):

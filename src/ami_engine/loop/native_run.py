@@ -30,6 +30,7 @@ from ami_engine.execution.idempotency import client_order_id
 from ami_engine.execution.order_manager import OrderManager
 from ami_engine.execution.order_restore import OrderTold, restore_orders
 from ami_engine.loop.feed import FeedEnd, SourceReader, is_event
+from ami_engine.loop.native_log import NativeLog
 from ami_engine.loop.native_values import (
     ACTIONS,
     MAX_WHOLE,
@@ -157,6 +158,7 @@ class NativeRun:
         self._is_over = False
         self._latches: list[Latch] = []
         self._draws: Any = None
+        self._log: NativeLog | None = None
 
     # Driving. -----------------------------------------------------------------------------------------------------
 
@@ -220,7 +222,7 @@ class NativeRun:
         while told < 0 or told & core.STEP_AGAIN:
             try:
                 if told > 0:
-                    self._hear_step(told)
+                    self._hear_step(None, told)
                     if stop.reason or self._run.controls.pending:
                         # A long silence has many timers: who stops the run must not wait for the last of them.
                         self.hand_over()
@@ -245,22 +247,37 @@ class NativeRun:
                 self._run.reject(error)
                 return False, None
         if told:
-            self._hear_step(told)
+            self._hear_step(event, told)
         return True, None
 
-    def _hear_step(self, told: int) -> None:
-        """Do what a step leaves to Python."""
+    def _hear_step(self, event: Any, told: int) -> None:
+        """Do what a step leaves to Python; `event` is None after a timer's."""
         core, stepper, run = self._core, self._stepper, self._run
         if told & core.STEP_TIMES_FULL:
             self._take_times()
         if told & core.STEP_FAILED:
             self._note_error()
+        if told & core.STEP_NOTES and self._log is not None:
+            self._log.hear_orders()
         if told & core.STEP_LATCHED:
             self._note_latches()
+        if self._log is not None:
+            self._hear_log(self._log, event, told)
         if told & core.STEP_MORE_DRAWS:
             stepper.use_draws([self._draws.draw() for _ in range(_DRAWS)])
         if told & core.STEP_PROGRESS and run.progress is not None:
             run.progress(stepper.steps)
+
+    def _hear_log(self, log: NativeLog, event: Any, told: int) -> None:
+        """Write what the core leaves of the step's packet and its audit lines."""
+        core = self._core
+        if told & core.STEP_THROTTLED:
+            log.hear_throttle()
+        if told & core.STEP_PACKET:
+            log.log_step(event, is_timer=event is None)
+        elif told & core.STEP_FLUSH:
+            log.flush()
+        log.check()
 
     def _take_times(self) -> None:
         times = np.frombuffer(self._stepper.take_times(), dtype=np.int64).reshape(-1, _TIMES)
@@ -396,6 +413,7 @@ class NativeRun:
         except (TypeError, RuntimeError):
             return  # a setting that is no whole number of milliseconds
         self._state, self._parts = state, parts
+        self._log = run.native_log(self._core, self._stepper, parts, request=self._request, order_id=self._order_id)
         broker.lend(self._recall)
 
     def _are_covered(self, state: SymbolState, parts: MarketParts) -> bool:
@@ -423,7 +441,7 @@ class NativeRun:
     def _forget(self) -> None:
         self._run.market.forget(self._state.symbol)
         self._broker.lend(None)
-        self._stepper = self._state = self._parts = None
+        self._stepper = self._state = self._parts = self._log = None
         self._step = self._begin
 
     # Handing over. ------------------------------------------------------------------------------------------------
@@ -465,6 +483,10 @@ class NativeRun:
     def finish(self) -> bool:
         """End a run that the core stepped to its end: True when it did, and Python only has to tell of it."""
         if self._is_over or self._stepper is None:
+            return False
+        if self._log is not None:
+            # The last cancels have audit lines too: Python makes both.
+            self.hand_over()
             return False
         self._is_over = True
         self._stepper.finish()

@@ -18,6 +18,7 @@ from ami_engine.loop.durable import Durable
 from ami_engine.loop.feed import Item, LiveFeed, RecordedFeed, Timers
 from ami_engine.loop.latches import Latches
 from ami_engine.loop.market import Market
+from ami_engine.loop.native_log import NativeLog
 from ami_engine.loop.native_run import NativeRun, NativeSettings
 from ami_engine.loop.packets import FeatureRow, PacketInput, TracedDecision, feature_row, traced_decision
 from ami_engine.loop.shutdown import StopSignal
@@ -124,7 +125,8 @@ class Run:
             self._sequence = max(self._sequence, durable.journal.next_step)
             durable.restore(account)
         self._now_ns = 0
-        self._native = None if native is None else NativeRun(self, facts["reader"], native)
+        is_written = trace is None or (trace.step_writer is not None and not self._sequence)
+        self._native = NativeRun(self, facts["reader"], native) if native is not None and is_written else None
 
     def drive(self, steps: int | None, stop: StopSignal) -> str:
         """Step until the source is exhausted, which raises `FeedEnd`, or something else ends the run: return what."""
@@ -156,6 +158,33 @@ class Run:
         self._add_parts(parts.state, parts)
         self._filled_markets.add(parts.market_id)
         self._sequence, self._now_ns = sequence, now_ns
+
+    def native_log(self, core: Any, stepper: Any, parts: MarketParts, **makers: Any) -> NativeLog | None:
+        """Return what writes a market's log for the compiled step, None when nothing is to be written."""
+        if self._audit is None:
+            return None
+        return NativeLog(self, core, stepper, parts, external_keys=_EXTERNAL_KEYS, trace=self._trace, **makers)
+
+    @property
+    def audit_failure(self) -> str:
+        """Why an audit line could not be written; empty while all is well."""
+        return "" if self._audit is None else self._audit.failure
+
+    def log_step(
+        self,
+        event: Any,
+        state: SymbolState,
+        decision: Decision,
+        actions: Actions,
+        sequence: int,
+        now_ns: int,
+        times: tuple[int, ...],
+        *,
+        is_timer: bool,
+    ) -> None:
+        """Trace a step that was made elsewhere."""
+        self._sequence = sequence
+        self._log(event, state, decision, actions, now_ns, times, is_timer=is_timer)
 
     def is_unrestrained(self, parts: MarketParts) -> bool:
         """Return True while no operator's word holds: every order may leave, and limits are the policy's own."""
@@ -257,7 +286,7 @@ class Run:
         for parts in self.parts.values():
             self._trading.put_under_budget(parts)
             # A packet names its policy by the hash: this line says which policy that is.
-            self._record(
+            self.record(
                 "policy",
                 market_id=parts.market_id,
                 policy_hash=parts.policy_hash,
@@ -276,7 +305,7 @@ class Run:
         for _ in range(self._reader.reconnects - self._reconnects):
             parts.risk.on_reconnect(now_ns)
         self._reconnects = self._reader.reconnects
-        self._record("source_reconnected", market_id=parts.market_id)
+        self.record("source_reconnected", market_id=parts.market_id)
         self.orders.on_reconnect()
 
     def _add_parts(self, state: SymbolState, made: MarketParts | None = None) -> MarketParts:
@@ -432,7 +461,7 @@ class Run:
         if is_throttled != parts.is_throttled:
             parts.is_throttled = is_throttled
             if is_throttled:
-                self._record(
+                self.record(
                     "throttle", market_id=parts.market_id, throttle_refresh_ms=decision.mismatch.throttle_refresh_ms
                 )
         has_error = False
@@ -464,7 +493,7 @@ class Run:
     def _halt(self, reason: str, parts: MarketParts, now_ns: int) -> None:
         """The broker cannot do, or did, what it must not: every market stops until an operator releases it."""
         self.counters.last_error = redact_text(reason)
-        self._record("halt", reason=reason, market_id=parts.market_id)
+        self.record("halt", reason=reason, market_id=parts.market_id)
         self.latches.latch("kill_switch", now_ns, redact_text(reason))
         self._has_moved = True
         self._take_off(f"halt: {reason}")
@@ -594,7 +623,7 @@ class Run:
             if failure:
                 summary["error_count"] += 1
                 summary["last_error"] = failure
-        self._record("run_end", reason=reason)
+        self.record("run_end", reason=reason)
         summary.update(self._close_logs())
         notes = list(self._facts["notes"])
         if self._facts["reader"].has_assumed_time:
@@ -645,13 +674,21 @@ class Run:
             self._audit.close()
         return paths
 
-    def _record(self, kind: str, **fields: Any) -> None:
+    def record(self, kind: str, **fields: Any) -> None:
+        """Write an audit line, where there is an audit log."""
         if self._audit is not None:
             self._audit.record(kind, **fields)
 
 
 _HOOK_ERROR = [HOOK_ERROR]
 _NO_EXTERNAL: dict[str, Any] = {}
+_EXTERNAL_KEYS = (
+    "exec.attempt_count",
+    "exec.success_count",
+    "exec.failed_count",
+    "exec.denied_count",
+    "exec.skipped_count",
+)
 _FLUSH_IS_DUE = 2
 _STAGES = ("observe", "fills", "decide", "orders")
 _STEP_TYPES = StepTypes(Decision, PacketInput, FeatureRow, TracedDecision)
@@ -659,13 +696,14 @@ _STEP_TYPES = StepTypes(Decision, PacketInput, FeatureRow, TracedDecision)
 
 def _external(actions: Actions) -> dict[str, Any]:
     """What became of the step's orders, under the registered `exec.` keys."""
-    return {
-        "exec.attempt_count": actions.submitted,
-        "exec.success_count": actions.submitted - actions.rejected - actions.in_doubt,
-        "exec.failed_count": actions.failures,
-        "exec.denied_count": actions.rejected + actions.withheld,
-        "exec.skipped_count": actions.skipped,
-    }
+    counts = (
+        actions.submitted,
+        actions.submitted - actions.rejected - actions.in_doubt,
+        actions.failures,
+        actions.rejected + actions.withheld,
+        actions.skipped,
+    )
+    return dict(zip(_EXTERNAL_KEYS, counts, strict=True))
 
 
 def actions_of(result: Any) -> Actions:

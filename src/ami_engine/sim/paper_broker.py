@@ -382,19 +382,12 @@ class PaperBroker(Broker):
         if request.expires_ns and self._now_ns > request.expires_ns:
             return f"`expires_ns` is {request.expires_ns}, the request arrived at {self._now_ns}"
         if request.reduce_only and not self._reducible(order):
-            held = self._positions.get(market.symbol, 0.0)
-            return (
-                f"`reduce_only` {order.request.side} does not reduce the position of {market.symbol!r}, which is {held}"
-            )
+            return reduce_only_refusal(request.side, market.symbol, self._positions.get(market.symbol, 0.0))
         ours = market.first_to_meet(order)
         if ours is not None:
-            return (
-                f"self-trade prevention: the order at {order.price} would trade with our own order "
-                f"{ours.request.client_order_id!r} at {ours.price}"
-            )
+            return own_order_refusal(order.price, ours.request.client_order_id, ours.price)
         if request.post_only and market.reaches(order):
-            best = market.ask if order.is_buy else market.bid
-            return f"`post_only` order at {order.price} would take: the best opposite price is {best}"
+            return taking_refusal(order.price, market.ask if order.is_buy else market.bid)
         return ""
 
     def _reducible(self, order: PaperOrder) -> Decimal:
@@ -588,6 +581,30 @@ def _report(told: OrderTold, request: SubmitOrder) -> OrderReport:
         status=ENDS[told.end],
         venue_order_id=f"P{told.venue_number}",
     )
+
+
+def reduce_only_refusal(side: Side, symbol: str, held: float) -> str:
+    """Return why an order that was to reduce a position is refused."""
+    return f"`reduce_only` {side} does not reduce the position of {symbol!r}, which is {held}"
+
+
+def own_order_refusal(price: float, own_id: str, own_price: float) -> str:
+    """Return why an order is refused that would trade with one of our own."""
+    return f"self-trade prevention: the order at {price} would trade with our own order {own_id!r} at {own_price}"
+
+
+def taking_refusal(price: float, best: float) -> str:
+    """Return why a `post_only` order is refused that would take."""
+    return f"`post_only` order at {price} would take: the best opposite price is {best}"
+
+
+def form_refusal(order: SubmitOrder, instrument: Instrument | None) -> str:
+    """Return why an order is refused that no state of the market could accept; empty when one could."""
+    try:
+        _check_form(order, PaperMarket(order.market_id, instrument or Instrument(""), on_grid=instrument is not None))
+    except VenueRejected as refused:
+        return str(refused)
+    return ""
 
 
 def _check_form(order: SubmitOrder, market: PaperMarket) -> None:

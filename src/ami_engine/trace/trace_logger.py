@@ -196,6 +196,15 @@ class TraceLogger:
         self._plan_flush()
         return core.log_step if self._queue is None else self._log_queued_step
 
+    @property
+    def step_writer(self) -> Any:
+        """What `begin_steps` has made ready: the compiled writer, None where there is none or a thread writes.
+
+        The compiled step appends its packets by it, and asks for `flush_when_due` as `StepLog` does.
+        """
+        is_own = type(self) is TraceLogger and self._queue is None
+        return self._core if is_own else None
+
     def flush_when_due(self) -> None:
         """Hand on the packets that have collected, when the flush policy says so."""
         if self._flush_policy == "every":

@@ -1,0 +1,326 @@
+// Writes what the compiled step decided in a packet's form: the context, the proposal, the decision and the orders' counts.
+//
+// Only steps in which no guard fired and no model failed are written here; the others say more than numbers, and are made
+// in Python. So is a packet with a word in it that was not yet found to be clean.
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+#include <ami/decision_core.hpp>
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+#include "object_writer.hpp"
+
+namespace packets {
+
+namespace nb = nanobind;
+
+// One value of a context, as Python holds it.
+struct ContextValue {
+    enum Kind { none, whole, real, flag, empty_list };
+
+    Kind kind = none;
+    std::int64_t number = 0;  // of a whole number or a flag
+    double size = 0.0;        // of a real one
+};
+
+namespace context_keys {
+
+inline ContextValue of(std::int64_t number) { return {ContextValue::whole, number, 0.0}; }
+inline ContextValue of(double number) { return {ContextValue::real, 0, number}; }
+inline ContextValue of(bool is_true) { return {ContextValue::flag, is_true ? 1 : 0, 0.0}; }
+
+using Read = ContextValue (*)(const ami::GuardContext&, const ami::RiskState&);
+
+struct Key {
+    const char* name;
+    bool of_market;  // not known before the first book
+    Read read;
+};
+
+#define AMI_PLAIN(NAME) {#NAME, false, [](const ami::GuardContext& c, const ami::RiskState&) { return of(c.NAME); }}
+#define AMI_OF_MARKET(NAME) {#NAME, true, [](const ami::GuardContext& c, const ami::RiskState&) { return of(c.NAME); }}
+#define AMI_OTHER(NAME, VALUE) \
+    {#NAME, false, []([[maybe_unused]] const ami::GuardContext& c, [[maybe_unused]] const ami::RiskState& risk) { return VALUE; }}
+
+// Every key of dmc/context.py that is known here; the others are None.
+inline constexpr Key kKeys[] = {
+    AMI_PLAIN(now_ms), AMI_OF_MARKET(last_event_ts_ms), AMI_OF_MARKET(mid), AMI_OF_MARKET(spread_bps),
+    AMI_OF_MARKET(depth), AMI_OF_MARKET(depth_p10_5m), AMI_OF_MARKET(sigma_5m), AMI_OF_MARKET(spread_med_5m),
+    AMI_OF_MARKET(sigma_spike_z), AMI_PLAIN(tp_ticks), AMI_OF_MARKET(cost_ticks), AMI_PLAIN(current_total_exposure_usd),
+    AMI_PLAIN(abs_inventory), AMI_PLAIN(open_orders), AMI_PLAIN(active_markets), AMI_PLAIN(daily_pnl),
+    AMI_OTHER(daily_realized_pnl_usd,
+              of((risk.money().realized - risk.money().day_start_realized) * risk.usd_rate())),
+    AMI_PLAIN(drawdown_usd), AMI_PLAIN(equity_usd), AMI_PLAIN(cancels_in_window), AMI_PLAIN(quotes_in_window),
+    AMI_PLAIN(recent_failures), AMI_PLAIN(rate_limits_in_window), AMI_PLAIN(ws_reconnects_in_window),
+    AMI_PLAIN(steps_in_window), AMI_PLAIN(errors_in_window), AMI_PLAIN(consecutive_losses),
+    AMI_OTHER(adverse_15_ticks, of(c.adverse_ticks[0])), AMI_OTHER(adverse_60_ticks, of(c.adverse_ticks[1])),
+    AMI_PLAIN(throttle_refresh_until_ms), AMI_PLAIN(cooldown_until_ms), AMI_PLAIN(ops_cooldown_until_ms),
+    AMI_OTHER(adverse_15_cooldown_until_ms, of(c.adverse_until_ms[0])),
+    AMI_OTHER(adverse_60_cooldown_until_ms, of(c.adverse_until_ms[1])), AMI_PLAIN(streak_cooldown_until_ms),
+    AMI_PLAIN(quote_budget_until_ms), AMI_OTHER(ops_deny_actions, of(false)),
+    AMI_OTHER(kill_switch, of((c.latched & ami::bit(ami::Code::kill_switch)) != 0)),
+};
+
+#undef AMI_PLAIN
+#undef AMI_OF_MARKET
+#undef AMI_OTHER
+
+inline ContextValue value(const Key* key, const ami::GuardContext& context, const ami::RiskState& risk) {
+    if (key == nullptr || (key->of_market && !context.has_market)) return {};
+    return key->read(context, risk);
+}
+
+}  // namespace context_keys
+
+// A text that packets hold, and its JSON once that is known.
+struct Word {
+    nb::object string;
+    objects::KnownText last;
+};
+
+// Whatever a packet of the compiled step says in words.
+struct CoreWords {
+    nb::object context_type, proposal_type, final_type;
+    nb::object symbol, policy_hash;
+    Word timer;  // the kind of a timer's event
+    std::array<Word, ami::kReasonBits> reasons;
+    std::array<Word, 3> exits;  // why a position is closed, in the order of `Exit`
+    std::array<nb::object, ami::kActionCount> actions;
+    std::array<Word, 4> params;    // the keys of an ACT's parameters
+    std::array<Word, 5> external;  // the keys of what became of the orders
+
+    // One for each field of the context's type, in its order.
+    struct ContextField {
+        const context_keys::Key* key = nullptr;  // null: always None, or the list of latches
+        bool is_latches = false;
+    };
+    std::vector<ContextField> context;
+
+    void learn_context(const nb::sequence& names) {
+        for (const nb::handle name : names) {
+            const std::string_view text(nb::borrow<nb::str>(name).c_str());
+            ContextField field;
+            for (const context_keys::Key& key : context_keys::kKeys)
+                if (text == key.name) field.key = &key;
+            field.is_latches = text == "latched";
+            context.push_back(field);
+        }
+    }
+};
+
+// Whether a packet of the step can be written here at all.
+inline bool is_plain(const ami::DecisionCore& core) {
+    const ami::Actions& done = core.actions();
+    return core.verdict().codes == 0 && core.context().latched == 0 && !done.has_error;
+}
+
+template <class Form>
+class CoreWriter {
+public:
+    CoreWriter(objects::Known& known, CoreWords& words, objects::ObjectWriter<Form>& writer, Form& form)
+        : known_(known), words_(words), writer_(writer), form_(form) {}
+
+    bool context(const ami::DecisionCore& core) {
+        objects::Plan* const plan = plan_of(words_.context_type, words_.context.size());
+        if (plan == nullptr) return false;
+        form_.open_struct(plan->layout.data(), plan->fields.size());
+        for (std::size_t i = 0; i < plan->fields.size(); ++i) {
+            const CoreWords::ContextField& known = words_.context[i];
+            ContextValue value = context_keys::value(known.key, core.context(), core.risk());
+            if (known.is_latches) value.kind = ContextValue::empty_list;
+            const objects::Field& field = plan->fields[i];
+            if constexpr (Form::kIsJson) {
+                if (field.omitted.is_valid() && is_omitted(value, field.omitted.ptr())) continue;
+                put_key(field);
+            }
+            put(value);
+            form_.next();
+        }
+        form_.close_struct();
+        return true;
+    }
+
+    // The proposal, the decision, which is the same, and that nothing departed from it.
+    bool decision(const ami::DecisionCore& core) {
+        const ami::Proposal& proposal = core.proposal();
+        const objects::Plan* const made = plan_of(words_.proposal_type, kProposalFields);
+        const objects::Plan* const final = plan_of(words_.final_type, kFinalFields);
+        if (made == nullptr || final == nullptr) return false;
+        form_.field("\"mdm\":");
+        form_.open_struct(made->layout.data(), kProposalFields);
+        form_.field("\"action\":");
+        if (!writer_.value(words_.actions[static_cast<std::size_t>(proposal.action)].ptr(), 0)) return false;
+        form_.next();
+        form_.field("\"confidence\":");
+        form_.real(core.confidence());
+        form_.next();
+        if (!put_reasons(core)) return false;
+        form_.field("\"params\":");
+        if (!put_params(core)) return false;
+        form_.next();
+        form_.field("\"run_id\":");
+        form_.null();
+        form_.next();
+        form_.field("\"features_summary\":");
+        form_.open_map(0);
+        form_.close_map();
+        form_.next();
+        form_.close_struct();
+        form_.next();
+        form_.field("\"final_action\":");
+        form_.open_struct(final->layout.data(), kFinalFields);
+        form_.field("\"action\":");
+        if (!writer_.value(words_.actions[static_cast<std::size_t>(proposal.action)].ptr(), 0)) return false;
+        form_.next();
+        form_.field("\"allowed\":");
+        form_.flag(true);
+        form_.next();
+        if (!put_reasons(core)) return false;
+        form_.field("\"mismatch\":");
+        form_.null();
+        form_.next();
+        form_.field("\"throttle_ms\":");
+        form_.null();
+        form_.next();
+        form_.field("\"cooldown_ms\":");
+        form_.null();
+        form_.next();
+        form_.field("\"params\":");
+        if (!put_params(core)) return false;
+        form_.next();
+        form_.close_struct();
+        form_.next();
+        form_.field("\"mismatch\":");
+        form_.null();
+        form_.next();
+        return true;
+    }
+
+    // What became of the step's orders, up to where the chain's own keys go on.
+    bool external(const ami::Actions& done) {
+        const bool is_empty = (done.submitted | done.canceled | done.rejected | done.skipped) == 0;
+        const std::array<std::int64_t, 5> counts = {done.submitted, done.submitted - done.rejected, 0, done.rejected,
+                                                    done.skipped};
+        form_.field("\"external\":");
+        form_.open_map(is_empty ? 0 : counts.size());
+        for (std::size_t i = 0; !is_empty && i < counts.size(); ++i) {
+            if (!put_key(words_.external[i])) return false;
+            form_.whole(counts[i]);
+            form_.next();
+        }
+        return true;
+    }
+
+private:
+    static constexpr std::size_t kProposalFields = 6, kFinalFields = 7;
+
+    // Null when the type was not announced, or has no layout yet where one is needed.
+    objects::Plan* plan_of(const nb::object& type, std::size_t fields) {
+        objects::Plan* const plan = known_.plan_of(reinterpret_cast<PyTypeObject*>(type.ptr()));
+        if (plan == nullptr || plan->fields.size() != fields || (!Form::kIsJson && plan->layout.empty())) return nullptr;
+        return plan;
+    }
+
+    // Defaults that are left out: what Python would hold is this very object.
+    static bool is_omitted(const ContextValue& value, PyObject* omitted) {
+        switch (value.kind) {
+            case ContextValue::none: return omitted == Py_None;
+            case ContextValue::whole: return PyLong_CheckExact(omitted) && PyLong_AsLongLong(omitted) == value.number;
+            case ContextValue::flag: return omitted == (value.number != 0 ? Py_True : Py_False);
+            case ContextValue::empty_list: return PyTuple_CheckExact(omitted) && PyTuple_GET_SIZE(omitted) == 0;
+            case ContextValue::real: break;
+        }
+        return false;
+    }
+
+    void put(const ContextValue& value) {
+        switch (value.kind) {
+            case ContextValue::none: form_.null(); break;
+            case ContextValue::whole: form_.whole(value.number); break;
+            case ContextValue::flag: form_.flag(value.number != 0); break;
+            case ContextValue::real: form_.real(value.size); break;
+            case ContextValue::empty_list:
+                form_.open_list(0);
+                form_.close_list();
+                break;
+        }
+    }
+
+    void put_key(const objects::Field& field) {
+        if (field.key.size() <= ami::kPiece)
+            form_.out.put_piece(field.key_piece.data(), field.key.size());
+        else
+            form_.out.put(field.key);
+    }
+
+    bool put(Word& word) {
+        const std::string_view text = writer_.spelled(word.string.ptr(), word.last);
+        if (text.data() == nullptr) return false;
+        form_.text(text);
+        return true;
+    }
+
+    bool put_key(Word& word) {
+        const std::string_view text = writer_.spelled_key(word.string.ptr(), word.last);
+        if (text.data() == nullptr) return false;
+        form_.text(text);
+        return true;
+    }
+
+    bool put_reasons(const ami::DecisionCore& core) {
+        const std::uint32_t reasons = core.proposal().reasons;
+        std::size_t count = core.exit() != ami::Exit::none ? 1 : 0;
+        for (std::size_t i = 0; i < words_.reasons.size(); ++i) count += reasons >> i & 1u;
+        form_.field("\"reasons\":");
+        form_.open_list(count);
+        if (core.exit() != ami::Exit::none) {
+            if (!put(words_.exits[static_cast<std::size_t>(core.exit()) - 1])) return false;
+            form_.next();
+        }
+        for (std::size_t i = 0; i < words_.reasons.size(); ++i) {
+            if ((reasons >> i & 1u) == 0) continue;
+            if (!put(words_.reasons[i])) return false;
+            form_.next();
+        }
+        form_.close_list();
+        form_.next();
+        return true;
+    }
+
+    bool put_params(const ami::DecisionCore& core) {
+        const ami::Proposal& proposal = core.proposal();
+        if (!proposal.has_size) {
+            form_.null();
+            return true;
+        }
+        const double quotes[] = {proposal.bid_quote, proposal.ask_quote};
+        form_.open_map(2u + (quotes[0] != 0.0 ? 1u : 0u) + (quotes[1] != 0.0 ? 1u : 0u));
+        for (std::size_t i = 0; i < 2; ++i)
+            if (quotes[i] != 0.0 && !put_param(i, quotes[i])) return false;
+        if (!put_param(2, proposal.size_usd) || !put_key(words_.params[3])) return false;
+        form_.flag(proposal.post_only);
+        form_.next();
+        form_.close_map();
+        return true;
+    }
+
+    bool put_param(std::size_t which, double number) {
+        if (!put_key(words_.params[which])) return false;
+        form_.real(number);
+        form_.next();
+        return true;
+    }
+
+    objects::Known& known_;
+    CoreWords& words_;
+    objects::ObjectWriter<Form>& writer_;
+    Form& form_;
+};
+
+}  // namespace packets

@@ -1,0 +1,323 @@
+"""What the compiled step writes down is what the Python step would have written, to the byte."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ami_engine.backtest import CompiledModel
+from ami_engine.dmc import RiskPolicy
+from ami_engine.errors import TraceError
+from ami_engine.events import BookSnapshot, Trade
+from ami_engine.features import FeatureConfig
+from ami_engine.features.schema import SCHEMA_HASH
+from ami_engine.loop.assemble import assemble
+from ami_engine.loop.feed import FeedEnd
+from ami_engine.loop.native_log import NativeLog
+from ami_engine.loop.native_run import STEP_VARIABLE
+from ami_engine.loop.run_loop import run_loop
+from ami_engine.loop.shutdown import StopSignal
+from ami_engine.mdm.decision_engine import DecisionEngine
+from ami_engine.sim.paper_broker import PaperBroker
+from ami_engine.trace import TraceLogger, read_packets, verify
+from ami_engine.units import Instrument
+from tests.backtest.conftest import ListedSource, rough_market
+from tests.backtest.test_compiled import limits, restless
+from tests.feeds.conftest import FEEDS, SHIPPED, Feed, open_feed
+
+from .test_native_run import Looking, told_by
+
+_core = pytest.importorskip("ami_engine._core")
+pytestmark = pytest.mark.skipif(not _core.HAS_PACKET_WRITER, reason="this compiler has no shortest float text")
+
+CANARY = "canary-3b90aa"
+FORMS = ("jsonl", "binary")
+# What tells of wall time, and where the files are.
+_NOT_COMPARED = {"latency_us", "events_per_s", "trace_path", "audit_path"}
+_INSTRUMENT = Instrument("X", tick_size=0.01)
+_MS = 1_000_000
+
+
+class Recorded:
+    """A run with its logs: what it returned, what its broker tells, and what it wrote."""
+
+    def __init__(self, make: Callable[[PaperBroker], Any], broker: PaperBroker, folder: Path, **options: Any) -> None:
+        steps, trace = options.pop("steps", None), options.pop("trace", "jsonl")
+        self.folder = folder
+        self.run = assemble(
+            make(broker), broker, should_stop=lambda: False, trace=trace, run_id="r", run_dir=folder, **options
+        )
+        self.is_native = self.run._native is not None
+        try:
+            reason = self.run.drive(steps, StopSignal())
+        except FeedEnd as end:
+            reason = end.reason
+        native = self.run._native
+        self.was_native_to_the_end = native is not None and native._stepper is not None and not native._is_over
+        self.summary = {k: v for k, v in self.run.finish(reason).items() if k not in _NOT_COMPARED}
+        self.venue = told_by(broker)
+
+    @property
+    def audit(self) -> list[dict[str, Any]]:
+        lines = [json.loads(line) for line in (self.folder / "security_audit.jsonl").read_text().splitlines()]
+        return [{name: value for name, value in line.items() if name != "ts_ns"} for line in lines]
+
+    @property
+    def packets(self) -> list[str]:
+        """As text, since NaN is not equal to itself; without the time that everything took."""
+        texts = []
+        for packet in read_packets(self.folder):
+            assert tuple(packet.external.pop("ops.latency_ns")) == ("observe", "fills", "decide", "orders")
+            packet.latency_ms = 0.0
+            texts.append(repr(packet.to_dict()))
+        return texts
+
+
+def assert_same(native: Recorded, python: Recorded) -> None:
+    assert native.audit == python.audit
+    for ours, theirs in zip(native.packets, python.packets, strict=True):
+        assert ours == theirs
+    assert native.summary == python.summary
+    assert native.venue == python.venue
+    report = verify(native.folder)
+    assert (report.ok, report.chain_head) == (True, python.summary["chain_head"])
+
+
+def pair(
+    folder: Path,
+    source: Callable[[], Any],
+    broker: Callable[[], PaperBroker],
+    at: int | None = None,
+    **options: Any,
+) -> tuple[Recorded, Recorded]:
+    """Run natively up to the `at`-th event (None: throughout), and in Python throughout."""
+
+    def make(venue: PaperBroker) -> Any:
+        return source() if at is None else Looking(source(), venue, at)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(STEP_VARIABLE, "auto")
+        native = Recorded(make, broker(), folder / "native", **options)
+        patch.setenv(STEP_VARIABLE, "python")
+        python = Recorded(make, broker(), folder / "python", **options)
+    assert native.is_native
+    assert not python.is_native
+    return native, python
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_run_may_be_handed_over_at_every_step(tmp_path: Path, form: str) -> None:
+    instrument = Instrument("X", tick_size=0.01, lot_size=0.001, maker_fee_bps=1.0, taker_fee_bps=5.0)
+    events = rough_market(11, instrument, 120)
+    model = CompiledModel(restless(0.01), schema_hash=SCHEMA_HASH, params=[30.0])
+    policy = RiskPolicy(min_depth=0.0, max_per_market_usd=1e6, max_total_exposure_usd=1e6, max_spread_bps=1e5)
+    options = {"decision_engine": DecisionEngine(model=model), "risk_policy": policy, "start_cash": 50.0}
+    for at in (None, *range(1 if form == "jsonl" else 4, len(events), 6)):
+        native, python = pair(
+            tmp_path / str(at),
+            lambda: ListedSource(events, instrument),
+            lambda: PaperBroker(instrument, queue="prob", seed=5, cash=50.0),
+            at,
+            trace=form,
+            **options,
+        )
+        assert_same(native, python)
+        assert native.was_native_to_the_end is (at is None)
+    assert native.summary["fills_count"] > 10
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 10**9))
+def test_rough_markets_under_any_limits_are_recorded_the_same(seed: int) -> None:
+    draw = random.Random(seed)
+    instrument = Instrument(
+        "X",
+        tick_size=draw.choice([0.01, 0.1, 0.25, 0.3, 0.005, 0.07, 1.0]),
+        lot_size=draw.choice([0, 0.001, 1.0, 0.3, 1e-5]),
+        min_qty=draw.choice([0, 0, 0.001]),
+        min_notional=draw.choice([0, 0, 5.0]),
+        multiplier=draw.choice([1.0, 50.0, 0.1]),
+        maker_fee_bps=draw.choice([0, -0.5, 2.0]),
+        taker_fee_bps=draw.choice([0, 5.0, 4.35]),
+    )
+    events = rough_market(seed, instrument, draw.choice([60, 300]))
+    scale = draw.choice([1.0, 30.0, 1_000.0])
+    policy, quoting, exits = limits(draw, scale)
+    address = restless(instrument.tick_size)
+    model = CompiledModel(address, schema_hash=SCHEMA_HASH, params=[3.0 * scale]) if draw.random() < 0.6 else None
+    queue, grid, with_book = draw.choice(["back", "front", "prob"]), draw.random() < 0.8, draw.random() < 0.3
+
+    def source() -> Any:
+        listed = ListedSource(events, instrument)
+        listed.snapshots_only = not with_book
+        return listed
+
+    with tempfile.TemporaryDirectory() as folder:
+        native, python = pair(
+            Path(folder),
+            source,
+            lambda: PaperBroker(instrument if grid else None, queue=queue, seed=7),
+            draw.choice([None, None, draw.randrange(1, len(events))]),
+            trace=draw.choice([*FORMS, False]) or False,
+            decision_engine=DecisionEngine(confidence_threshold=0.2, model=model),
+            risk_policy=policy,
+            quoting=quoting,
+            exits=exits,
+            feature_config=FeatureConfig(tick_size=instrument.tick_size, window_5m_ms=draw.choice([5_000.0, 60_000.0])),
+            start_cash=draw.choice([0.0, 60.0]),
+            timer_ms=draw.choice([0.0, 100.0, 37.0]),
+            market_id=draw.choice([None, "ours"]),
+        )
+        if native.summary["chain_head"] is None:
+            assert native.audit == python.audit
+            assert (native.summary, native.venue) == (python.summary, python.venue)
+        else:
+            assert_same(native, python)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("at", [None, 900])
+@pytest.mark.parametrize("feed", FEEDS.values(), ids=FEEDS.keys())
+def test_a_recorded_feed_is_recorded_the_same(
+    feed: Feed, data_dir: Path, at: int | None, form: str, tmp_path: Path
+) -> None:
+    policy = RiskPolicy.from_toml(SHIPPED / f"{feed.policy}.policy.toml")
+    with contextlib.closing(open_feed(data_dir, feed)) as described:
+        instruments = described.instruments()
+    native, python = pair(
+        tmp_path,
+        lambda: open_feed(data_dir, feed),
+        lambda: PaperBroker(instruments=instruments),
+        at,
+        steps=1_500,
+        trace=form,
+        risk_policy=policy,
+    )
+    assert_same(native, python)
+
+
+# What a step may hold besides numbers. --------------------------------------------------------------------------------
+
+
+def _books(count: int, symbol: str = "X") -> list[Any]:
+    return [
+        BookSnapshot(0, (1_000 + 20 * i) * _MS, symbol, i + 1, 0.49, 0.51, 60.0 + i % 3, 20.0) for i in range(count)
+    ]
+
+
+def _run(folder: Path, events: list[Any], symbol: str = "X", **options: Any) -> tuple[Recorded, Recorded]:
+    instrument = Instrument(symbol, tick_size=0.01)
+    return pair(folder, lambda: ListedSource(events, instrument), lambda: PaperBroker(instrument), **options)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_core_writes_the_plain_steps_by_itself(tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    whole = NativeLog.log_step
+
+    def counted(self: NativeLog, event: Any, *, is_timer: bool) -> None:
+        made.append(event)
+        whole(self, event, is_timer=is_timer)
+
+    monkeypatch.setattr(NativeLog, "log_step", counted)
+    native, python = _run(tmp_path, _books(600), trace=form)
+    assert_same(native, python)
+    assert len(native.packets) == 600
+    assert len(made) < 100
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_market_that_looks_like_a_secret_is_hidden_as_ever(tmp_path: Path, form: str) -> None:
+    symbol = f"token={CANARY}"
+    native, python = _run(tmp_path, _books(80, symbol), symbol, trace=form)
+    assert_same(native, python)
+    for file in native.folder.iterdir():
+        if file.name != "run_config.json":
+            assert CANARY.encode() not in file.read_bytes()
+
+
+def test_a_stop_latches_and_is_told_in_its_place(tmp_path: Path) -> None:
+    events = _books(40)
+    for i in range(40, 80):
+        price = 0.49 - 0.004 * (i - 40)
+        events.append(Trade(0, (1_000 + 20 * i) * _MS, "X", i, price, 500.0, -1))
+        events.append(BookSnapshot(0, (1_010 + 20 * i) * _MS, "X", i, price - 0.01, price + 0.01, 60.0, 20.0))
+    policy = RiskPolicy(max_drawdown_stop_usd=0.001, min_depth=0.0, max_spread_bps=1e6)
+    native, python = _run(tmp_path, events, risk_policy=policy)
+    assert_same(native, python)
+    kinds = [line["kind"] for line in native.audit]
+    assert "latch" in kinds
+    assert kinds.index("orders_swept") < kinds.index("latch")
+    assert any("ops.trading_state" in text for text in native.packets)
+
+
+def test_a_throttle_is_told_when_it_comes(tmp_path: Path) -> None:
+    policy = RiskPolicy(cancel_rate_limit=2, throttle_refresh_ms=200, cancel_window_ms=500, min_depth=0.0)
+    events = [
+        msgspec.structs.replace(event, bid=event.bid + 0.02 * (i // 7 % 2), ask=event.ask + 0.02 * (i // 7 % 2))
+        for i, event in enumerate(_books(400))
+    ]
+    native, python = _run(tmp_path, events, risk_policy=policy)
+    assert_same(native, python)
+    assert sum(line["kind"] == "throttle" for line in native.audit) > 1
+
+
+@pytest.mark.parametrize("options", [{"trace_queue": "block"}, {"trace_max_bytes": 100_000}, {"flush": "every"}])
+def test_however_it_is_written_the_chain_is_the_same(tmp_path: Path, options: dict[str, Any]) -> None:
+    heads = set()
+    for name, more in (("plain", {}), ("other", options)):
+        broker = PaperBroker(_INSTRUMENT)
+        source = ListedSource(_books(300), _INSTRUMENT)
+        heads.add(run_loop(source=source, broker=broker, run_id="r", run_dir=tmp_path / name, **more)["chain_head"])
+        assert verify(tmp_path / name).ok
+    assert len(heads) == 1
+
+
+def test_a_run_that_is_resumed_goes_on_in_python(tmp_path: Path) -> None:
+    for events, more in ((_books(30), {}), (_books(60)[30:], {"resume": True})):
+        broker = PaperBroker(_INSTRUMENT)
+        source = ListedSource(events, _INSTRUMENT)
+        run = assemble(source, broker, should_stop=lambda: False, run_id="r", run_dir=tmp_path / "r", **more)
+        assert (run._native is None) is bool(more)
+        with contextlib.suppress(FeedEnd):
+            run.drive(None, StopSignal())
+        run.finish("done")
+    report = verify(tmp_path / "r")
+    assert (report.ok, report.packets) == (True, 60)
+
+
+def test_a_logger_of_the_users_own_gets_every_packet(tmp_path: Path) -> None:
+    seen = []
+
+    class Listening(TraceLogger):
+        def log_packet(self, packet: Any, latency_ns: Any = None) -> None:
+            seen.append(packet.step)
+            super().log_packet(packet, latency_ns)
+
+    logger = Listening("r", run_dir=tmp_path / "r")
+    run_loop(source=ListedSource(_books(50), _INSTRUMENT), broker=PaperBroker(_INSTRUMENT), trace=logger, run_id="r")
+    assert seen == list(range(50))
+
+
+def test_a_disk_that_fails_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ends = []
+    for mode in ("auto", "python"):
+        monkeypatch.setenv(STEP_VARIABLE, mode)
+        source, broker = ListedSource(_books(300), _INSTRUMENT), PaperBroker(_INSTRUMENT)
+        run = assemble(source, broker, should_stop=lambda: False, run_id="r", run_dir=tmp_path / mode)
+        assert run._audit is not None
+        monkeypatch.setattr(run._audit, "failure", "the disk is full")
+        with pytest.raises(TraceError, match="the disk is full"):
+            run.drive(None, StopSignal())
+        ends.append({k: v for k, v in run.finish("done").items() if k not in _NOT_COMPARED})
+    assert ends[0]["orders_submitted"] == ends[1]["orders_submitted"] > 0
