@@ -118,9 +118,9 @@ def test_pausing_and_resuming_a_running_engine(engine: tuple[subprocess.Popen[st
     ("arguments", "named"),
     [
         (("kill", "nowhere", "--operator", "a", "--reason", "b"), "no engine listens"),
-        (("kill", ".", "--reason", "b"), "`operator`"),
-        (("budget", ".", "--operator", "a", "--reason", "b"), "`usd`"),
-        (("pause", ".", "--operator", "a", "--reason", "b", "--release", "kill_switch"), "`release`"),
+        (("kill", ".", "--reason", "b"), "`--operator`"),
+        (("budget", ".", "--operator", "a", "--reason", "b"), "`--usd`"),
+        (("pause", ".", "--operator", "a", "--reason", "b", "--release", "kill_switch"), "`--release`"),
         (("explode", "."), "explode"),
     ],
 )

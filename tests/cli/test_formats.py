@@ -180,7 +180,7 @@ def test_convert_tells_what_it_could_not_keep(ami: Ami, tmp_path: Path) -> None:
         (("quotes.jsonl", "out.xlsx"), "`out` must end in .jsonl, .csv, .parquet, .npz"),
         (("synthetic", "out.csv"), "takes a recording or a trace"),
         (("quotes.jsonl", "nowhere/out.csv"), "nowhere/out.csv.part: No such file or directory"),
-        (("quotes.jsonl", "out.csv", "--bar-time", "close"), "`bar_time` is for csv, parquet, numpy"),
+        (("quotes.jsonl", "out.csv", "--bar-time", "close"), "`--bar-time` is for csv, parquet, numpy"),
     ],
 )
 def test_what_cannot_be_converted_is_one_line(ami: Ami, quotes: Path, arguments: tuple[Any, ...], message: str) -> None:

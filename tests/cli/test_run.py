@@ -259,4 +259,4 @@ def test_a_journal_is_kept_where_it_is_asked_for(ami: Ami, quotes: Path, tmp_pat
 def test_durability_is_a_journals(ami: Ami, quotes: Path) -> None:
     said = ami("run", "--source", quotes, "--no-trace", "--durability", "full")
     assert said.code == 2
-    assert "`durability` is for a journal" in said.err
+    assert "`--durability` is for a journal" in said.err
