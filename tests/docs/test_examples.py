@@ -192,8 +192,8 @@ def test_an_answer_that_does_not_come_in_time_leaves_a_doubt() -> None:
     module = load("asyncio_bot.py")
     order = SubmitOrder(client_order_id="a", market_id="ACME", side=Side.BUY, price=19.0, qty=1.0)
 
-    class Silent(module.AsyncVenue):  # type: ignore[name-defined, misc]
-        async def place(self, order: SubmitOrder) -> Any:
+    class Silent(module.AsyncVenue):  # type: ignore[name-defined]
+        async def place(self, order: SubmitOrder) -> None:
             await asyncio.Event().wait()
 
     async def ask() -> None:
