@@ -142,3 +142,11 @@ def test_an_inverse_contract_needs_no_mark() -> None:
 def test_a_limit_must_be_above_zero() -> None:
     with pytest.raises(ConfigError, match="`total_usd` must be > 0"):
         ExposureLimits(total_usd=0.0)
+
+
+def test_a_doubt_on_one_side_is_no_room_for_the_other() -> None:
+    # 75 of an order of 100 are filled, and its cancel is in doubt: its whole size counts beside what is held.
+    market = MarketExposure(Instrument("X"), position=-75.0, mark=1.0, sell_qty=100.0, sell_usd=100.0)
+    limits = ExposureLimits(total_usd=300.0)
+    assert refusal(Side.BUY, 1.0, 195.0, market, 199.0, limits) == "worst_case_exposure: 319 would be over 300 USD"
+    assert refusal(Side.BUY, 1.0, 175.0, market, 199.0, limits) == ""

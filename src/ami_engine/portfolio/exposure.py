@@ -127,6 +127,14 @@ class MarketExposure(msgspec.Struct, frozen=True, gc=False):
         """Largest gross notional that fills can lead to, USD."""
         return _larger_end(self.held_usd, self.buy_usd, self.sell_usd)
 
+    def end_qty(self, side: Side) -> float:
+        """Size of the position when all orders of one side fill and none of the other."""
+        return _end(self.position, self.buy_qty, self.sell_qty, side)
+
+    def end_usd(self, side: Side) -> float:
+        """Its gross notional, USD."""
+        return _end(self.held_usd, self.buy_usd, self.sell_usd, side)
+
     def shrinks(self, side: Side, qty: float) -> bool:
         """Return True when one more order of `qty` can only shrink the position, whatever else fills: never a flip."""
         held, others = (self.position, self.sell_qty) if side is Side.SELL else (-self.position, self.buy_qty)
@@ -198,8 +206,10 @@ def refusal(
 ) -> str:
     """Return why an order must not leave, "" when it may.
 
-    An order that shrinks the position, or does not make the worst case worse, may always leave: being over a limit, or
-    not knowing what a position is worth, must not keep anyone from getting out.
+    An order that shrinks the position, or does not make its own side's end worse, may always leave: being over a limit,
+    or not knowing what a position is worth, must not keep anyone from getting out. It is judged by the end of its own
+    side, the only one that it moves: an order in doubt counts with its whole size beside what it has filled, and the
+    worst case that it makes on the other side must be no room for this one.
 
     Parameters
     ----------
@@ -223,10 +233,11 @@ def refusal(
     if isfinite(price) and market.shrinks(side, qty):
         return ""
     after = market.plus(side, price, qty)
-    if _is_over(after.worst_qty, market.worst_qty, limits.market_qty):
-        return f"{WORST_CASE_INVENTORY}: {after.worst_qty:.12g} would be over {limits.market_qty:.12g}"
-    total_usd = after.worst_usd + others_usd
-    if _is_over(total_usd, market.worst_usd + others_usd, limits.total_usd):
+    end_qty = after.end_qty(side)
+    if _is_over(end_qty, market.end_qty(side), limits.market_qty):
+        return f"{WORST_CASE_INVENTORY}: {end_qty:.12g} would be over {limits.market_qty:.12g}"
+    total_usd = after.end_usd(side) + others_usd
+    if _is_over(total_usd, market.end_usd(side) + others_usd, limits.total_usd):
         return f"{WORST_CASE_EXPOSURE}: {total_usd:.12g} would be over {limits.total_usd:.12g} USD"
     return ""
 
@@ -239,6 +250,11 @@ def _is_over(after: float, before: float, limit: float) -> bool:
 def _larger_end(held: float, buys: float, sells: float) -> float:
     worst = max(abs(held + buys), abs(held - sells))
     return worst if worst == worst else inf
+
+
+def _end(held: float, buys: float, sells: float, side: Side) -> float:
+    end = abs(held + buys) if side is Side.BUY else abs(held - sells)
+    return end if end == end else inf
 
 
 def _instrument(instruments: Mapping[str, Instrument], market_id: str) -> Instrument:
