@@ -54,7 +54,7 @@ def test_console_blocks_run(page: Path, tmp_path: Path) -> None:
     data = Path(os.environ.get("AMI_DATA_DIR", ROOT.parent / "shared" / "data"))
     bin_dir = Path(sys.executable).parent
     environment = {**os.environ, "PATH": f"{bin_dir}{os.pathsep}{os.environ['PATH']}", "AMI_DATA_DIR": str(data)}
-    if any("docs/" in command for command in commands):
+    if any("docs/" in command or "docs." in command for command in commands):
         shutil.copytree(ROOT / "docs", tmp_path / "docs")
     for command in commands:
         if "AMI_DATA_DIR" in command and not data.is_dir():
