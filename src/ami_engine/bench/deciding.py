@@ -335,7 +335,6 @@ WAYS_GROUP = Group(
         Case("loop.python", "`loop.untraced` without the compiled step", _in_python, "ns/step", rounds=3),
         Case("trace.binary", "`trace.traced` in the compact form", lambda s: _logged(s, trace="binary"), "ns/step"),
     ),
-    is_opt_in=True,
 )  # fmt: skip
 
 TRACE_GROUP = Group(
