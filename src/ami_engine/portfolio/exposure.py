@@ -120,12 +120,12 @@ class MarketExposure(msgspec.Struct, frozen=True, gc=False):
     @property
     def worst_qty(self) -> float:
         """Largest absolute position that fills can lead to."""
-        return _larger_end(self.position, self.buy_qty, self.sell_qty)
+        return max(self.end_qty(Side.BUY), self.end_qty(Side.SELL))
 
     @property
     def worst_usd(self) -> float:
         """Largest gross notional that fills can lead to, USD."""
-        return _larger_end(self.held_usd, self.buy_usd, self.sell_usd)
+        return max(self.end_usd(Side.BUY), self.end_usd(Side.SELL))
 
     def end_qty(self, side: Side) -> float:
         """Size of the position when all orders of one side fill and none of the other."""
@@ -245,11 +245,6 @@ def refusal(
 def _is_over(after: float, before: float, limit: float) -> bool:
     # Written so that NaN is over; infinity before and after is not known to be no worse.
     return not (after <= limit * (1.0 + _REL_TOL) or (after <= before and isfinite(after)))
-
-
-def _larger_end(held: float, buys: float, sells: float) -> float:
-    worst = max(abs(held + buys), abs(held - sells))
-    return worst if worst == worst else inf
 
 
 def _end(held: float, buys: float, sells: float, side: Side) -> float:
