@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ami_engine.adapters.block_reader import BlockReader, bind_columns
 from ami_engine.adapters.byte_stream import open_for_reading
 from ami_engine.adapters.column_map import BarTimes, ColumnMap
 from ami_engine.adapters.event_file import PARQUET_KEY, decode_event_file
-from ami_engine.adapters.feed_reader import FeedReader
 from ami_engine.adapters.named_rows import NamedRows
 from ami_engine.adapters.row_reader import RowReader
 from ami_engine.errors import BackendError, ConfigError, EventError
-from ami_engine.events import MarketEvent
 from ami_engine.units import Instrument
 
 __all__ = ["ParquetReader"]
@@ -21,7 +20,7 @@ __all__ = ["ParquetReader"]
 _BATCH_ROWS = 4096
 
 
-class ParquetReader(FeedReader):
+class ParquetReader(BlockReader):
     """Read a Parquet file batch by batch, one event a row.
 
     With a `ColumnMap` the file may have any columns. Without one, its columns must have the names of the dict event
@@ -68,8 +67,6 @@ class ParquetReader(FeedReader):
         except (arrow.ArrowException, OSError) as error:
             raise ConfigError(f"{path}: is not a whole Parquet file: {_first_line(error)}") from None
         self._arrow = arrow
-        self._position = 0
-        self._row: Iterator[Any] = iter(())
         try:
             metadata = self._file.schema_arrow.metadata or {}
             if PARQUET_KEY in metadata:
@@ -80,28 +77,6 @@ class ParquetReader(FeedReader):
             raise ConfigError(f"{path}: {error}") from None
         self._batches = self._file.iter_batches(batch_size=_BATCH_ROWS, columns=self._names)
         self._is_done = False
-
-    def next_event(self) -> MarketEvent | None:
-        """Return the next event; None at the end. EventError names file, row and field."""
-        while True:
-            cells = next(self._row, None)
-            if cells is None:
-                if not self._next_batch():
-                    self._check_symbol_was_seen(self._position)
-                    return None
-                continue
-            self._position += 1
-            try:
-                event = self._rows.read(cells)
-            except EventError as error:
-                raise error.at(self.source_name, self._position) from None
-            if self.symbol and self._is_other_symbol(event.symbol):
-                continue
-            return event
-
-    def place(self) -> tuple[str, int]:
-        """Return the file's base name and the row last read."""
-        return self.source_name, self._position
 
     def close(self) -> None:
         """Close the file."""
@@ -114,25 +89,12 @@ class ParquetReader(FeedReader):
         schema = self._file.schema_arrow
         if columns is None:
             return list(schema.names), NamedRows(schema.names, symbol=self.symbol, bars=bars)
-        positions = columns.resolve(schema.names)
-        used = [*positions.fields.values(), *(place for places in positions.levels.values() for place in places)]
-        names = [schema.names[place] for place in sorted(set(used))]
-        is_stamp = self._arrow.types.is_timestamp
-        in_ns = {
-            field
-            for field in ("ts", "recv_ts", "exch_ts")
-            if field in positions.fields and is_stamp(schema.field(positions.fields[field]).type)
-        }
-        by_name = {name: place for place, name in enumerate(names)}
-        moved = {place: by_name[schema.names[place]] for place in used}
-        narrow = type(positions)(
-            {field: moved[place] for field, place in positions.fields.items()},
-            {field: tuple(moved[place] for place in places) for field, places in positions.levels.items()},
-            len(names),
+        types = schema.types
+        return bind_columns(
+            columns, schema.names, lambda place: self._arrow.types.is_timestamp(types[place]), self.symbol
         )
-        return names, RowReader(columns, narrow, symbol=self.symbol, in_ns=in_ns)
 
-    def _next_batch(self) -> bool:
+    def _read_block(self) -> bool:
         if self._is_done:
             return False
         try:

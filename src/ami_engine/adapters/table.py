@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from ami_engine.adapters.block_reader import BlockReader, bind_columns
 from ami_engine.adapters.column_map import BarTimes, ColumnMap
-from ami_engine.adapters.feed_reader import FeedReader
 from ami_engine.adapters.named_rows import NamedRows
-from ami_engine.adapters.row_reader import RowReader
-from ami_engine.errors import ConfigError, EventError
-from ami_engine.events import MarketEvent
+from ami_engine.errors import ConfigError
 from ami_engine.units import Instrument
 
 __all__ = ["TableSource"]
 
 _BLOCK_ROWS = 4096
-_TIME_FIELDS = ("ts", "recv_ts", "exch_ts")
 _STAMPS_IN_MS = ("ts_ms", "timestamp_ms")
 
 Block = Callable[[str, int, int], list[Any]]
@@ -35,7 +32,7 @@ class _Frame(NamedTuple):
     block: Block
 
 
-class TableSource(FeedReader):
+class TableSource(BlockReader):
     """Read the rows of a table, one event a row.
 
     With a `ColumnMap` the table may have any columns. Without one its columns must have the names of the dict event
@@ -84,40 +81,17 @@ class TableSource(FeedReader):
     ) -> None:
         self._frame = frame = _frame(table)
         super().__init__(symbol=symbol, instruments=instruments, name=name, identity=_identity(frame))
-        self._rows: RowReader | NamedRows
         if columns is None:
             self._names = frame.names
             # A column of stamps is read as ns, whatever its name says.
             said = ["ts_ns" if name in _STAMPS_IN_MS and name in frame.stamps else name for name in frame.names]
             self._rows = NamedRows(said, symbol=self.symbol, bars=bars)
         else:
-            self._names, self._rows = _bind(frame, columns, self.symbol)
+            self._names, self._rows = bind_columns(
+                columns, frame.names, lambda place: frame.names[place] in frame.stamps, self.symbol
+            )
         self.snapshots_only = "type" not in frame.names
-        self._position = 0
         self._next_block = 0
-        self._row: Iterator[Any] = iter(())
-
-    def next_event(self) -> MarketEvent | None:
-        """Return the next event; None at the end. EventError names table, row and field."""
-        while True:
-            cells = next(self._row, None)
-            if cells is None:
-                if not self._read_block():
-                    self._check_symbol_was_seen(self._position)
-                    return None
-                continue
-            self._position += 1
-            try:
-                event = self._rows.read(cells)
-            except EventError as error:
-                raise error.at(self.source_name, self._position) from None
-            if self.symbol and self._is_other_symbol(event.symbol):
-                continue
-            return event
-
-    def place(self) -> tuple[str, int]:
-        """Return the table's name and the row last read, from 1."""
-        return self.source_name, self._position
 
     def close(self) -> None:
         """Let go of the table."""
@@ -131,25 +105,6 @@ class TableSource(FeedReader):
         self._next_block = stop
         self._row = zip(*(self._frame.block(name, start, stop) for name in self._names), strict=True)
         return True
-
-
-def _bind(frame: _Frame, columns: ColumnMap, symbol: str) -> tuple[list[str], RowReader]:
-    """Return the columns that the map wants, and what reads their rows."""
-    positions = columns.resolve(frame.names)
-    used = [*positions.fields.values(), *(place for places in positions.levels.values() for place in places)]
-    wanted = sorted(set(used))
-    moved = {place: at for at, place in enumerate(wanted)}
-    narrow = type(positions)(
-        {field: moved[place] for field, place in positions.fields.items()},
-        {field: tuple(moved[place] for place in places) for field, places in positions.levels.items()},
-        len(wanted),
-    )
-    in_ns = {
-        field
-        for field in _TIME_FIELDS
-        if field in positions.fields and frame.names[positions.fields[field]] in frame.stamps
-    }
-    return [frame.names[place] for place in wanted], RowReader(columns, narrow, symbol=symbol, in_ns=in_ns)
 
 
 def _frame(table: Any) -> _Frame:
