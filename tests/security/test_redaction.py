@@ -35,6 +35,7 @@ _SECRET_KEYS = [
     *("X-MBX-APIKEY", "X-BAPI-SIGNATURE", "Set-Cookie", "Authorization", "access_key_id", "AWSSecretAccessKey"),
     *("private key", "signingKey", "raw_payload", "RawPayload", "request_headers", "HTTPHeaders", "token"),
     *("oauth2_token", "okAccessPassphrase", "binance.api_key", "apikey2", "passWord", "user-PASSWORD", "APIkey"),
+    *("secrets", "passwords", "passphrases", "cookies", "signatures"),
 ]
 _PLAIN_KEYS = [
     *("tokens_left", "keyboard", "author", "authored_by", "monkey", "key", "public_key", "idempotency_key"),

@@ -37,7 +37,7 @@ _Assign: TypeAlias = Callable[[Any, str, Any], None]
 _SECRET_WORDS = frozenset(
     {
         *("secret", "secrets", "password", "passwords", "passphrase", "passphrases", "authorization"),
-        *("credential", "credentials", "cookie", "cookies", "signature"),
+        *("credential", "credentials", "cookie", "cookies", "signature", "signatures"),
     }
 )
 _SECRET_LAST_WORDS = frozenset({"token", "headers"})
