@@ -61,6 +61,7 @@ WRONG = {
         ["`--format`", "xml"],
     ),
     "usage of a command in a group": (["data", "check", "--bogus"], ["--bogus", "ami data check --help"]),
+    "a trace as a source": (["run", "--source", "trace.jsonl"], ["trace.jsonl", "ami verify"]),
     "out exists": (["features", "--source", "quotes.jsonl", "--out", "book.csv"], ["book.csv", "--overwrite"]),
     "format not said": (["run", "--source", "feed"], ["feed", "format"]),
     "wrong format": (["run", "--source", "quotes.jsonl", "--format", "dbn"], ["quotes.jsonl", "DBN"]),
@@ -104,6 +105,7 @@ def test_what_is_wrong_with_the_input_is_one_line_and_exit_code_2(
     (tmp_path / "taken" / "notes.txt").write_text("mine")
     (tmp_path / "unreadable" / "traces.jsonl").mkdir(parents=True)
     (tmp_path / "feed").write_text("x")
+    (tmp_path / "trace.jsonl").write_text('{"schema_version":"0.2.2","run_id":"r","step":0}\n')
     before = sorted(tmp_path.rglob("*"))
     said = ami(*arguments)
     assert said.code == 2
