@@ -123,7 +123,7 @@ def validate_external_dict(
     external : mapping or None
         None is valid.
     require_registry_for_prefixes : iterable of str or None
-        Namespaces whose keys must be registered, such as ``{"harness"}``.
+        Namespaces whose keys must be registered, such as ``{"harness"}`` or ``"harness."``.
     mode : {"both", "context", "trace"}
         Which form of key is allowed.
 
@@ -134,11 +134,14 @@ def validate_external_dict(
     >>> validate_external_dict({"ops.sequence": 1}, require_registry_for_prefixes=["ops"])
     ['INV-T1:unregistered_key:ops.sequence']
     """
+    if mode not in ("both", "context", "trace"):
+        raise ValueError(f"`mode` must be 'both', 'context' or 'trace', was {mode!r}")
     if external is None:
         return []
     if not isinstance(external, Mapping):
         return ["INV-T1:external_not_mapping"]
-    strict = frozenset(require_registry_for_prefixes or ())
+    given = require_registry_for_prefixes or ()
+    strict = {prefix.rstrip(".") for prefix in ([given] if isinstance(given, str) else given)}
     form = "key" if mode == "both" else f"{mode}_key"
     codes = []
     for key in external:

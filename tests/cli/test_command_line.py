@@ -55,7 +55,15 @@ WRONG = {
     "missing file": (["run", "--source", "none.jsonl"], ["none.jsonl", "No such file"]),
     "missing file of features": (["features", "--source", "none.jsonl", "--out", "x.csv"], ["none.jsonl"]),
     "unknown format": (["run", "--source", "quotes.jsonl", "--format", "tape"], ["format", "'tape'", "jsonl", "dbn"]),
-    "format not said": (["run", "--source", "quotes"], ["quotes", "format"]),
+    "no such file": (["data", "check", "nofile"], ["nofile", "no such file"]),
+    "an option of a command in a group": (
+        ["data", "check", "quotes.jsonl", "--format", "xml"],
+        ["`--format`", "xml"],
+    ),
+    "usage of a command in a group": (["data", "check", "--bogus"], ["--bogus", "ami data check --help"]),
+    "a trace as a source": (["run", "--source", "trace.jsonl"], ["trace.jsonl", "ami verify"]),
+    "out exists": (["features", "--source", "quotes.jsonl", "--out", "book.csv"], ["book.csv", "--overwrite"]),
+    "format not said": (["run", "--source", "feed"], ["feed", "format"]),
     "wrong format": (["run", "--source", "quotes.jsonl", "--format", "dbn"], ["quotes.jsonl", "DBN"]),
     "lobster without date": (["run", "--source", "book.csv,messages.csv"], ["date", "YYYY-MM-DD"]),
     "lobster bad date": (["run", "--source", "book.csv,messages.csv", "--date", "21.6.2012"], ["date", "21.6.2012"]),
@@ -96,6 +104,8 @@ def test_what_is_wrong_with_the_input_is_one_line_and_exit_code_2(
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "notes.txt").write_text("mine")
     (tmp_path / "unreadable" / "traces.jsonl").mkdir(parents=True)
+    (tmp_path / "feed").write_text("x")
+    (tmp_path / "trace.jsonl").write_text('{"schema_version":"0.2.2","run_id":"r","step":0}\n')
     before = sorted(tmp_path.rglob("*"))
     said = ami(*arguments)
     assert said.code == 2

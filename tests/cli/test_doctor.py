@@ -53,3 +53,10 @@ def test_two_owners_of_the_decision_schema_are_a_problem(ami: Ami, monkeypatch: 
 def test_nothing_is_left_on_the_disk(ami: Ami, tmp_path: Path) -> None:
     ami("doctor")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_backend_that_is_forced_and_is_none_is_a_problem(ami: Ami, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AMI_BACKEND", "zz")
+    said = ami("doctor", "--json")
+    assert said.code == 1
+    assert any("AMI_BACKEND" in problem and "'zz'" in problem for problem in said.document["problems"])

@@ -79,7 +79,7 @@ def test_levels_are_those_asked_for(ami: Ami, tmp_path: Path) -> None:
     path = tmp_path / "books.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     for levels, depth in (("1", 6.0), ("2", 14.0)):
-        ami("features", "--source", path, "--tick-size", "0.01", "--levels", levels, "--out", "x.csv")
+        ami("features", "--source", path, "--tick-size", "0.01", "--levels", levels, "--out", "x.csv", "--overwrite")
         _, rows, _ = read_csv(tmp_path / "x.csv")
         assert rows[0, FEATURE_NAMES.index("depth")] == depth
         np.testing.assert_array_equal(rows, built(path, levels=int(levels)))
@@ -95,7 +95,17 @@ def test_every_symbol_keeps_its_tick_whatever_the_levels(ami: Ami, tmp_path: Pat
     alpha = FEATURE_NAMES.index("microprice_alpha_ticks")
     ticks = []
     for levels in ("10", "2"):
-        arguments = ("--source", "two.jsonl", "--instrument", "two.toml", "--levels", levels, "--out", "x.csv")
+        arguments = (
+            "--source",
+            "two.jsonl",
+            "--instrument",
+            "two.toml",
+            "--levels",
+            levels,
+            "--out",
+            "x.csv",
+            "--overwrite",
+        )
         assert ami("features", *arguments).code == 0
         ticks.append(read_csv(tmp_path / "x.csv")[1][:, alpha].tolist())
     assert ticks[0] == ticks[1]
@@ -109,7 +119,7 @@ def test_refused_events_have_no_row_and_are_named(ami: Ami, quotes: Path, bad_qu
     assert said.err.splitlines()[0].startswith("ami: refused: bad.jsonl:101: `bid` must not be above `ask`")
     assert said.err.splitlines()[1].startswith("ami: refused: bad.jsonl:151: not valid JSON")
     assert (tmp_path / "bad.csv").read_bytes() == (tmp_path / "good.csv").read_bytes()
-    document = ami("features", "--source", bad_quotes, "--out", "bad.csv", "--json").document
+    document = ami("features", "--source", bad_quotes, "--out", "bad.csv", "--overwrite", "--json").document
     assert document["rejected_events"] == {"crossed_book": 1, "bad_json": 1}
 
 
@@ -151,3 +161,12 @@ def test_events_without_a_price_are_refused_by_reason(ami: Ami, tmp_path: Path) 
     document = ami("features", "--source", "mixed.jsonl", "--out", "x.csv", "--json").document
     assert (document["rows"], document["rejected_events"]) == (2, {"wrong_type": 1})
     assert document["rejected_places"] == ["mixed.jsonl:2: an event without a price has no market features"]
+
+
+def test_a_file_that_exists_is_left_alone_and_a_new_one_appears_whole(ami: Ami, tmp_path: Path, quotes: Path) -> None:
+    (tmp_path / "mine.csv").write_text("mine")
+    said = ami("features", "--source", quotes, "--tick-size", "0.01", "--out", "mine.csv")
+    assert (said.code, (tmp_path / "mine.csv").read_text()) == (2, "mine")
+    said = ami("features", "--source", quotes, "--tick-size", "0.01", "--out", "mine.csv", "--overwrite")
+    assert (said.code, len(read_csv(tmp_path / "mine.csv")[1])) == (0, 200)
+    assert [path.name for path in tmp_path.glob("*.part")] == []

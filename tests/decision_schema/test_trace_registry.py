@@ -85,3 +85,16 @@ def test_registry_keys_is_the_callers_own_set() -> None:
     assert isinstance(keys, set)
     keys.clear()
     assert registry_keys() == set(EXTERNAL_KEY_REGISTRY)
+
+
+@pytest.mark.parametrize("prefixes", ["ops", "ops.", ["ops."], {"ops"}])
+def test_a_namespace_may_be_named_alone_and_with_its_dot(prefixes: object) -> None:
+    external = {"ops.new": 1, "dmc.new": 1}
+    assert validate_external_dict(external, require_registry_for_prefixes=prefixes) == [
+        "INV-T1:unregistered_key:ops.new"
+    ]
+
+
+def test_an_unknown_mode_is_refused_whatever_is_given() -> None:
+    with pytest.raises(ValueError, match="`mode` must be"):
+        validate_external_dict({}, mode="all")

@@ -106,3 +106,18 @@ def test_a_bad_history_is_refused_by_name(histories: dict[str, Any], field: str)
 def test_a_bad_event_is_refused() -> None:
     with pytest.raises(EventError, match="above"):
         build_features({"bid": 2.0, "ask": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"now_ms": float("nan")}, "now_ms"),
+        ({"now_ms": "soon"}, "now_ms"),
+        ({"mid_history": "abc"}, "mid_history"),
+        ({"depth_history": [None]}, "depth_history"),
+    ],
+)
+def test_what_is_no_number_is_told_by_its_name(options: dict[str, Any], field: str) -> None:
+    with pytest.raises(EventError, match=f"`{field}") as told:
+        build_features({"bid": 0.49, "ask": 0.51}, **options)
+    assert told.value.field == field

@@ -253,3 +253,28 @@ def test_whole_floats_serve_as_kinds(make: Make) -> None:
     assert builder.last_report is not None
     assert builder.last_report.rejected == {"unknown_kind": 1}
     assert builder.view[FEATURE_NAMES.index("vwap_5m")] == 98.5
+
+
+@pytest.mark.parametrize("wrong", ["Ask", "ASK", "Ask_", " ask"])
+def test_a_column_that_is_misspelt_is_no_absent_one(make: Make, wrong: str) -> None:
+    table = {"ts_ns": np.array([1, 2]), "bid": np.array([9.0, 9.0]), wrong: np.array([11.0, 11.0])}
+    with pytest.raises(EventError, match="the name is `ask`") as told:
+        make().run(table)
+    assert (told.value.reason, told.value.field) == ("bad_columns", "ask")
+    assert make().run(table | {"ask": np.array([11.0, 11.0])}).shape[0] == 2  # beside the right one it is another's
+
+
+def test_what_is_no_array_is_no_place_to_write(make: Make) -> None:
+    with pytest.raises(ValueError, match="`out` must be a float64 array"):
+        make().run({"bid": np.array([9.0]), "ask": np.array([11.0])}, out=[1])
+
+
+@pytest.mark.parametrize(
+    ("ts_ns", "error"), [(float("nan"), TypeError), (1.5, TypeError), (2**63, (OverflowError, TypeError))]
+)
+def test_a_time_that_is_no_64_bit_whole_number_touches_nothing(make: Make, ts_ns: object, error: Any) -> None:
+    builder = make()
+    builder.update(1, 9.0, 11.0, 1.0, 1.0)
+    with pytest.raises(error):
+        builder.update(ts_ns, 9.0, 11.0, 1.0, 1.0)
+    assert builder.update(2, 9.0, 11.0, 1.0, 1.0).mid == 10.0

@@ -636,3 +636,23 @@ def test_the_run_directory_holds_what_the_run_was_made_of(tmp_path: Path) -> Non
         stored = RiskPolicy.from_dict(record["policies"][packet.input["policy_hash"]])
         assert stored.policy_hash == packet.input["policy_hash"]
         assert stored.min_depth == 2.0
+
+
+@pytest.mark.parametrize(
+    ("source", "broker", "named"), [(None, "b", "`source`"), ("s", None, "`broker`"), ("s", object(), "`broker`")]
+)
+def test_what_is_no_source_or_broker_is_refused_by_name(source: object, broker: object, named: str) -> None:
+    source = ListSource([]) if source == "s" else source
+    broker = RecordingBroker() if broker == "b" else broker
+    with pytest.raises(ConfigError, match=f"{named} must be a subclass of ami_engine.adapters"):
+        run_loop(source=source, broker=broker, trace=False)
+
+
+def test_what_a_source_says_at_its_end_is_shown_without_secrets() -> None:
+    summary = run_loop(source=ListSource([ConfigError("token=cAnArY")]), broker=RecordingBroker(), trace=False)
+    assert "source_error" in summary["stopped_reason"]
+    assert "cAnArY" not in repr(summary)
+    bad = EventError("refused: password=cAnArY", reason="malformed")
+    summary = run_loop(source=ListSource([bad]), broker=RecordingBroker(), trace=False)
+    assert summary["rejected_events"] == {"malformed": 1}
+    assert "cAnArY" not in repr(summary)

@@ -19,7 +19,7 @@ import ami_engine
 import ami_engine.mdm._private
 from ami_engine.errors import ConfigError
 from ami_engine.mdm import DecisionEngine, compute_proposal_reference
-from ami_engine.mdm.decision_engine import HOOK_MODULE
+from ami_engine.mdm.decision_engine import HOOK_MODULE, guarded_engine
 from decision_schema.types import Action, Proposal
 
 BOOK = {"mid": 100.0, "spread": 0.04, "spread_bps": 4.0, "depth": 80.0, "imbalance": 0.5}
@@ -244,3 +244,46 @@ def test_a_model_that_does_not_take_what_it_is_given_holds() -> None:
     assert held(DecisionEngine(model=lambda: Proposal(Action.ACT, 0.5)).propose(BOOK))
     assert held(DecisionEngine(model=5).propose(BOOK))
     assert held(DecisionEngine(model=lambda features: Proposal(Action.ACT, 1.5)).propose(BOOK))
+
+
+def test_a_broken_hook_is_told_as_soon_as_there_is_a_log(write_hook: WriteHook) -> None:
+    write_hook("import nonexistent_zz\n")
+    engine, audit = DecisionEngine(), Lines()
+    engine.audit = audit
+    assert audit.lines == [{"kind": "private_hook_error", "stage": "import", "error": "ModuleNotFoundError"}]
+
+
+class Foreign:
+    """An engine of a user's own."""
+
+    def __init__(self, answer: object) -> None:
+        self.answer = answer
+
+    def propose(self, features: object) -> object:
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        None,
+        {"action": "ACT"},
+        KeyError("api_key=the secret"),
+        SimpleNamespace(action="ACT", confidence=float("nan"), params={"bid_quote": 1.0}),
+        SimpleNamespace(action="NO_ACTION", confidence=0.5),
+    ],
+)
+def test_a_foreign_engine_is_read_as_a_model_is(answer: object) -> None:
+    audit = Lines()
+    assert held(guarded_engine(Foreign(answer), audit).propose(BOOK))
+    assert [line["stage"] for line in audit.lines] == ["call"]
+    assert "secret" not in str(audit.lines)
+
+
+def test_an_engine_that_answers_for_its_model_is_asked_itself() -> None:
+    engine = DecisionEngine()
+    assert guarded_engine(engine, None) is engine
+    good = SimpleNamespace(action="ACT", confidence=0.7, reasons=("x",), params={"bid_quote": 1.0})
+    assert guarded_engine(Foreign(good), None).propose(BOOK) == Proposal(Action.ACT, 0.7, ["x"], {"bid_quote": 1.0})

@@ -8,7 +8,8 @@ import sys
 import threading
 import traceback
 from collections import OrderedDict, namedtuple
-from types import MappingProxyType
+from enum import Enum
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -33,8 +34,10 @@ _SECRET_KEYS = [
     *("secret", "password", "passphrase", "authorization", "credential", "credentials", "cookie", "signature"),
     *("client_secret", "accessToken", "EXCHANGE_API_SECRET", "api_key", "api-key", "apiKey", "APIKey", "API_KEY"),
     *("X-MBX-APIKEY", "X-BAPI-SIGNATURE", "Set-Cookie", "Authorization", "access_key_id", "AWSSecretAccessKey"),
+    *("api_keys", "private_keys", "rawPayloads"),
     *("private key", "signingKey", "raw_payload", "RawPayload", "request_headers", "HTTPHeaders", "token"),
     *("oauth2_token", "okAccessPassphrase", "binance.api_key", "apikey2", "passWord", "user-PASSWORD", "APIkey"),
+    *("secrets", "passwords", "passphrases", "cookies", "signatures"),
 ]
 _PLAIN_KEYS = [
     *("tokens_left", "keyboard", "author", "authored_by", "monkey", "key", "public_key", "idempotency_key"),
@@ -136,6 +139,25 @@ def test_containers_are_searched_and_never_changed(container: Any) -> None:
     assert redact_secrets(clean) is clean
 
 
+class _Attrs:
+    """What a class of attrs looks like from outside."""
+
+    __attrs_attrs__ = (SimpleNamespace(name="api_key"), SimpleNamespace(name="note"))
+
+    def __init__(self, api_key: str, note: str) -> None:
+        self.api_key, self.note = api_key, note
+
+
+def test_classes_of_attrs_members_and_views_are_searched() -> None:
+    cleaned = redact_secrets({"account": _Attrs(CANARY, f"token={CANARY}")})["account"]
+    assert (type(cleaned), cleaned.api_key, cleaned.note) == (_Attrs, SENTINEL, f"token={SENTINEL}")
+    member = Enum("member", {"LEAKS": f"token={CANARY}", "IS_PLAIN": "x"})
+    assert redact_secrets([member.LEAKS, member.IS_PLAIN]) == [f"token={SENTINEL}", member.IS_PLAIN]
+    assert redact_secrets(memoryview(f"token={CANARY}".encode())) == f"token={SENTINEL}".encode()
+    plain = memoryview(b"mid")
+    assert redact_secrets(plain) is plain
+
+
 def test_sets_bytes_and_keys_are_searched() -> None:
     shaped = f"token={CANARY}"
     assert redact_secrets({shaped, "mid"}) == {f"token={SENTINEL}", "mid"}
@@ -152,6 +174,12 @@ def test_sets_bytes_and_keys_are_searched() -> None:
         ("GET /api?symbol=X&signature={c}&recvWindow=5", "GET /api?symbol=X&signature={s}&recvWindow=5"),
         ("api_key={c}", "api_key={s}"),
         ("api_key = {c}, order_id=12", "api_key = {s}, order_id=12"),
+        ("password={c},REST", "password={s}"),
+        ("password={c};x)y&z", "password={s}"),
+        ("connect(password={c})", "connect(password={s})"),
+        ("password={c};mid=5", "password={s};mid=5"),
+        ("https://a/?next=https%3A%2F%2Fb%3Fapi_key%3D{c}", "https://a/?next=https%3A%2F%2Fb%3Fapi_key%3D{s}"),
+        ("x%26api_key%3d{c}", "x%26api_key%3d{s}"),
         ("API key: {c}", "API key: {s}"),
         ("api_key: {c}, order_id: 17", "api_key: {s}, order_id: 17"),
         ("api_key: {c} order_id: 17", "api_key: {s} order_id: 17"),

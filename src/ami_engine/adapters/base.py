@@ -1,6 +1,6 @@
 """What the engine asks of a source of events and of a broker.
 
-Subclass these (or write anything with the same methods) to connect your own feed or venue. `DataSource.next_event` and
+Subclass these to connect your own feed or venue. `DataSource.next_event` and
 `Broker.submit_order` are the only methods that must be written.
 """
 

@@ -65,19 +65,20 @@ app.command()(simtest)
 app.command()(control)
 
 
-def _command() -> str:
-    """Return what was called, as far as it is known: `ami run`, or `ami`."""
-    names = [command.callback.__name__ for command in app.registered_commands if command.callback is not None]
-    return f"ami {sys.argv[1]}" if sys.argv[1:2] and sys.argv[1] in names else "ami"
+def _called() -> tuple[str, Any]:
+    """Return what was called, as far as it is known: `ami run`, `ami data check` or `ami`, and its command."""
+    name, called = "ami", typer.main.get_command(app)
+    for word in sys.argv[1:]:
+        inner = getattr(called, "commands", {}).get(word)
+        if inner is None:
+            break
+        name, called = f"{name} {word}", inner
+    return name, called
 
 
 def _option_names() -> dict[str, str]:
     """Return the options of the command that was called, by parameter."""
-    commands: dict[str, Any] = getattr(typer.main.get_command(app), "commands", {})
-    called = commands.get(sys.argv[1]) if sys.argv[1:] else None
-    if called is None:
-        return {}
-    return {each.name: each.opts[0] for each in called.params if each.opts[0].startswith("--")}
+    return {each.name: each.opts[0] for each in _called()[1].params if each.opts[0].startswith("--")}
 
 
 def main() -> None:
@@ -99,6 +100,6 @@ def main() -> None:
         if message is None:
             raise
         if text := message():  # none when no command was given: the help that was printed says it all
-            print_error(f"{text.rstrip('.')}; see `{_command()} --help`")
+            print_error(f"{text.rstrip('.')}; see `{_called()[0]} --help`")
         sys.exit(2)
     sys.exit(code if isinstance(code, int) else 0)

@@ -48,6 +48,10 @@ def diagnose() -> dict[str, Any]:
     problems = []
     if backends.get("native"):
         problems.append(f"the native core is absent ({backends['native']}): features are computed by a slower backend")
+    forced = os.environ.get("AMI_BACKEND", "")
+    if forced and backends.get(forced, "it is no backend"):
+        reason = backends.get(forced, f"it must be one of {', '.join(backends)}")
+        problems.append(f"AMI_BACKEND asks for {forced!r}, which cannot be used: {reason}")
     owners = sorted(set(importlib.metadata.packages_distributions().get("decision_schema", [])))
     if len(owners) > 1:
         problems.append(f"several distributions own the package decision_schema: {', '.join(owners)}")
@@ -62,7 +66,7 @@ def diagnose() -> dict[str, Any]:
         "machine": {"system": platform.platform(), "cpu": processor(), "cores": os.cpu_count()},
         "packages": {name: _version(name) for name in _PACKAGES},
         "backends": {name: reason or "available" for name, reason in backends.items()},
-        "backend_forced_by_AMI_BACKEND": os.environ.get("AMI_BACKEND", ""),
+        "backend_forced_by_AMI_BACKEND": forced,
         "feature_schema": SCHEMA_HASH,
         "build": _build(),
         "clock": _clock(),

@@ -47,6 +47,7 @@ def features(
     steps: Annotated[int | None, typer.Option("--steps", help="Stop after so many events.", min=0)] = None,
     seed: SeedOption = 0,
     on_bad_event: Annotated[str, typer.Option("--on-bad-event", help="skip or stop.")] = "skip",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE when it exists.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print {rows, rejected_events, out} as JSON.")] = False,
 ) -> None:
     """Write one row of features for every accepted event of a source.
@@ -70,7 +71,13 @@ def features(
     )
     with closing(feed), progress_bar(steps, shown=not json) as progress:
         result: dict[str, Any] = write_feature_table(
-            feed, out, steps=steps, levels=levels, on_bad_event=on_bad_event, progress=progress
+            feed,
+            out,
+            steps=steps,
+            levels=levels,
+            on_bad_event=on_bad_event,
+            overwrite=overwrite,
+            progress=progress,
         )
     if json:
         print_json(result)

@@ -13,6 +13,7 @@ from ami_engine.adapters.open_source import FORMATS, open_source
 from ami_engine.errors import ConfigError
 from ami_engine.sim.microstructure_sim import MicrostructureSim
 from ami_engine.sim.synthetic_source import SyntheticSource
+from ami_engine.trace.convert import is_trace
 
 __all__ = [
     "BarTimeOption",
@@ -118,6 +119,8 @@ def _check_file(source: str, format: str | None, date: str | None) -> None:
         raise ConfigError("`--source` must name a file, or be `synthetic`, was empty")
     if Path(source).is_dir():
         raise ConfigError(f"{source}: is a directory: name a recorded file in it")
+    if format in (None, "jsonl") and is_trace(source):
+        raise ConfigError(f"{source}: is a run's trace, not a recording of events: see `ami verify`, `ami convert`")
     if date is not None and "," not in source and format != "lobster":
         raise ConfigError(f"`--date` is for LOBSTER recordings (BOOK,MESSAGES); {source} has its own, was {date!r}")
 

@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import json
 import math
+import re
 import tomllib
 from collections.abc import Mapping
 from functools import cache, cached_property
@@ -18,12 +19,14 @@ from msgspec import Meta
 
 from ami_engine.dmc.context import NUMBER_KEYS
 from ami_engine.errors import ConfigError
-from decision_schema.trace_registry import is_valid_context_key
 
 __all__ = ["MIN_STEPS_FOR_ERROR_RATE", "PolicyRange", "RiskPolicy", "policy_ranges"]
 
 # Fewer steps than this say nothing about a rate of errors: one error in the first step would be 100 %.
 MIN_STEPS_FOR_ERROR_RATE = 10
+
+# That of `decision_schema.trace_registry`, which another distribution of it may not have.
+_CONTEXT_KEY = re.compile(r"[a-z0-9_]+")
 
 # The ranges. A limit whose zero would fire at once is `Above0...`; one whose zero is "off", or "at any", is `From0...`.
 Above0 = Annotated[float, Meta(gt=0)]
@@ -233,7 +236,7 @@ def _as_number(value: object) -> int | float | None:
 
 
 def _is_key(value: object) -> bool:
-    return isinstance(value, str) and is_valid_context_key(value)
+    return isinstance(value, str) and _CONTEXT_KEY.fullmatch(value) is not None
 
 
 def _suggestion(name: str, value: object) -> str:

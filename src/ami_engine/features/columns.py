@@ -19,6 +19,10 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 _INT64_MAX = 2**63 - 1
+_KNOWN = {
+    *("ts_ns", "exch_ts_ns", "recv_ts_ns", "ts_ms", "timestamp_ms", "now_ns", "kind", "mid", "close"),
+    *("bid", "ask", "bid_depth", "ask_depth", "bids", "asks", "price", "size", "aggressor"),
+}
 
 
 class EventColumns(NamedTuple):
@@ -80,6 +84,7 @@ def read_table(table: Any) -> EventColumns:
     if isinstance(table, EventColumns):
         return table
     names, get = _accessor(table)
+    _refuse_misspelt(names)
     # Read once each: making an array of a frame's column is the costly part.
     floats: dict[str, Any] = {
         name: _floats(name, get(name))
@@ -146,6 +151,15 @@ def read_keys(table: Any, name: str) -> tuple[IntArray, list[Any]]:
                 name,
             )
     return np.array(listed, np.int64), list(numbers)
+
+
+def _refuse_misspelt(names: set[str]) -> None:
+    """Refuse a column that is a known one but for capitals, blanks or underscores: without it the book is another."""
+    meant = {name.replace("_", ""): name for name in _KNOWN}
+    for name in sorted(names - _KNOWN, key=str):
+        known = meant.get(str(name).lower().replace("_", "").replace(" ", ""))
+        if known is not None and known not in names:
+            raise _bad(f"column `{name}` is not read: the name is `{known}`", known)
 
 
 def _bad(message: str, field: str) -> EventError:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from itertools import pairwise
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -90,6 +91,8 @@ def checked_out(out: npt.NDArray[np.float64] | None, rows: int) -> npt.NDArray[n
     """Return `out`, or a new array where it is None; ValueError when it is not what `rows` events are written into."""
     if out is None:
         return np.empty((rows, FEATURE_COUNT))
+    if not isinstance(out, np.ndarray):
+        raise ValueError(f"`out` must be a float64 array of shape ({rows}, {FEATURE_COUNT}), was {type(out).__name__}")
     if (
         out.shape != (rows, FEATURE_COUNT)
         or out.dtype != np.float64
@@ -360,7 +363,7 @@ def build_features(
     0.5
     """
     config = FeatureConfig() if config is None else config
-    now_ns = 0 if now_ms is None else ns_from_ms(now_ms)
+    now_ns = 0 if now_ms is None else _ns_of(now_ms)
     if is_generic(event):
         generic = GenericFeatureBuilder(config)
         for earlier in history or ():
@@ -385,6 +388,12 @@ def build_features(
     return features
 
 
+def _ns_of(now_ms: Any) -> int:
+    if not isinstance(now_ms, Real) or not np.isfinite(float(now_ms)):
+        raise EventError(f"`now_ms` must be a finite number, was {now_ms!r}", reason="not_finite", field="now_ms")
+    return ns_from_ms(now_ms)  # type: ignore[arg-type]
+
+
 def _timed(event: Any, now_ns: int) -> Any:
     if now_ns > 0 and isinstance(event, Mapping) and not any(key in event for key in TIME_KEYS):
         return {**event, "ts_ns": now_ns}
@@ -392,7 +401,10 @@ def _timed(event: Any, now_ns: int) -> Any:
 
 
 def _samples(field: str, history: Sequence[float], *, positive: bool) -> list[float]:
-    samples = [float(value) for value in history]
+    try:
+        samples = [float(value) for value in history]
+    except (TypeError, ValueError) as error:
+        raise EventError(f"`{field}` must hold numbers: {error}", reason="wrong_type", field=field) from None
     for i, value in enumerate(samples):
         if not np.isfinite(value):
             raise EventError(f"`{field}[{i}]` must be finite, was {value}", reason="not_finite", field=field)

@@ -34,7 +34,7 @@ from ami_engine.loop.step import MarketParts, Modulate
 from ami_engine.loop.summary import RunCounters
 from ami_engine.loop.symbol_state import SymbolState
 from ami_engine.loop.trading import OPERATOR_WORD, Trading
-from ami_engine.mdm.decision_engine import DecisionEngine
+from ami_engine.mdm.decision_engine import DecisionEngine, guarded_engine
 from ami_engine.mdm.position_manager import PositionManager
 from ami_engine.ops.activity import ACTIVITY_FILE_NAME, ActivityLog
 from ami_engine.ops.control_socket import ControlServer, has_control_sockets
@@ -232,6 +232,9 @@ def assemble(source: DataSource, broker: Broker, *, should_stop: Callable[[], bo
     ConfigError
         When an option is unknown or wrong, or the run's directory is taken. Nothing was started.
     """
+    for name, part, kind in (("source", source, DataSource), ("broker", broker, Broker)):
+        if not isinstance(part, kind):
+            raise ConfigError(f"`{name}` must be a subclass of ami_engine.adapters.{kind.__name__}, was {part!r}")
     given = _options(options)
     instruments = dict(source.instruments())
     default = _default_instrument(given, instruments)
@@ -312,6 +315,7 @@ def _run_of(
     engine = given.decision_engine or DecisionEngine(confidence_threshold=config.confidence_threshold, audit=audit)
     if getattr(engine, "audit", audit) is None:
         engine.audit = audit  # an engine that was made without a log gets the run's
+    engine = guarded_engine(engine, audit)
 
     accounts: list[RiskState] = []  # the first market's, whose money all share
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -98,20 +99,26 @@ def write_feature_table(
     steps: int | None = None,
     levels: int = 10,
     on_bad_event: str = "skip",
+    overwrite: bool = False,
     backend: str = "auto",
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
     """Write one feature row per accepted event of `source` to `out`, and return what was written.
 
+    The file appears when it is whole.
+
     Raises
     ------
     ConfigError
-        When `out` is neither .parquet nor .csv, or `on_bad_event` neither "skip" nor "stop".
+        When `out` is neither .parquet nor .csv, or exists and is not to be overwritten, or `on_bad_event` is neither
+        "skip" nor "stop".
     BackendError
         When Parquet is wanted and pyarrow is absent.
     """
     if out.suffix not in (".parquet", ".csv"):
         raise ConfigError(f"`out` must end in .parquet or .csv, was {str(out)!r}")
+    if out.exists() and not overwrite:
+        raise ConfigError(f"{out}: exists already; pass `--overwrite` to replace it")
     if on_bad_event not in ("skip", "stop"):
         raise ConfigError(f"`on_bad_event` must be 'skip' or 'stop', was {on_bad_event!r}")
     instruments = dict(source.instruments())
@@ -127,40 +134,45 @@ def write_feature_table(
     feed = RecordedFeed(SourceReader(source, RetryPolicy(clock.sleep)), market, Timers(0.0))
     counters = RunCounters()
     reason = "steps"
-    sink: _Sink = _ParquetSink(out) if out.suffix == ".parquet" else _CsvSink(out)
+    part = out.with_name(out.name + ".part")
+    sink: _Sink = _ParquetSink(part) if out.suffix == ".parquet" else _CsvSink(part)
     keys: list[tuple[Any, ...]] = []
     rows = np.empty((_BLOCK, len(FEATURE_NAMES)))
-    with sink:
-        try:
-            for event, state in feed.items() if steps != 0 else ():
-                try:
-                    if state is None:
-                        raise event
-                    if isinstance(event, GenericEvent):
-                        raise EventError(
-                            "an event without a price has no market features", reason="wrong_type", field="price"
-                        )
-                    state.observe(event)
-                except EventError as error:
-                    placed = error.at(*source.place())
-                    counters.reject(placed)
-                    if on_bad_event == "stop":
-                        reason = f"bad_event: {placed}"
+    try:
+        with sink:
+            try:
+                for event, state in feed.items() if steps != 0 else ():
+                    try:
+                        if state is None:
+                            raise event
+                        if isinstance(event, GenericEvent):
+                            raise EventError(
+                                "an event without a price has no market features", reason="wrong_type", field="price"
+                            )
+                        state.observe(event)
+                    except EventError as error:
+                        placed = error.at(*source.place())
+                        counters.reject(placed)
+                        if on_bad_event == "stop":
+                            reason = f"bad_event: {placed}"
+                            break
+                        continue
+                    rows[len(keys)] = state.row
+                    keys.append((event.recv_ts_ns, event.exch_ts_ns, event.symbol, type(event).__struct_config__.tag))
+                    counters.steps += 1
+                    if len(keys) == _BLOCK:
+                        sink.write(keys, rows)
+                        keys.clear()
+                    if progress is not None and counters.steps % _PROGRESS_EVERY == 0:
+                        progress(counters.steps)
+                    if counters.steps == steps:
                         break
-                    continue
-                rows[len(keys)] = state.row
-                keys.append((event.recv_ts_ns, event.exch_ts_ns, event.symbol, type(event).__struct_config__.tag))
-                counters.steps += 1
-                if len(keys) == _BLOCK:
-                    sink.write(keys, rows)
-                    keys.clear()
-                if progress is not None and counters.steps % _PROGRESS_EVERY == 0:
-                    progress(counters.steps)
-                if counters.steps == steps:
-                    break
-        except FeedEnd as end:
-            reason = end.reason
-        sink.write(keys, rows[: len(keys)])
+            except FeedEnd as end:
+                reason = end.reason
+            sink.write(keys, rows[: len(keys)])
+        os.replace(part, out)
+    finally:
+        part.unlink(missing_ok=True)
     return {
         "rows": counters.steps,
         "columns": [*KEY_COLUMNS, *FEATURE_NAMES],

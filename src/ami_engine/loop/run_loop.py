@@ -13,6 +13,7 @@ from ami_engine.errors import ConfigError, EventError, StateError, TraceError
 from ami_engine.loop.assemble import assemble
 from ami_engine.loop.feed import FeedEnd
 from ami_engine.loop.shutdown import StopSignal
+from ami_engine.security.redaction import redact_text
 
 __all__ = ["run_loop"]
 
@@ -69,7 +70,7 @@ def run_loop(*, source: DataSource, broker: Broker, steps: int | None = None, **
             reason = f"error: {type(error).__name__}"
             raise
         finally:
-            summary = run.finish(reason)
+            summary = run.finish(redact_text(reason))  # a source's or a disk's own words
     return summary
 
 

@@ -69,7 +69,7 @@ class RunCounters:
         """Count a bad event; the first places are kept."""
         self.rejected_events[error.reason] = self.rejected_events.get(error.reason, 0) + 1
         if len(self.bad_places) < _MAX_PLACES:
-            self.bad_places.append(str(error))
+            self.bad_places.append(redact_text(str(error)))
 
     def decided(self, proposed: str, final: str, reasons: list[str]) -> None:
         """Count one step's proposal and verdict."""

@@ -11,7 +11,7 @@ from ami_engine.mdm.reference_model import compute_proposal_reference
 from ami_engine.private_hook import load_hook
 from decision_schema.types import Action, Proposal
 
-__all__ = ["Audit", "DecisionEngine", "Model", "load_private_model"]
+__all__ = ["Audit", "DecisionEngine", "ForeignEngine", "Model", "guarded_engine", "load_private_model"]
 
 HOOK_MODULE = "ami_engine.mdm._private.model"
 HOOK_NAME = "compute_proposal_private"
@@ -77,8 +77,20 @@ class DecisionEngine:
         if not 0.0 <= confidence_threshold <= 1.0:
             raise ConfigError(f"`confidence_threshold` must be in [0, 1], was {confidence_threshold!r}")
         self.confidence_threshold = confidence_threshold
-        self.audit = audit
+        self._audit = audit
+        self._import_error: Exception | None = None
         self._model = model if model is not None else self._find_model()
+
+    @property
+    def audit(self) -> Audit | None:
+        """Where failures are written; one that came before there was a log is written when there is."""
+        return self._audit
+
+    @audit.setter
+    def audit(self, audit: Audit | None) -> None:
+        self._audit = audit
+        if self._import_error is not None:
+            self._report("import", self._import_error)
 
     @property
     def model_name(self) -> str:
@@ -112,10 +124,7 @@ class DecisionEngine:
         if self._model is None:
             return _hold()
         try:
-            given = self._model(features, **kwargs)
-            if type(given) is Proposal and type(given.action) is Action and 0.0 <= given.confidence <= 1.0:
-                return given
-            return _read_proposal(given)
+            return _as_proposal(self._model(features, **kwargs))
         except Exception as error:
             self._report("call", error)
             return _hold()
@@ -125,6 +134,7 @@ class DecisionEngine:
         try:
             hook = load_private_model()
         except Exception as error:
+            self._import_error = error
             self._report("import", error)
             return None
         return self._reference if hook is None else hook
@@ -136,8 +146,57 @@ class DecisionEngine:
         return compute_proposal_reference(features, self.confidence_threshold, **taken)
 
     def _report(self, stage: str, error: Exception) -> None:
-        if self.audit is not None:
-            self.audit.record(REASON, stage=stage, error=type(error).__name__)
+        _report(self._audit, stage, error)
+
+
+class ForeignEngine:
+    """An engine of the user's own: it is asked as a model is, and what it gives is read as a model's proposal is.
+
+    Parameters
+    ----------
+    engine : object
+        Has ``propose(features)``.
+    audit : Audit or None
+        Where failures are written.
+
+    Examples
+    --------
+    >>> class Silent:
+    ...     def propose(self, features):
+    ...         return None
+    >>> ForeignEngine(Silent(), None).propose({"mid": 0.5}).reasons
+    ['private_hook_error']
+    """
+
+    def __init__(self, engine: Any, audit: Audit | None) -> None:
+        self._propose = engine.propose
+        self._audit = audit
+
+    def propose(self, features: Any) -> Proposal:
+        """Return the engine's proposal; HOLD with ``private_hook_error`` when it raises or gives none."""
+        try:
+            return _as_proposal(self._propose(features))
+        except Exception as error:
+            _report(self._audit, "call", error)
+            return _hold()
+
+
+def guarded_engine(engine: Any, audit: Audit | None) -> Any:
+    """Return the engine that a run asks for `engine`: itself when it answers for its model, else one that does."""
+    if type(engine) is DecisionEngine and "propose" not in vars(engine):
+        return engine
+    return ForeignEngine(engine, audit)
+
+
+def _report(audit: Audit | None, stage: str, error: Exception) -> None:
+    if audit is not None:
+        audit.record(REASON, stage=stage, error=type(error).__name__)
+
+
+def _as_proposal(given: Any) -> Proposal:
+    if type(given) is Proposal and type(given.action) is Action and 0.0 <= given.confidence <= 1.0:
+        return given
+    return _read_proposal(given)
 
 
 def _hold() -> Proposal:

@@ -10,8 +10,8 @@ import msgspec
 
 from ami_engine.clock import Clock
 from ami_engine.errors import TraceError
+from ami_engine.plain_values import to_plain
 from ami_engine.security.jsonl import AppendFile, JsonScrubber
-from decision_schema.packet_v2 import to_plain
 
 __all__ = ["AUDIT_FILE_NAME", "AUDIT_KINDS", "AuditLogger"]
 

@@ -4,8 +4,8 @@ A key is split into words at everything that is neither letter nor digit, and at
 
 * any word is secret, password, passphrase, authorization, credential(s), cookie or signature (or a plural of these),
 * its last word is token or headers, or
-* it holds one of the pairs api key, access key, secret key, private key, signing key, raw payload, also when written
-  as one word (``X-MBX-APIKEY``).
+* it holds one of the pairs api key, access key, secret key, private key, signing key, raw payload (or a plural of
+  these), also when written as one word (``X-MBX-APIKEY``).
 
 Inside any string, bearer tokens, PEM blocks, passwords of URLs and the values of ``key=value`` and ``key: value`` with
 a secret key are replaced. Order ids and hashes have no such shape and are left alone.
@@ -37,14 +37,20 @@ _Assign: TypeAlias = Callable[[Any, str, Any], None]
 _SECRET_WORDS = frozenset(
     {
         *("secret", "secrets", "password", "passwords", "passphrase", "passphrases", "authorization"),
-        *("credential", "credentials", "cookie", "cookies", "signature"),
+        *("credential", "credentials", "cookie", "cookies", "signature", "signatures"),
     }
 )
 _SECRET_LAST_WORDS = frozenset({"token", "headers"})
-_SECRET_PAIRS = frozenset(
-    {("api", "key"), ("access", "key"), ("secret", "key"), ("private", "key"), ("signing", "key"), ("raw", "payload")}
+_SINGULAR_PAIRS = (
+    ("api", "key"),
+    ("access", "key"),
+    ("secret", "key"),
+    ("private", "key"),
+    ("signing", "key"),
+    ("raw", "payload"),
 )
-_JOINED_PAIRS = tuple("".join(pair) for pair in _SECRET_PAIRS)
+_SECRET_PAIRS = frozenset((first, last + ending) for first, last in _SINGULAR_PAIRS for ending in ("", "s"))
+_JOINED_PAIRS = tuple("".join(pair) for pair in _SINGULAR_PAIRS)
 
 # No text is redacted that holds none of these, whatever its case: what a writer may test encoded packets for.
 TRIGGERS: tuple[str, ...] = (
@@ -111,14 +117,16 @@ def _classify(key: str) -> bool:
 _PEM_RE = re.compile(r"-----BEGIN [A-Z0-9 ]+-----.*?(?:-----END [A-Z0-9 ]+-----|\Z)", re.DOTALL)
 _BEARER_RE = re.compile(r"\b(bearer)([ \t]+|%20|\+)[A-Za-z0-9\-._~+/]+=*", re.IGNORECASE)
 _URL_PASSWORD_RE = re.compile(r"(://[^\s/:@]*):[^\s/@]+@")
-_SEPARATOR_RE = re.compile(r"[=:]+>?(?!//)[ \t]*")
+# %3D and %3A: a URL within a URL, or within a message that was quoted for one.
+_SEPARATOR_RE = re.compile(r"(?:[=:]|%3[AaDd])+>?(?!//)[ \t]*")
 # What stands before a separator, read backwards so that a long text costs no more than its length: a key, and the word
 # before it, because `api key` is a key of two words.
 _KEY_BACKWARDS_RE = re.compile(r"([A-Za-z0-9_.\-]+)(?:[ \t]+([A-Za-z0-9]+))?")
 _KEY_CHARS = 128
 _QUOTE_RE = re.compile(r"[rbu]?(\\*[\"'])")
 _BARE = r"[^\s&,;\"'<>)\]}\\]"
-_UNTIL_BLANK_RE = re.compile(_BARE + "*")
+# A value may hold a delimiter: it ends at one that a blank, the text's end or another key follows.
+_UNTIL_BLANK_RE = re.compile(rf"(?:{_BARE}+|[&,;)](?={_BARE})(?![A-Za-z0-9_.\-]{{1,{_KEY_CHARS}}}(?:[:=]|%3)))*")
 # After a colon words go on until a line's end, a delimiter or the next key.
 _WORDS_RE = re.compile(rf"{_BARE}*(?:[ \t]+(?![A-Za-z0-9_.\-]{{1,{_KEY_CHARS}}}[\"']?[ \t]*[:=]){_BARE}+)*")
 _LINE_RE = re.compile(r"[^\r\n\"'\\]*")
@@ -142,7 +150,7 @@ def redact_text(text: str) -> str:
     result = text
     if "-----BEGIN" in result:
         result = _PEM_RE.sub(SENTINEL, result)
-    if "=" in result or ":" in result:
+    if "=" in result or ":" in result or "%3" in result:
         result = _redact_pairs(result)
         if "://" in result and "@" in result:
             result = _URL_PASSWORD_RE.sub(rf"\1:{SENTINEL}@", result)
@@ -158,7 +166,7 @@ def _redact_pairs(text: str) -> str:
         position = separator.end()
         key = _secret_key_before(text, separator.start())
         if key:
-            start, end = _value_span(text, position, key, is_assigned="=" in separator.group())
+            start, end = _value_span(text, position, key, is_assigned=":" not in separator.group())
             pieces += text[copied:start], SENTINEL if end > start else ""
             copied = end
             position = max(end, position)
@@ -176,6 +184,8 @@ def _secret_key_before(text: str, end: int) -> str:
     if match is None:
         return ""
     key, first = match[1][::-1], (match[2] or "")[::-1]
+    if before[: len(before) - len(key)].endswith("%"):
+        key = key[2:]  # the digits of what is quoted before it: %26api_key
     if is_secret_key(key):
         return key
     # Joined, two words are a key only when they are one of the pairs: `secret missing: x` gives nothing away.
@@ -231,7 +241,7 @@ class _KeyPlan(msgspec.Struct, frozen=True):
 
 # Stands for a type that was not met before; None stands for one that holds nothing to look at.
 _UNRESOLVED: Any = object()
-_INERT = (int, float, complex, type(None), Enum, type)
+_INERT = (int, float, complex, type(None), type)
 
 
 class Redactor:
@@ -279,10 +289,15 @@ class Redactor:
     def _handler_for(self, kind: type) -> Handler | None:
         if issubclass(kind, _INERT):
             return None
+        if issubclass(kind, Enum):
+            return None if all(redact_secrets(member.value) is member.value for member in kind) else self._clean_member
         if issubclass(kind, msgspec.Struct):
             return self._record_handler(kind.__struct_fields__, msgspec.structs.force_setattr)
         if dataclasses.is_dataclass(kind):
             return self._record_handler(tuple(f.name for f in dataclasses.fields(kind)), object.__setattr__)
+        attributes = getattr(kind, "__attrs_attrs__", None)  # a class of attrs: msgspec writes its fields
+        if attributes is not None:
+            return self._record_handler(tuple(a.name for a in attributes), object.__setattr__)
         if issubclass(kind, tuple) and hasattr(kind, "_fields"):
             return self._record_handler(kind._fields, None)
         for base, handler in (
@@ -291,6 +306,7 @@ class Redactor:
             (list, self._clean_sequence),
             (tuple, self._clean_sequence),
             ((bytes, bytearray), self._clean_bytes),
+            (memoryview, self._clean_view),
             (Mapping, self._clean_mapping),
             (Set, self._clean_set),
         ):
@@ -313,6 +329,15 @@ class Redactor:
         text = data.decode("latin-1")
         result = redact_text(text)
         return data if result is text else type(data)(result.encode("latin-1"))
+
+    def _clean_view(self, view: memoryview, depth: int) -> memoryview | bytes:
+        data = view.tobytes()
+        result = self._clean_bytes(data, depth)
+        return view if result is data else bytes(result)
+
+    def _clean_member(self, member: Enum, depth: int) -> Any:
+        """What is written of a member is its value; the member itself cannot be changed."""
+        return member if (clean := self._clean(member.value, depth)) is member.value else clean
 
     def _clean_dict(self, value: dict[Any, Any], depth: int) -> Any:
         keys = tuple(value)

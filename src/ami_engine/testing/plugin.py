@@ -27,6 +27,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_KEY] = []
+    for option in ("--ami-broker", "--ami-source"):
+        if place := config.getoption(option):
+            _load(place, option)
+
+
+def _load(place: str, option: str) -> None:
+    """Load what is to be tested before anything is tried: one line says what is wrong, not a traceback a clause."""
+    from ami_engine.errors import ConfigError  # light as it is, nothing of it is needed where no option is given
+    from ami_engine.private_hook import load_object
+
+    try:
+        load_object(place, option)
+    except ConfigError as error:
+        raise pytest.UsageError(str(error)) from None
 
 
 def report_outcome(config: pytest.Config, contract: str, outcome: Any) -> None:

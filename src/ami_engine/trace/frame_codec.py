@@ -16,13 +16,14 @@ from zlib import crc32
 import msgspec
 
 from ami_engine.errors import TraceError
+from ami_engine.plain_values import to_plain
 from ami_engine.security.jsonl import JsonScrubber
 from ami_engine.security.redaction import Redactor
 from ami_engine.trace.clean_check import OWN_KEYS, CleanCheck
 from ami_engine.trace.frames import LAYOUT, PACKET, Frame, FrameError, frame
 from ami_engine.trace.line_codec import GENESIS, unwritable
 from ami_engine.trace.packet_writer import PacketWriter, StepTypes
-from decision_schema.packet_v2 import PacketV2, to_plain
+from decision_schema.packet_v2 import PacketV2
 
 __all__ = ["FrameDecoder", "FrameEncoder"]
 

@@ -15,10 +15,10 @@ from zlib import crc32
 import msgspec
 
 from ami_engine.errors import TraceError
+from ami_engine.plain_values import to_plain
 from ami_engine.security.jsonl import JsonScrubber
 from ami_engine.trace.clean_check import OWN_KEYS, CleanCheck
 from ami_engine.trace.packet_writer import PacketWriter, StepTypes
-from decision_schema.packet_v2 import to_plain
 
 __all__ = ["GENESIS", "LineEncoder", "unwritable"]
 

@@ -11,6 +11,7 @@ import msgspec
 
 from ami_engine.clock import Clock
 from ami_engine.errors import ChainBroken, ConfigError, TraceError
+from ami_engine.plain_values import to_plain
 from ami_engine.trace.frame_codec import FrameEncoder
 from ami_engine.trace.line_codec import LineEncoder
 from ami_engine.trace.packet_writer import StepTypes, new_block
@@ -18,7 +19,7 @@ from ami_engine.trace.reader import last_packet, verify_files
 from ami_engine.trace.trace_files import TraceFormat, TraceStore
 from ami_engine.trace.write_queue import QueuePolicy, WriteQueue
 from ami_engine.units import NS_PER_S
-from decision_schema.packet_v2 import PacketV2, to_plain
+from decision_schema.packet_v2 import PacketV2
 
 __all__ = ["FlushPolicy", "StepLog", "TraceLogger"]
 

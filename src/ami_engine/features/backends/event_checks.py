@@ -6,6 +6,7 @@ Each check raises before anything was changed. `REASONS` gives the number of eac
 from __future__ import annotations
 
 import math
+from operator import index
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -114,7 +115,9 @@ def check_trade(price: float, size: float, aggressor: int) -> None:
 
 
 def check_time(ts_ns: int, now_ns: int, last_ts_ns: int) -> None:
-    """Refuse a time that is none, or before the last accepted event's."""
+    """Refuse a time that is none, or before the last accepted event's; TypeError for what is no whole number."""
+    if index(ts_ns) > _INT64_MAX or index(now_ns) > _INT64_MAX:
+        raise OverflowError(f"`ts_ns` and `now_ns` must fit into 64 bits, were {ts_ns} and {now_ns}")
     if ts_ns <= 0:
         raise _fault("non_positive_time", "ts_ns", float(ts_ns))
     if now_ns < 0:
