@@ -55,6 +55,7 @@ constexpr std::size_t kClosedKept = 1'024;
 constexpr std::size_t kDrawsAStep = 4;
 // The last time that is stepped here, in the year 2116: timers and cooldowns are added to it in 64 bits.
 constexpr std::int64_t kLastNs = std::int64_t{1} << 62;
+constexpr std::size_t kFillsHeld = kFillsKept + 2'048;  // the oldest are dropped many at a time
 
 enum Kind : int { kBook, kTrade, kBar, kGap, kOther };
 enum Seq : int { kBookSeq, kTradeSeq, kBarSeq, kSeqs };
@@ -269,6 +270,7 @@ public:
         return nb::make_tuple(last_times_[0], last_times_[1], last_times_[2], last_times_[3], last_times_[4]);
     }
     nb::list take_notes();
+    std::int64_t open_orders() const { return core_.keeper().open_count(); }
 
     nb::dict counts();
     nb::dict account() const;
@@ -298,6 +300,7 @@ private:
     bool read_bar(nb::handle event) {
         try {
             bar_ = {number(open_.of(event)), number(high_.of(event)), number(low_.of(event)), number(close_.of(event)),
+    nb::list take_ended(std::size_t most);
                     number(volume_.of(event))};
         } catch (const nb::python_error&) {
             return false;
@@ -364,9 +367,10 @@ private:
         if (!is_timer && core_.counts.steps % kProgressEvery == 0) told |= kProgress;
         if (times_.size() == kTimes * kTimesKept) told |= kTimesFull;
         if (is_drawing_ && core_.venue().draws_left() < kDrawsAStep) told |= kMoreDraws;
-        if (core_.fills.size() >= 2 * kFillsKept) {
-            core_.fills.erase(core_.fills.begin(), core_.fills.begin() + kFillsKept);
-            fills_dropped_ += kFillsKept;
+        if (core_.fills.size() >= kFillsHeld) {
+            const std::size_t dropped = core_.fills.size() - kFillsKept;
+            core_.fills.erase(core_.fills.begin(), core_.fills.begin() + static_cast<std::ptrdiff_t>(dropped));
+            fills_dropped_ += dropped;
         }
         return told;
     }
@@ -713,9 +717,6 @@ nb::dict Stepper::venue() {
         open.append(nb::make_tuple(o.number, order_tuple(record), o.leaves().text(), o.ahead, o.shown, o.traded, o.takes));
     }
     d["open"] = open;
-    nb::list ended;
-    for (const ami::OrderRecord& record : log_.ended) ended.append(order_tuple(record));
-    d["ended"] = ended;
     nb::list fills;
     const std::size_t first = core_.fills.size() > kFillsKept ? core_.fills.size() - kFillsKept : 0;
     for (std::size_t i = first; i < core_.fills.size(); ++i) fills.append(fill_tuple(core_.fills[i], fills_dropped_ + i + 1));
@@ -754,6 +755,18 @@ void bind_stepper(nb::module_& m) {
         .def("step", &Stepper::step, nb::arg("event").none(), "Take an event, timers before it included; return what is asked.")
         .def("step_folded", &Stepper::step_folded, nb::arg("event"), nb::arg("ts_ns"), nb::arg("started_ns"),
              "Decide on an event that was folded outside and told by `set_market`.")
+// The orders that ended at the venue, the oldest first and so many at most. They are forgotten here.
+nb::list Stepper::take_ended(std::size_t most) {
+    nb::list told;
+    for (; most > 0 && !log_.ended.empty(); --most) {
+        const ami::EndedOrder& order = log_.ended.front();
+        told.append(nb::make_tuple(order.is_buy(), static_cast<int>(order.end()), order.price, order.qty,
+                                   order.filled_qty, order.step, order.venue_number()));
+        log_.ended.pop_front();
+    }
+    return told;
+}
+
         .def("run_timers", &Stepper::run_timers, nb::arg("before_ns"), "Step the timers due before a time.")
         .def("trace_into", &Stepper::trace_into, nb::arg("writer"), nb::arg("words"),
              "Log every step from here on; `words` is what packets say besides numbers.")
@@ -777,10 +790,12 @@ void bind_stepper(nb::module_& m) {
         .def("risk", &Stepper::risk, "What the guards remember.")
         .def("held", &Stepper::held, "The position manager's entry, None when flat.")
         .def("orders", &Stepper::orders, "The order manager's state.")
-        .def("venue", &Stepper::venue, "The paper venue's state.")
+        .def("venue", &Stepper::venue, "The paper venue's state, but for the orders that ended.")
+        .def("take_ended", &Stepper::take_ended, nb::arg("most"), "Return orders that ended, once, oldest first.")
         .def_prop_ro("steps", &Stepper::steps)
         .def_prop_ro("sequence", &Stepper::sequence)
         .def_prop_ro("now_ns", &Stepper::now_ns)
+        .def_prop_ro("open_orders", &Stepper::open_orders)
         .def_prop_ro("is_throttled", &Stepper::is_throttled)
         .def_prop_ro("pending_timer_ns", &Stepper::pending_timer_ns)
         .def_prop_ro("is_last_error_the_models", &Stepper::is_last_error_the_models);

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from operator import index
 from typing import TYPE_CHECKING, Any
@@ -65,6 +65,7 @@ _FOLDED = frozenset({BookDelta, BookTicker})
 _SEQ_KINDS = ("book", "trade", "bar")
 _DRAWS = 4096
 _TIMES = 6
+_ENDED_AT_ONCE = 1024
 # Codes that ask for STOP, in the order of the guards.
 _STOP_CODES = ("kill_switch", "daily_loss_stop", "circuit_breaker", "equity_floor", "drawdown_stop")
 
@@ -480,7 +481,7 @@ class NativeRun:
         run.take_over(parts, stepper.sequence, stepper.now_ns)
         self._bring_venue()
 
-    def finish(self) -> bool:
+    def finish(self, why: str) -> bool:
         """End a run that the core stepped to its end: True when it did, and Python only has to tell of it."""
         if self._is_over or self._stepper is None:
             return False
@@ -508,7 +509,13 @@ class NativeRun:
         """Somebody looks at the broker while the run goes on."""
         self._broker.lend(None)
         self.hand_over()
+        is_told = self._log is not None and not self._settings.is_dry
+        if is_told:
+            self._run.record("cancel_all", reason=why, open_orders=self._stepper.open_orders)
 
+        if is_told:
+            assert self._log is not None
+            self._log.hear_last_orders()
     def _bring_venue(self) -> None:
         self._broker.load(
             self._state.symbol,
@@ -534,10 +541,16 @@ class NativeRun:
         windows: dict[str, list[int]] = {"failures": [], "rate_limits": [], "reconnects": []}
         return {
             "windows": windows | {name: told[name] for name in ("cancels", "quotes")},
+            ended=self._ended(),
             "markouts": told["markouts"],
             "steps": told["steps"],
             "last_event_ns": None,
             "losses": told["losses"],
+    def _ended(self) -> Iterator[tuple[Any, ...]]:
+        """Yield the orders that ended at the venue. There may be very many: the core forgets them as they are told."""
+        while told := self._stepper.take_ended(_ENDED_AT_ONCE):
+            yield from told
+
             "money": {name: told[name] for name in money},
             "timers": dict(zip(timers, told["timers"], strict=True)),
             "latches": self._latches,

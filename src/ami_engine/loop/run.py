@@ -588,12 +588,13 @@ class Run:
         self.controls.close(reason)
         if self._control_server is not None:
             self._control_server.close()
-        if self._native is not None and self._native.finish():
+        why = f"end of run: {reason}"
+        if self._native is not None and self._native.finish(why):
             return self._summary(reason)
         if not self._is_dry and self._executor is None:
-            self.counters.add_actions(self.orders.cancel_all(f"end of run: {reason}", now_ms))
+            self.counters.add_actions(self.orders.cancel_all(why, now_ms))
         elif not self._is_dry:
-            self._withdraw(f"end of run: {reason}")
+            self._withdraw(why)
         for fill in self.orders.poll(now_ms):
             self._book(fill, self._now_ns)
         still_open = self.orders.verify_canceled(now_ms) if self.orders.is_unverified else ()
