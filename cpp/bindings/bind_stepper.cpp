@@ -41,6 +41,7 @@ enum Told : int {
     kPacket = 256,   // the step's packet is to be made
     kFlush = 512,    // the trace's packets are to be handed on
     // Nothing was stepped:
+    kActivity = 1024,  // `take_activity` is due
     kForeign = -1,  // not of this symbol, or of a kind that is not known here
     kFold = -2,     // to be folded in Python: `step_folded` does the rest
     // The venue saw the event, and nothing was decided on it: only Python can go on from here.
@@ -57,6 +58,7 @@ constexpr std::size_t kDrawsAStep = 4;
 constexpr std::int64_t kLastNs = std::int64_t{1} << 62;
 constexpr std::size_t kFillsHeld = kFillsKept + 2'048;  // the oldest are dropped many at a time
 
+constexpr std::size_t kMarksKept = 512;
 enum Kind : int { kBook, kTrade, kBar, kGap, kOther };
 enum Seq : int { kBookSeq, kTradeSeq, kBarSeq, kSeqs };
 
@@ -288,6 +290,10 @@ private:
             if (type == types_[i].ptr()) return static_cast<Kind>(i);
         }
         return kOther;
+    // Note every fill and every change of the own quotes, for a picture.
+    void keep_activity() { core_.activity.is_kept = true; }
+    nb::list take_activity();
+
     }
 
     bool is_ours(nb::handle event) const {
@@ -389,6 +395,7 @@ private:
         const ami::StepTimes spent = {times[1] - times[0], times[2] - times[1], times[3] - times[2], times[4] - times[3],
                                       times[4] - times[0]};
         switch (writer_->log_core(core_, is_timer ? now_ns : 0, event, spent)) {
+        if (core_.activity.marks.size() >= kMarksKept) told |= kActivity;
             case packets::kNotWritten: return told | kPacket;
             case packets::kFlushIsDue: return told | kFlush;
             default: return told;
@@ -508,6 +515,23 @@ nb::list Stepper::take_notes() {
                                                   refusal.own.step, refusal.own.is_buy, refusal.best)));
     }
     log_.notes.clear();
+    return told;
+}
+
+// A fill: step, time, is it a buy, is it a maker's, price, size, fee, and position and equity after it. A change of quotes:
+// step, time, bid and ask, None for a side without one.
+nb::list Stepper::take_activity() {
+    const auto price = [](double given) { return given != 0.0 ? nb::object(nb::float_(given)) : nb::object(nb::none()); };
+    nb::list told;
+    for (const ami::ActivityMark& m : core_.activity.marks) {
+        if (m.is_fill) {
+            told.append(nb::make_tuple(m.step, m.now_ns, m.fill.is_buy, m.fill.is_maker, m.fill.price, m.fill.qty,
+                                       m.fill.fee, m.position, m.equity));
+        } else {
+            told.append(nb::make_tuple(m.step, m.now_ns, price(m.bid), price(m.ask)));
+        }
+    }
+    core_.activity.marks.clear();
     return told;
 }
 
@@ -800,3 +824,6 @@ nb::list Stepper::take_ended(std::size_t most) {
         .def_prop_ro("pending_timer_ns", &Stepper::pending_timer_ns)
         .def_prop_ro("is_last_error_the_models", &Stepper::is_last_error_the_models);
 }
+    m.attr("STEP_ACTIVITY") = static_cast<int>(kActivity);
+        .def("keep_activity", &Stepper::keep_activity, "Note every fill and every change of the own quotes.")
+        .def("take_activity", &Stepper::take_activity, "Return what was noted of them since the last call.")

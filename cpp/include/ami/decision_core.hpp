@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "ami/activity_log.hpp"
 #include "ami/event_fault.hpp"
 #include "ami/feature_ids.hpp"
 #include "ami/guards.hpp"
@@ -164,6 +165,7 @@ public:
         if (!is_timer) {
             ++counts.proposals[static_cast<std::size_t>(proposal_.action)];
             ++counts.actions[static_cast<std::size_t>(verdict_.action)];
+        if (activity.is_kept) activity.quotes(decisions_made_, now_ns_, quote_at(Place::bid), quote_at(Place::ask));
             if (verdict_.action == Action::HOLD) {
                 if (proposal_.action == Action::HOLD) {
                     reasons = proposal_.reasons;
@@ -222,6 +224,7 @@ public:
     const RiskState& risk() const { return risk_; }
     const PositionManager& positions() const { return positions_; }
     OrderKeeper& keeper() { return keeper_; }
+    ActivityLog activity;
     const OrderKeeper& keeper() const { return keeper_; }
     PaperVenue& venue() { return venue_; }
     Exit exit() const { return exit_; }  // why the last proposal asked for EXIT; none when the model did
@@ -248,6 +251,11 @@ private:
     Proposal propose() {
         exit_ = Exit::none;
         Proposal proposal;
+    double quote_at(Place place) const {
+        const OrderKeeper::Working& working = keeper_.working(place);
+        return working.is_live ? working.order.price : 0.0;
+    }
+
         if (last_book_ts_ns == 0) {
             proposal.reasons = kNoBookYet;
             return proposal;
@@ -257,6 +265,8 @@ private:
             proposal.action = Action::EXIT;
             return proposal;
         }
+        // Nothing held is 0, never −0.
+        if (activity.is_kept) activity.fill(decisions_made_, now_ns_, fill, position + 0.0, account_.equity);
         if (s_.model != nullptr) return propose_by(s_.model, row_, s_.model_params);
         return propose_reference(row_, s_.reference);
     }

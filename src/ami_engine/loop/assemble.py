@@ -397,7 +397,7 @@ def _run_of(
         is_dry=given.dry_run,
         staleness_ms=policy.staleness_ms,
         progress=given.progress,
-        native=None if is_live or journal or activity else _native(given, policy, quoting, exits),
+        native=None if is_live or journal else _native(given, policy, quoting, exits),
         facts={
             "source": source,
             "reader": reader,

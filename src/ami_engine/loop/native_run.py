@@ -259,6 +259,8 @@ class NativeRun:
         if told & core.STEP_FAILED:
             self._note_error()
         if told & core.STEP_NOTES and self._log is not None:
+        if told & core.STEP_ACTIVITY:
+            self._take_activity()
             self._log.hear_orders()
         if told & core.STEP_LATCHED:
             self._note_latches()
@@ -287,6 +289,9 @@ class NativeRun:
     def _note_error(self) -> None:
         if self._stepper.is_last_error_the_models:
             error = "the model failed: see private_hook_error in the audit log"
+    def _take_activity(self) -> None:
+        self._run.log_activity(self._state, self._stepper.take_activity())
+
         else:
             error = redact_text(quote_error(self._stepper.quote_fault(), self._state.instrument))
         self._run.counters.last_error = error
@@ -414,6 +419,8 @@ class NativeRun:
         except (TypeError, RuntimeError):
             return  # a setting that is no whole number of milliseconds
         self._state, self._parts = state, parts
+        if run.keeps_activity:
+            self._stepper.keep_activity()
         self._log = run.native_log(self._core, self._stepper, parts, request=self._request, order_id=self._order_id)
         broker.lend(self._recall)
 
@@ -522,6 +529,7 @@ class NativeRun:
             self._parts.market_id,
             self._stepper.venue(),
             request=self._request,
+        self._take_activity()
             order_id=self._order_id,
         )
 

@@ -158,12 +158,23 @@ class Run:
         self._add_parts(parts.state, parts)
         self._filled_markets.add(parts.market_id)
         self._sequence, self._now_ns = sequence, now_ns
+        self._has_moved = True  # a fill may be booked already of the step that goes on here
 
     def native_log(self, core: Any, stepper: Any, parts: MarketParts, **makers: Any) -> NativeLog | None:
         """Return what writes a market's log for the compiled step, None when nothing is to be written."""
         if self._audit is None:
             return None
         return NativeLog(self, core, stepper, parts, external_keys=_EXTERNAL_KEYS, trace=self._trace, **makers)
+
+    @property
+    def keeps_activity(self) -> bool:
+        """True when fills and quotes are to be written for a picture."""
+        return self._activity is not None
+
+    def log_activity(self, state: SymbolState, marks: Sequence[tuple[Any, ...]]) -> None:
+        """Write what the compiled step noted of fills and quotes."""
+        if self._activity is not None:
+            self._activity.take(state.symbol, marks)
 
     @property
     def audit_failure(self) -> str:
