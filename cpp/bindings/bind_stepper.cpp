@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "arrays.hpp"
+#include "asked_model.hpp"
 #include "feature_engine.hpp"
 #include "loop_settings.hpp"
 #include "packet_writer.hpp"
@@ -40,25 +41,27 @@ enum Told : int {
     kThrottled = 128,  // the throttle on refreshing quotes came, or went
     kPacket = 256,   // the step's packet is to be made
     kFlush = 512,    // the trace's packets are to be handed on
-    // Nothing was stepped:
     kActivity = 1024,  // `take_activity` is due
+    // Nothing was stepped:
     kForeign = -1,  // not of this symbol, or of a kind that is not known here
     kFold = -2,     // to be folded in Python: `step_folded` does the rest
     // The venue saw the event, and nothing was decided on it: only Python can go on from here.
     kCrumb = -3,
+    // The same of a model's proposal, which was asked for: `given` is to be decided on in Python.
+    kProposed = -4,
 };
 
 constexpr std::int64_t kProgressEvery = 1'000;
 constexpr std::size_t kTimes = 6;  // start, and the end of each stage
 constexpr std::size_t kTimesKept = 4'096;
 constexpr std::size_t kFillsKept = 10'000;
+constexpr std::size_t kFillsHeld = kFillsKept + 2'048;  // the oldest are dropped many at a time
 constexpr std::size_t kClosedKept = 1'024;
 constexpr std::size_t kDrawsAStep = 4;
+constexpr std::size_t kMarksKept = 512;
 // The last time that is stepped here, in the year 2116: timers and cooldowns are added to it in 64 bits.
 constexpr std::int64_t kLastNs = std::int64_t{1} << 62;
-constexpr std::size_t kFillsHeld = kFillsKept + 2'048;  // the oldest are dropped many at a time
 
-constexpr std::size_t kMarksKept = 512;
 enum Kind : int { kBook, kTrade, kBar, kGap, kOther };
 enum Seq : int { kBookSeq, kTradeSeq, kBarSeq, kSeqs };
 
@@ -181,16 +184,29 @@ public:
             pending_timer_ns_ = due_ns;
             if (!core_.keeper().can_fold()) return kCrumb;
             const int told = decide(nb::handle(), due_ns, true, started, started);
-            if (told == kCrumb) return told;
+            if (told < 0) return told;
             pending_timer_ns_ = timer_due_ns_ = 0;
             // The guard's own arithmetic, to the millisecond: a timer that has found the symbol stale is the last.
             if (due_ns / ami::kNsPerMs - core_.last_book_ms <= core_.settings().policy.staleness_ms) {
                 timer_due_ns_ = timer_entry_ns_ = due_ns + core_.settings().timer_ns;
             }
             if (told != 0) return told;
+            // A model in Python may command, or stop, the run: that is looked at after each step.
+            if (asked_.exists()) return kAgain;
         }
         return 0;
     }
+
+    // Let a model in Python propose: see AskedModel.
+    void ask_model(nb::object ask, nb::object type, const nb::sequence& actions, nb::object failure) {
+        asked_ = AskedModel(std::move(ask), std::move(type), actions, std::move(failure));
+    }
+    // What it proposed at the last decision, None where it was not asked.
+    nb::object given() const { return asked_.given().is_valid() ? asked_.given() : nb::object(nb::none()); }
+    // The state was read out: whatever a model that is being asked proposes, nothing more is decided here.
+    void release() { is_released_ = true; }
+    // In the middle of a step: its fills are booked, and the model's proposal is not decided on.
+    bool is_asking() const { return is_asking_; }
 
     // Log every step from here on; `words` is what packets say besides numbers.
     void trace_into(nb::object writer, const nb::dict& words);
@@ -254,6 +270,7 @@ public:
     std::int64_t now_ns() const { return core_.now_ns(); }
     std::int64_t sequence() const { return core_.decisions_made(); }
     bool is_throttled() const { return is_throttled_; }
+    std::int64_t open_orders() const { return core_.keeper().open_count(); }
 
     // The context of the last decision: its fields in the order of the type that `trace_into` was told.
     nb::tuple context() const;
@@ -272,7 +289,10 @@ public:
         return nb::make_tuple(last_times_[0], last_times_[1], last_times_[2], last_times_[3], last_times_[4]);
     }
     nb::list take_notes();
-    std::int64_t open_orders() const { return core_.keeper().open_count(); }
+
+    // Note every fill and every change of the own quotes, for a picture.
+    void keep_activity() { core_.activity.is_kept = true; }
+    nb::list take_activity();
 
     nb::dict counts();
     nb::dict account() const;
@@ -280,6 +300,7 @@ public:
     nb::object held() const;
     nb::dict orders() const;
     nb::dict venue();
+    nb::list take_ended(std::size_t most);
 
     ami::BookLevels load() override;
 
@@ -290,10 +311,6 @@ private:
             if (type == types_[i].ptr()) return static_cast<Kind>(i);
         }
         return kOther;
-    // Note every fill and every change of the own quotes, for a picture.
-    void keep_activity() { core_.activity.is_kept = true; }
-    nb::list take_activity();
-
     }
 
     bool is_ours(nb::handle event) const {
@@ -306,7 +323,6 @@ private:
     bool read_bar(nb::handle event) {
         try {
             bar_ = {number(open_.of(event)), number(high_.of(event)), number(low_.of(event)), number(close_.of(event)),
-    nb::list take_ended(std::size_t most);
                     number(volume_.of(event))};
         } catch (const nb::python_error&) {
             return false;
@@ -360,18 +376,26 @@ private:
         const std::size_t latched = core_.risk().latches().size();
         core_.settle(now_ns);
         const std::int64_t booked = clock_ns();
-        core_.judge();
+        if (asked_.exists()) {
+            asked_.forget();
+            if (!core_.propose_unasked() && !take_proposal()) return kProposed;
+            core_.weigh();
+        } else {
+            core_.judge();
+        }
         if (!core_.can_act()) return kCrumb;
         const std::int64_t decided = clock_ns();
         core_.act(is_timer);
         const std::int64_t acted = clock_ns();
         int told = writer_ != nullptr || log_.keeps_notes ? record(event, now_ns, is_timer, {started, observed, booked, decided, acted}) : 0;
         core_.count(is_timer);
+        if (is_held_as_given() && !is_timer) asked_.count_reasons();
         for (const std::int64_t time : {started, observed, booked, decided, acted, clock_ns()}) times_.push_back(time);
         if (core_.risk().latches().size() != latched) told |= kLatched;
         if (core_.actions().has_error) told |= kFailed;
         if (!is_timer && core_.counts.steps % kProgressEvery == 0) told |= kProgress;
         if (times_.size() == kTimes * kTimesKept) told |= kTimesFull;
+        if (core_.activity.marks.size() >= kMarksKept) told |= kActivity;
         if (is_drawing_ && core_.venue().draws_left() < kDrawsAStep) told |= kMoreDraws;
         if (core_.fills.size() >= kFillsHeld) {
             const std::size_t dropped = core_.fills.size() - kFillsKept;
@@ -379,6 +403,18 @@ private:
             fills_dropped_ += dropped;
         }
         return told;
+    }
+
+    // False when what the model proposes is to be decided on in Python.
+    bool take_proposal() {
+        is_asking_ = true;
+        asked_.ask();
+        ami::Proposal proposal;
+        if (is_released_ || !asked_.read(proposal)) return false;
+        core_.take(proposal);
+        if (!core_.can_act()) return false;
+        is_asking_ = false;
+        return true;
     }
 
     // Write the step's packet, and say what is left to Python of what is to be recorded.
@@ -394,12 +430,18 @@ private:
         if (writer_ == nullptr) return told;
         const ami::StepTimes spent = {times[1] - times[0], times[2] - times[1], times[3] - times[2], times[4] - times[3],
                                       times[4] - times[0]};
-        switch (writer_->log_core(core_, is_timer ? now_ns : 0, event, spent)) {
-        if (core_.activity.marks.size() >= kMarksKept) told |= kActivity;
+        const AskedModel* const gave = asked_.given().is_valid() ? &asked_ : nullptr;
+        switch (writer_->log_core(core_, gave, is_timer ? now_ns : 0, event, spent)) {
             case packets::kNotWritten: return told | kPacket;
             case packets::kFlushIsDue: return told | kFlush;
             default: return told;
         }
+    }
+
+    // A HOLD of the model's own, for reasons that only it knows the names of.
+    bool is_held_as_given() const {
+        return asked_.given().is_valid() && core_.proposal().action == ami::Action::HOLD &&
+               core_.verdict().action == ami::Action::HOLD && core_.proposal().reasons == 0;
     }
 
     nb::tuple latched_before() const;
@@ -431,6 +473,9 @@ private:
     std::vector<std::int64_t> times_;
     std::array<std::int64_t, 5> last_times_{};
     bool is_throttled_ = false;
+    bool is_released_ = false;
+    bool is_asking_ = false;
+    AskedModel asked_;
     std::vector<packets::CoreWords::ContextField> context_fields_;
     nb::object writer_object_;
     packets::PacketWriter* writer_ = nullptr;
@@ -604,6 +649,7 @@ nb::dict Stepper::counts() {
     d["codes"] = listed(counts.codes);
     d["held_codes"] = listed(counts.held_codes);
     d["held_reasons"] = listed(counts.held_reasons);
+    d["held_by_name"] = asked_.held_reasons();
     return d;
 }
 
@@ -712,6 +758,18 @@ nb::dict Stepper::orders() const {
     return d;
 }
 
+// The orders that ended at the venue, the oldest first and so many at most. They are forgotten here.
+nb::list Stepper::take_ended(std::size_t most) {
+    nb::list told;
+    for (; most > 0 && !log_.ended.empty(); --most) {
+        const ami::EndedOrder& order = log_.ended.front();
+        told.append(nb::make_tuple(order.is_buy(), static_cast<int>(order.end()), order.price, order.qty,
+                                   order.filled_qty, order.step, order.venue_number()));
+        log_.ended.pop_front();
+    }
+    return told;
+}
+
 nb::dict Stepper::venue() {
     ami::PaperVenue& venue = core_.venue();
     nb::dict d;
@@ -767,9 +825,11 @@ void bind_stepper(nb::module_& m) {
     m.attr("STEP_THROTTLED") = static_cast<int>(kThrottled);
     m.attr("STEP_PACKET") = static_cast<int>(kPacket);
     m.attr("STEP_FLUSH") = static_cast<int>(kFlush);
+    m.attr("STEP_ACTIVITY") = static_cast<int>(kActivity);
     m.attr("STEP_FOREIGN") = static_cast<int>(kForeign);
     m.attr("STEP_FOLD") = static_cast<int>(kFold);
     m.attr("STEP_CRUMB") = static_cast<int>(kCrumb);
+    m.attr("STEP_PROPOSED") = static_cast<int>(kProposed);
     nb::class_<Stepper>(m, "Stepper",
                         "Decisions of one market, one event at a time, over the features of an engine that Python shares.")
         .def(nb::init<nb::object, nb::str, const nb::dict&, std::vector<double>, std::vector<double>, bool,
@@ -779,23 +839,16 @@ void bind_stepper(nb::module_& m) {
         .def("step", &Stepper::step, nb::arg("event").none(), "Take an event, timers before it included; return what is asked.")
         .def("step_folded", &Stepper::step_folded, nb::arg("event"), nb::arg("ts_ns"), nb::arg("started_ns"),
              "Decide on an event that was folded outside and told by `set_market`.")
-// The orders that ended at the venue, the oldest first and so many at most. They are forgotten here.
-nb::list Stepper::take_ended(std::size_t most) {
-    nb::list told;
-    for (; most > 0 && !log_.ended.empty(); --most) {
-        const ami::EndedOrder& order = log_.ended.front();
-        told.append(nb::make_tuple(order.is_buy(), static_cast<int>(order.end()), order.price, order.qty,
-                                   order.filled_qty, order.step, order.venue_number()));
-        log_.ended.pop_front();
-    }
-    return told;
-}
-
         .def("run_timers", &Stepper::run_timers, nb::arg("before_ns"), "Step the timers due before a time.")
+        .def("ask_model", &Stepper::ask_model, nb::arg("ask"), nb::arg("type"), nb::arg("actions"), nb::arg("failure"),
+             "Let a model in Python propose.")
+        .def("release", &Stepper::release, "Decide on nothing more: the state was read out.")
         .def("trace_into", &Stepper::trace_into, nb::arg("writer"), nb::arg("words"),
              "Log every step from here on; `words` is what packets say besides numbers.")
         .def("keep_notes", &Stepper::keep_notes, "Note what becomes of orders.")
         .def("take_notes", &Stepper::take_notes, "Return what became of orders since the last call.")
+        .def("keep_activity", &Stepper::keep_activity, "Note every fill and every change of the own quotes.")
+        .def("take_activity", &Stepper::take_activity, "Return what was noted of them since the last call.")
         .def("context", &Stepper::context, "The context of the last decision, a value for each field of its type.")
         .def("proposal", &Stepper::proposal, "The numbers of the last proposal.")
         .def("done", &Stepper::done, "What the last decision did with orders.")
@@ -819,11 +872,10 @@ nb::list Stepper::take_ended(std::size_t most) {
         .def_prop_ro("steps", &Stepper::steps)
         .def_prop_ro("sequence", &Stepper::sequence)
         .def_prop_ro("now_ns", &Stepper::now_ns)
+        .def_prop_ro("given", &Stepper::given)
+        .def_prop_ro("is_asking", &Stepper::is_asking)
         .def_prop_ro("open_orders", &Stepper::open_orders)
         .def_prop_ro("is_throttled", &Stepper::is_throttled)
         .def_prop_ro("pending_timer_ns", &Stepper::pending_timer_ns)
         .def_prop_ro("is_last_error_the_models", &Stepper::is_last_error_the_models);
 }
-    m.attr("STEP_ACTIVITY") = static_cast<int>(kActivity);
-        .def("keep_activity", &Stepper::keep_activity, "Note every fill and every change of the own quotes.")
-        .def("take_activity", &Stepper::take_activity, "Return what was noted of them since the last call.")

@@ -151,7 +151,9 @@ class NativeLog:
         stepper, parts = self._stepper, self._parts
         now_ns, proposed, _, codes, reasons, exit_reason = stepper.decision()
         context = type(parts.context)(*stepper.context())
-        proposal = self._proposal(ACTIONS[proposed], reasons, exit_reason)
+        proposal = stepper.given
+        if proposal is None:
+            proposal = self._proposal(ACTIONS[proposed], reasons, exit_reason)
         if codes:
             final, mismatch = modulate_in_full(proposal, parts.policy, context)
         else:

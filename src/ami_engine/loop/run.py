@@ -22,7 +22,7 @@ from ami_engine.loop.native_log import NativeLog
 from ami_engine.loop.native_run import NativeRun, NativeSettings
 from ami_engine.loop.packets import FeatureRow, PacketInput, TracedDecision, feature_row, traced_decision
 from ami_engine.loop.shutdown import StopSignal
-from ami_engine.loop.step import AccountView, Decision, MarketParts, decide
+from ami_engine.loop.step import AccountView, Decision, MarketParts, decide, judge
 from ami_engine.loop.summary import RunCounters
 from ami_engine.loop.symbol_state import SymbolState
 from ami_engine.loop.trading import Trading
@@ -242,16 +242,40 @@ class Run:
         is_timer = type(event) is TimerEvent
         self._decide_on(event, state, self.parts[state.symbol], (started, started), is_timer=is_timer)
 
+    def settle_again(self, state: SymbolState, now_ns: int) -> None:
+        """Bring the account to the view, in the middle of a step whose fills the compiled step has booked."""
+        self._book_fills(state, self.parts[state.symbol], now_ns)
+
+    def go_on_with(self, proposal: Any, event: Any, state: SymbolState) -> None:
+        """Finish a step of which the compiled step did all up to the model's proposal."""
+        parts, started = self.parts[state.symbol], perf_ns()
+        decision = judge(parts, proposal, self._view, self._now_ns)
+        is_timer = type(event) is TimerEvent
+        self._act_on(event, state, parts, decision, (started, started, started), is_timer=is_timer)
+
     def _decide_on(
         self, event: Any, state: SymbolState, parts: MarketParts, times: tuple[int, int], *, is_timer: bool
     ) -> None:
         """Book the fills, decide, act and trace."""
-        started, observed = times
         now_ns = self._now_ns
         self._book_fills(state, parts, now_ns)
         booked = perf_ns()
         decision = decide(parts, event, self._view, now_ns)
-        decided = perf_ns()
+        self._act_on(event, state, parts, decision, (*times, booked), is_timer=is_timer)
+
+    def _act_on(
+        self,
+        event: Any,
+        state: SymbolState,
+        parts: MarketParts,
+        decision: Decision,
+        times: tuple[int, int, int],
+        *,
+        is_timer: bool,
+    ) -> None:
+        """Act and trace."""
+        started, observed, booked = times
+        now_ns, decided = self._now_ns, perf_ns()
         actions = NOTHING_DONE if self._is_dry else self._act(decision, state, parts, now_ns)
         self._fold_verdict(decision, actions, state, parts, now_ns, is_timer=is_timer)
         if self._durable is not None and self._durable.journal.is_dirty:
