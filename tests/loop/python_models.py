@@ -110,7 +110,7 @@ class Moody:
         return Proposal(Action.ACT, 0.5, ["odd"], {"bid_quote": draw.choice(["0.5", True]), "size_usd": 3.0})
 
     def _quotes_nan(self, features: Any, draw: random.Random) -> Proposal:
-        what = draw.choice([math.nan, math.inf, -1.0, 0.0, 10**400])
+        what = draw.choice([math.nan, math.inf, -1.0, 0.0, 10**18])
         return Proposal(Action.ACT, 0.5, ["odd"], {draw.choice(["bid_quote", "size_usd"]): what, "ask_quote": 0.5})
 
     def _quotes_without_a_size(self, features: Any, draw: random.Random) -> Proposal:

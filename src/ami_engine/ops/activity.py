@@ -106,8 +106,20 @@ class ActivityLog:
 
     def fill(self, step: int, now_ns: int, symbol: str, fill: Fill, *, position: float, equity: float) -> None:
         """Write one fill and the account after it."""
-        side, liquidity, amounts = fill.side.value, fill.liquidity.value, (fill.price, fill.qty, fill.fee)
-        self._write(FillMark(step, now_ns, self._name(symbol), side, liquidity, *amounts, position, equity))
+        self._write(
+            FillMark(
+                step,
+                now_ns,
+                self._name(symbol),
+                fill.side.value,
+                fill.liquidity.value,
+                fill.price,
+                fill.qty,
+                fill.fee,
+                position,
+                equity,
+            )
+        )
 
     def take(self, symbol: str, marks: Iterable[tuple[Any, ...]]) -> None:
         """Write what the compiled step noted in one market, the oldest first: see the core's `take_activity`."""
