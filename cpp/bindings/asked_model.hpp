@@ -36,8 +36,13 @@ public:
     bool exists() const { return ask_.is_valid(); }
 
     // Foreign code: it may do anything. Its exceptions are the caller's.
-    void ask() { given_ = ask_(); }
+    void ask() {
+        const nb::object ask = ask_;  // it may be detached meanwhile
+        given_ = ask();
+    }
     void forget() { given_ = nb::object(); }
+    // Let go of who is asked: nobody collects a cycle that goes through here.
+    void detach() { ask_ = nb::object(); }
     // What the last decision was made from; invalid when no model was asked.
     const nb::object& given() const { return given_; }
     nb::object reasons() const { return objects::get(given_.ptr(), fields_[kReasons]); }

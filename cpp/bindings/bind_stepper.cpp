@@ -143,7 +143,7 @@ public:
         const std::int64_t ts = seen.ts_ns;
         if (ts > kLastNs) return kForeign;
         if (ts <= 0 || ts < last_ts_ns_ || (seq != 0 && seq <= last_seq_[kind])) return kFold;
-        if (timer_entry_ns_ != 0 && timer_entry_ns_ < ts) {
+        if (is_timer_due(ts)) {
             if (kind != kGap && engine_.check(seen, ts)) return kFold;
             if (const int told = run_timers(ts)) return told < 0 ? told : told | kAgain;
             started = clock_ns();
@@ -173,13 +173,20 @@ public:
         return show_and_decide(event, kind, ts, started);
     }
 
+    // Whether a timer is due before `before_ns`; an event only moved the end of the silence, not when to look at it.
+    bool is_timer_due(std::int64_t before_ns) {
+        while (timer_entry_ns_ != 0 && timer_entry_ns_ < before_ns) {
+            if (timer_due_ns_ != 0 && timer_due_ns_ <= timer_entry_ns_) return true;
+            timer_entry_ns_ = timer_due_ns_;
+        }
+        return false;
+    }
+
     // Step the timers that are due before `before_ns`, up to one that asks for something.
     int run_timers(std::int64_t before_ns) {
-        while (timer_entry_ns_ != 0 && timer_entry_ns_ < before_ns) {
+        while (is_timer_due(before_ns)) {
             const std::int64_t due_ns = timer_entry_ns_;
             timer_entry_ns_ = 0;
-            if (timer_due_ns_ > due_ns) timer_entry_ns_ = timer_due_ns_;
-            if (timer_entry_ns_ != 0 || timer_due_ns_ == 0) continue;
             const std::int64_t started = clock_ns();
             pending_timer_ns_ = due_ns;
             if (!core_.keeper().can_fold()) return kCrumb;
@@ -204,7 +211,10 @@ public:
     // What it proposed at the last decision, None where it was not asked.
     nb::object given() const { return asked_.given().is_valid() ? asked_.given() : nb::object(nb::none()); }
     // The state was read out: whatever a model that is being asked proposes, nothing more is decided here.
-    void release() { is_released_ = true; }
+    void release() {
+        is_released_ = true;
+        asked_.detach();
+    }
     // In the middle of a step: its fills are booked, and the model's proposal is not decided on.
     bool is_asking() const { return is_asking_; }
 
@@ -839,6 +849,7 @@ void bind_stepper(nb::module_& m) {
         .def("step", &Stepper::step, nb::arg("event").none(), "Take an event, timers before it included; return what is asked.")
         .def("step_folded", &Stepper::step_folded, nb::arg("event"), nb::arg("ts_ns"), nb::arg("started_ns"),
              "Decide on an event that was folded outside and told by `set_market`.")
+        .def("is_timer_due", &Stepper::is_timer_due, nb::arg("before_ns"), "Whether a timer is due before a time.")
         .def("run_timers", &Stepper::run_timers, nb::arg("before_ns"), "Step the timers due before a time.")
         .def("ask_model", &Stepper::ask_model, nb::arg("ask"), nb::arg("type"), nb::arg("actions"), nb::arg("failure"),
              "Let a model in Python propose.")

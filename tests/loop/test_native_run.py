@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import copy
 import ctypes
+import gc
 import math
 import random
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -443,6 +445,20 @@ def test_a_model_may_command_and_stop_the_run(monkeypatch: pytest.MonkeyPatch, s
     assert ends[0] == ends[1]
     assert ends[0]["controls_obeyed"] == (0 if stops else 1)
     assert ends[0]["timer_count"] >= 3
+
+
+@pytest.mark.parametrize("at", [None, 20])
+def test_a_model_does_not_outlive_its_run(monkeypatch: pytest.MonkeyPatch, at: int | None) -> None:
+    monkeypatch.setenv(STEP_VARIABLE, "auto")
+    broker = PaperBroker(_INSTRUMENT)
+    model = Moody(3, 0.01, PLAIN, broker=broker, at=at)
+    kept = weakref.ref(model)
+    engine = DecisionEngine(model=model)
+    run_loop(source=ListedSource(_books(60), _INSTRUMENT), broker=broker, trace=False, decision_engine=engine)
+    assert model.calls == 60
+    del model, broker, engine
+    gc.collect()
+    assert kept() is None
 
 
 def test_what_a_model_throws_goes_through(monkeypatch: pytest.MonkeyPatch) -> None:

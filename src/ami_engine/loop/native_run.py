@@ -328,10 +328,10 @@ class NativeRun:
     def _fold(self, event: Any) -> int:
         """Fold an event in Python, or find out what is wrong with it; the core does the rest of the step."""
         stepper, state = self._stepper, self._state
-        entry_ns = self._tell_state()
+        self._tell_state()
         ts_ns = event.recv_ts_ns or event.exch_ts_ns
         # An event that will be refused says nothing of the time: it must not make timers up to its own.
-        if entry_ns and entry_ns < ts_ns and state.would_accept(event):
+        if stepper.is_timer_due(ts_ns) and state.would_accept(event):
             told: int = stepper.run_timers(ts_ns)
             if told:
                 return told if told < 0 else told | self._core.STEP_AGAIN
@@ -346,8 +346,8 @@ class NativeRun:
         self._hear_state()
         return int(stepper.step_folded(event, ts_ns, started_ns))
 
-    def _tell_state(self) -> int:
-        """Bring the core's view of the symbol to its state; return when the next timer is to be looked at, or 0."""
+    def _tell_state(self) -> None:
+        """Bring the core's view of the symbol to its state."""
         state = self._state
         bid, ask, mid, bid_size, ask_size, changed, has_gap, last_ns, book_ns, due_ns, entry_ns, seqs = (
             self._stepper.market()
@@ -356,7 +356,6 @@ class NativeRun:
         state.changed, state.has_gap, state.last_ts_ns, state.last_book_ts_ns = changed, has_gap, last_ns, book_ns
         state.last_seq.update((kind, seq) for kind, seq in zip(_SEQ_KINDS, seqs, strict=True) if seq)
         self._run.timers.load(state, due_ns, entry_ns)
-        return int(entry_ns)
 
     def _hear_state(self) -> None:
         state = self._state
@@ -512,6 +511,7 @@ class NativeRun:
         is_told = self._log is not None and not self._settings.is_dry
         if is_told:
             self._run.record("cancel_all", reason=why, open_orders=self._stepper.open_orders)
+        self._stepper.release()
         self._stepper.finish()
         if is_told:
             assert self._log is not None
