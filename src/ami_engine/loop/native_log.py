@@ -159,7 +159,8 @@ class NativeLog:
         else:
             final, mismatch = modulate(proposal, parts.policy, context)
         decision = Decision(proposal, final, mismatch, context, parts.policy_hash)
-        self._run.log_step(
+        assert self._run.step_log is not None
+        self._run.step_log.log(
             TimerEvent(now_ns, parts.state.symbol) if is_timer else event,
             parts.state,
             decision,
