@@ -14,6 +14,7 @@
 #include <string_view>
 #include <vector>
 
+#include "asked_model.hpp"
 #include "object_writer.hpp"
 
 namespace packets {
@@ -146,42 +147,28 @@ public:
         return true;
     }
 
-    // The proposal, the decision, which is the same, and that nothing departed from it.
-    bool decision(const ami::DecisionCore& core) {
-        const ami::Proposal& proposal = core.proposal();
-        const objects::Plan* const made = plan_of(words_.proposal_type, kProposalFields);
+    // The proposal, the decision, which is the same, and that nothing departed from it. A proposal that a model in Python
+    // `gave` is written as it is.
+    bool decision(const ami::DecisionCore& core, const AskedModel* gave) {
+        objects::Plan* const made = plan_of(words_.proposal_type, kProposalFields);
         const objects::Plan* const final = plan_of(words_.final_type, kFinalFields);
         if (made == nullptr || final == nullptr) return false;
         form_.field("\"mdm\":");
-        form_.open_struct(made->layout.data(), kProposalFields);
-        form_.field("\"action\":");
-        if (!writer_.value(words_.actions[static_cast<std::size_t>(proposal.action)].ptr(), 0)) return false;
-        form_.next();
-        form_.field("\"confidence\":");
-        form_.real(core.confidence());
-        form_.next();
-        if (!put_reasons(core)) return false;
-        form_.field("\"params\":");
-        if (!put_params(core)) return false;
-        form_.next();
-        form_.field("\"run_id\":");
-        form_.null();
-        form_.next();
-        form_.field("\"features_summary\":");
-        form_.open_map(0);
-        form_.close_map();
-        form_.next();
-        form_.close_struct();
+        const bool is_written = gave != nullptr ? writer_.record(gave->given().ptr(), *made, 0, made->layout.data())
+                                                : proposal(core, *made);
+        if (!is_written) return false;
         form_.next();
         form_.field("\"final_action\":");
         form_.open_struct(final->layout.data(), kFinalFields);
         form_.field("\"action\":");
-        if (!writer_.value(words_.actions[static_cast<std::size_t>(proposal.action)].ptr(), 0)) return false;
+        if (!put_action(core)) return false;
         form_.next();
         form_.field("\"allowed\":");
         form_.flag(true);
         form_.next();
-        if (!put_reasons(core)) return false;
+        form_.field("\"reasons\":");
+        if (!(gave != nullptr ? writer_.value(gave->reasons().ptr(), 0) : put_reasons(core))) return false;
+        form_.next();
         form_.field("\"mismatch\":");
         form_.null();
         form_.next();
@@ -192,7 +179,7 @@ public:
         form_.null();
         form_.next();
         form_.field("\"params\":");
-        if (!put_params(core)) return false;
+        if (!(gave != nullptr ? writer_.value(gave->params().ptr(), 0) : put_params(core))) return false;
         form_.next();
         form_.close_struct();
         form_.next();
@@ -218,6 +205,35 @@ public:
     }
 
 private:
+    bool proposal(const ami::DecisionCore& core, const objects::Plan& plan) {
+        form_.open_struct(plan.layout.data(), kProposalFields);
+        form_.field("\"action\":");
+        if (!put_action(core)) return false;
+        form_.next();
+        form_.field("\"confidence\":");
+        form_.real(core.confidence());
+        form_.next();
+        form_.field("\"reasons\":");
+        if (!put_reasons(core)) return false;
+        form_.next();
+        form_.field("\"params\":");
+        if (!put_params(core)) return false;
+        form_.next();
+        form_.field("\"run_id\":");
+        form_.null();
+        form_.next();
+        form_.field("\"features_summary\":");
+        form_.open_map(0);
+        form_.close_map();
+        form_.next();
+        form_.close_struct();
+        return true;
+    }
+
+    bool put_action(const ami::DecisionCore& core) {
+        return writer_.value(words_.actions[static_cast<std::size_t>(core.proposal().action)].ptr(), 0);
+    }
+
     static constexpr std::size_t kProposalFields = 6, kFinalFields = 7;
 
     // Null when the type was not announced, or has no layout yet where one is needed.
@@ -277,7 +293,6 @@ private:
         const std::uint32_t reasons = core.proposal().reasons;
         std::size_t count = core.exit() != ami::Exit::none ? 1 : 0;
         for (std::size_t i = 0; i < words_.reasons.size(); ++i) count += reasons >> i & 1u;
-        form_.field("\"reasons\":");
         form_.open_list(count);
         if (core.exit() != ami::Exit::none) {
             if (!put(words_.exits[static_cast<std::size_t>(core.exit()) - 1])) return false;
@@ -289,7 +304,6 @@ private:
             form_.next();
         }
         form_.close_list();
-        form_.next();
         return true;
     }
 

@@ -180,16 +180,18 @@ public:
     // Log what the compiled step decides; every word of it is looked at here, once.
     void begin_core(CoreWords words) { words_ = std::move(words); }
 
-    // Append the packet of the step that `core` has just made, as `log_step` does; `event` is null for a timer.
-    int log_core(const ami::DecisionCore& core, std::int64_t timer_ns, nb::handle event, const ami::StepTimes& spent) {
+    // Append the packet of the step that `core` has just made, as `log_step` does; `event` is null for a timer, `gave`
+    // where no model in Python was asked.
+    int log_core(const ami::DecisionCore& core, const AskedModel* gave, std::int64_t timer_ns, nb::handle event,
+                 const ami::StepTimes& spent) {
         if (block_ == nullptr) return kNotWritten;
         if (lines_ != nullptr) {
             ami::JsonForm form(*block_, numbers_);
-            return log_core_as(form, *lines_, core, timer_ns, event, spent);
+            return log_core_as(form, *lines_, core, gave, timer_ns, event, spent);
         }
         if (frames_ != nullptr) {
             ami::PackForm form(*block_);
-            return log_core_as(form, *frames_, core, timer_ns, event, spent);
+            return log_core_as(form, *frames_, core, gave, timer_ns, event, spent);
         }
         return kNotWritten;
     }
@@ -272,8 +274,8 @@ private:
     }
 
     template <class Form, class Chain>
-    int log_core_as(Form& form, Chain& chain, const ami::DecisionCore& core, std::int64_t timer_ns, nb::handle event,
-                    const ami::StepTimes& spent) {
+    int log_core_as(Form& form, Chain& chain, const ami::DecisionCore& core, const AskedModel* gave,
+                    std::int64_t timer_ns, nb::handle event, const ami::StepTimes& spent) {
         Plan* const input = known_.plan_of(type_of(types_.input));
         Plan* const row = known_.plan_of(type_of(types_.row));
         if (!is_plain(core) || input == nullptr || row == nullptr) return kNotWritten;
@@ -298,7 +300,7 @@ private:
         ami::step_packet::open_input(form, facts, {input->layout.data(), row->layout.data()});
         if (!writes.context(core)) return kNotWritten;
         ami::step_packet::close_input(form, facts);
-        if (!writes.decision(core) || !writes.external(core.actions())) return kNotWritten;
+        if (!writes.decision(core, gave) || !writes.external(core.actions())) return kNotWritten;
         chain.close(out, start, spent);
         attempt.keep();
         const bool is_due = chain.seq == due_seq_ || out.size() > due_bytes_;

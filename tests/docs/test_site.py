@@ -112,7 +112,7 @@ def test_the_reference_has_the_names_of_the_first_program(site: Path) -> None:
     }.items():
         assert f'id="{name}"' in (site / page).read_text(encoding="utf-8")
     loop = (site / "reference/ami_engine.loop.html").read_text(encoding="utf-8")
-    options = loop.partition('id="ami_engine.loop.assemble.RunOptions"')[2].partition("<h3")[0]
+    options = loop.partition('id="ami_engine.loop.options.RunOptions"')[2].partition("<h3")[0]
     assert "on_bad_event" in options
     assert "required" not in options  # a struct's defaults are known
     commands = (site / "reference/command-line.html").read_text(encoding="utf-8")

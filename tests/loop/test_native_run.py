@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import copy
 import ctypes
+import gc
 import math
 import random
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,12 +35,16 @@ from ami_engine.loop.run_loop import run_loop
 from ami_engine.loop.shutdown import StopSignal
 from ami_engine.mdm.decision_engine import DecisionEngine
 from ami_engine.mdm.position_manager import PositionManager
+from ami_engine.ops.controls import Controls
 from ami_engine.portfolio.pnl import Account
 from ami_engine.sim.paper_broker import PaperBroker
 from ami_engine.units import Instrument
+from decision_schema.types import Action, Proposal
 from tests.backtest.conftest import ListedSource, rough_market
 from tests.backtest.test_compiled import limits, restless
 from tests.feeds.conftest import FEEDS, SHIPPED, Feed, open_feed
+
+from .python_models import ODD, PLAIN, Moody
 
 # What tells of wall time.
 _NOT_COMPARED = {"latency_us", "events_per_s"}
@@ -70,6 +76,9 @@ class Played:
     """A run: what it returned, what its broker tells, and what its parts remember before it was ended."""
 
     def __init__(self, make: Callable[[PaperBroker], Any], broker: PaperBroker, steps: int | None, **options: Any):
+        engine = options.pop("engine", None)
+        if engine is not None:
+            options["decision_engine"] = engine(broker)
         self.run = assemble(make(broker), broker, should_stop=lambda: False, trace=False, run_id="r", **options)
         reason = self._reason(steps)
         self.parts = remembered(self.run) if self.run.parts else None
@@ -187,17 +196,18 @@ def pair(
     at: int | None,
     *,
     steps: int | None = None,
+    engine: Callable[[PaperBroker], Any] | None = None,
     **options: Any,
 ) -> tuple[Played, Played]:
-    """Run natively up to the `at`-th event (None: throughout), and in Python throughout."""
+    """Run natively up to the `at`-th event (None: throughout), and in Python. `engine` makes one for each run."""
     monkeypatch.setenv(STEP_VARIABLE, "auto")
 
     def make(venue: PaperBroker) -> Any:
         return source() if at is None else Looking(source(), venue, at)
 
-    native = Played(make, broker(), steps, **options)
+    native = Played(make, broker(), steps, engine=engine, **options)
     monkeypatch.setenv(STEP_VARIABLE, "python")
-    python = Played(make, broker(), steps, **options)
+    python = Played(make, broker(), steps, engine=engine, **options)
     monkeypatch.delenv(STEP_VARIABLE)
     assert native.run._native is not None
     assert python.run._native is None
@@ -299,6 +309,174 @@ def test_a_recorded_feed_gives_the_same(
         risk_policy=policy,
     )
     assert_same(native, python)
+
+
+# Models in Python. ----------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 10**9))
+def test_a_model_in_python_is_asked_by_the_core(seed: int) -> None:
+    draw = random.Random(seed)
+    instrument = Instrument("X", tick_size=draw.choice([0.01, 0.25, 0.3]), lot_size=draw.choice([0, 0.001]))
+    events = rough_market(seed, instrument, draw.choice([60, 300]))
+    policy, quoting, exits = limits(draw, draw.choice([1.0, 30.0, 1_000.0]))
+    policy = msgspec.structs.replace(policy, error_rate_max=draw.choice([policy.error_rate_max, 1.0, 1.0]))
+    is_odd, looks_at = draw.random() < 0.4, draw.choice([None, draw.randrange(1, 120)])
+    kinds = [*PLAIN, *PLAIN, *PLAIN, draw.choice(ODD)] if is_odd else PLAIN
+    models = []
+
+    def engine(broker: PaperBroker) -> DecisionEngine:
+        models.append(Moody(seed, instrument.tick_size, kinds, broker=broker, at=looks_at))
+        return DecisionEngine(model=models[-1])
+
+    queue = draw.choice(["back", "front", "prob"])
+    with pytest.MonkeyPatch.context() as patch:
+        native, python = pair(
+            patch,
+            lambda: ListedSource(events, instrument),
+            lambda: PaperBroker(instrument, queue=queue, seed=7),
+            draw.choice([None, None, draw.randrange(1, len(events))]),
+            engine=engine,
+            risk_policy=policy,
+            quoting=quoting,
+            exits=exits,
+            timer_ms=draw.choice([0.0, 100.0, 37.0]),
+            market_id=draw.choice([None, "ours"]),
+        )
+    assert_same(native, python)
+    assert models[0].calls == models[1].calls
+    for model in models:
+        model.check_rows()
+
+
+@pytest.mark.parametrize("kind", [None, *ODD])
+def test_a_run_may_be_handed_over_while_the_model_is_asked(monkeypatch: pytest.MonkeyPatch, kind: str | None) -> None:
+    """At every one of its calls in turn: it looks at the broker then, or proposes what is odd."""
+    instrument = Instrument("X", tick_size=0.01, lot_size=0.001, maker_fee_bps=1.0, taker_fee_bps=5.0)
+    events = rough_market(11, instrument, 100)
+    wide = {"max_per_market_usd": 1e6, "max_total_exposure_usd": 1e6, "max_spread_bps": 1e5, "error_rate_max": 1.0}
+    policy = RiskPolicy(min_depth=0.0, daily_loss_stop_usd=1e9, **wide)
+
+    class Once(Moody):
+        def __call__(self, features: Any) -> Any:
+            if kind is not None and self.calls + 1 == self._at:
+                self.calls += 1
+                return getattr(self, f"_{kind}")(features, self._draw)
+            return super().__call__(features)
+
+    for at in (None, *range(1, 100, 1 if kind is None else 7)):
+        native, python = pair(
+            monkeypatch,
+            lambda: ListedSource(events, instrument),
+            lambda: PaperBroker(instrument, queue="prob", seed=5, cash=50.0),
+            None,
+            engine=lambda broker, at=at: DecisionEngine(model=Once(3, 0.01, PLAIN, broker=broker, at=at)),  # type: ignore[misc]
+            risk_policy=policy,
+        )
+        assert_same(native, python)
+        if at is None:
+            assert native.parts is None  # no hand-over
+    assert native.summary["fills_count"] > 10
+    assert native.summary["timer_count"] > 10
+
+
+def test_an_engine_of_the_users_own_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Mine(DecisionEngine):
+        def propose(self, features: Any, **kwargs: Any) -> Any:
+            return Proposal(Action.HOLD, 0.5, ["mine"])
+
+    engines = [lambda: Mine(), lambda: Foreign(), lambda: DecisionEngine(model=CompiledModelInPython())]
+
+    class Foreign:
+        def propose(self, features: Any) -> Any:
+            return Proposal(Action.HOLD, 0.5, ["foreign"])
+
+    class CompiledModelInPython:
+        def __call__(self, features: Any) -> Any:
+            return Proposal(Action.HOLD, 0.5, ["called"])
+
+    for make, reason in zip(engines, ("mine", "foreign", "called"), strict=True):
+        native, python = pair(
+            monkeypatch,
+            lambda: ListedSource(_books(60), _INSTRUMENT),
+            lambda: PaperBroker(_INSTRUMENT),
+            None,
+            engine=lambda _, make=make: make(),  # type: ignore[misc]
+        )
+        assert_same(native, python)
+        assert native.summary["hold_reason_counts"] == {reason: 60}
+        assert native.parts is None
+
+
+@pytest.mark.parametrize("stops", [False, True], ids=["pauses", "stops"])
+def test_a_model_may_command_and_stop_the_run(monkeypatch: pytest.MonkeyPatch, stops: bool) -> None:
+    """At a timer as well, and before the next one then."""
+    ends = []
+    for mode in ("auto", "python"):
+        monkeypatch.setenv(STEP_VARIABLE, mode)
+        controls, stop = Controls(), StopSignal()
+        calls = 0
+
+        def model(features: Any, controls: Controls = controls, stop: StopSignal = stop) -> Proposal:
+            nonlocal calls
+            calls += 1
+            if calls == 33:  # in the silence
+                if stops:
+                    stop.reason = "interrupted"
+                else:
+                    controls.pause("model", "enough")
+            return Proposal(Action.HOLD, 0.5, ["waiting"])
+
+        run = assemble(
+            ListedSource([*_books(30), *_books(5, start_ms=3_000)], _INSTRUMENT),
+            PaperBroker(_INSTRUMENT),
+            should_stop=lambda: False,
+            trace=False,
+            run_id="r",
+            controls=controls,
+            decision_engine=DecisionEngine(model=model),
+        )
+        try:
+            reason = run.drive(None, stop)
+        except FeedEnd as end:
+            reason = end.reason
+        ends.append({k: v for k, v in run.finish(reason).items() if k not in _NOT_COMPARED} | {"calls": calls})
+    assert ends[0] == ends[1]
+    assert ends[0]["controls_obeyed"] == (0 if stops else 1)
+    assert ends[0]["timer_count"] >= 3
+
+
+@pytest.mark.parametrize("at", [None, 20])
+def test_a_model_does_not_outlive_its_run(monkeypatch: pytest.MonkeyPatch, at: int | None) -> None:
+    monkeypatch.setenv(STEP_VARIABLE, "auto")
+    broker = PaperBroker(_INSTRUMENT)
+    model = Moody(3, 0.01, PLAIN, broker=broker, at=at)
+    kept = weakref.ref(model)
+    engine = DecisionEngine(model=model)
+    run_loop(source=ListedSource(_books(60), _INSTRUMENT), broker=broker, trace=False, decision_engine=engine)
+    assert model.calls == 60
+    del model, broker, engine
+    gc.collect()
+    assert kept() is None
+
+
+def test_what_a_model_throws_goes_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(features: Any) -> Any:
+        raise KeyboardInterrupt
+
+    for mode in ("auto", "python"):
+        monkeypatch.setenv(STEP_VARIABLE, mode)
+        run = assemble(
+            ListedSource(_books(30), _INSTRUMENT),
+            PaperBroker(_INSTRUMENT),
+            should_stop=lambda: False,
+            trace=False,
+            decision_engine=DecisionEngine(model=interrupted),
+        )
+        with pytest.raises(KeyboardInterrupt):
+            run.drive(None, StopSignal())
+        assert run.finish("interrupted")["steps"] == 0
 
 
 # What is not covered, event by event. ---------------------------------------------------------------------------------

@@ -28,13 +28,16 @@ from ami_engine.loop.native_run import STEP_VARIABLE
 from ami_engine.loop.run_loop import run_loop
 from ami_engine.loop.shutdown import StopSignal
 from ami_engine.mdm.decision_engine import DecisionEngine
+from ami_engine.ops.activity import ACTIVITY_FILE_NAME
 from ami_engine.sim.paper_broker import PaperBroker
 from ami_engine.trace import TraceLogger, read_packets, verify
 from ami_engine.units import Instrument
+from decision_schema.types import Action, Proposal
 from tests.backtest.conftest import ListedSource, rough_market
 from tests.backtest.test_compiled import limits, restless
 from tests.feeds.conftest import FEEDS, SHIPPED, Feed, open_feed
 
+from .python_models import ODD, PLAIN, Moody
 from .test_native_run import Looking, told_by
 
 _core = pytest.importorskip("ami_engine._core")
@@ -53,6 +56,9 @@ class Recorded:
 
     def __init__(self, make: Callable[[PaperBroker], Any], broker: PaperBroker, folder: Path, **options: Any) -> None:
         steps, trace = options.pop("steps", None), options.pop("trace", "jsonl")
+        engine = options.pop("engine", None)
+        if engine is not None:
+            options["decision_engine"] = engine(broker)
         self.folder = folder
         self.run = assemble(
             make(broker), broker, should_stop=lambda: False, trace=trace, run_id="r", run_dir=folder, **options
@@ -73,6 +79,11 @@ class Recorded:
         return [{name: value for name, value in line.items() if name != "ts_ns"} for line in lines]
 
     @property
+    def activity(self) -> bytes:
+        file = self.folder / ACTIVITY_FILE_NAME
+        return file.read_bytes() if file.exists() else b""
+
+    @property
     def packets(self) -> list[str]:
         """As text, since NaN is not equal to itself; without the time that everything took."""
         texts = []
@@ -85,6 +96,7 @@ class Recorded:
 
 def assert_same(native: Recorded, python: Recorded) -> None:
     assert native.audit == python.audit
+    assert native.activity == python.activity
     for ours, theirs in zip(native.packets, python.packets, strict=True):
         assert ours == theirs
     assert native.summary == python.summary
@@ -129,9 +141,11 @@ def test_a_run_may_be_handed_over_at_every_step(tmp_path: Path, form: str) -> No
             lambda: PaperBroker(instrument, queue="prob", seed=5, cash=50.0),
             at,
             trace=form,
+            activity=True,
             **options,
         )
         assert_same(native, python)
+        assert native.activity.count(b'"fill"') == native.summary["fills_count"]
         assert native.was_native_to_the_end is (at is None)
     assert native.summary["fills_count"] > 10
 
@@ -169,6 +183,7 @@ def test_rough_markets_under_any_limits_are_recorded_the_same(seed: int) -> None
             lambda: PaperBroker(instrument if grid else None, queue=queue, seed=7),
             draw.choice([None, None, draw.randrange(1, len(events))]),
             trace=draw.choice([*FORMS, False]) or False,
+            activity=draw.random() < 0.5,
             decision_engine=DecisionEngine(confidence_threshold=0.2, model=model),
             risk_policy=policy,
             quoting=quoting,
@@ -180,6 +195,7 @@ def test_rough_markets_under_any_limits_are_recorded_the_same(seed: int) -> None
         )
         if native.summary["chain_head"] is None:
             assert native.audit == python.audit
+            assert native.activity == python.activity
             assert (native.summary, native.venue) == (python.summary, python.venue)
         else:
             assert_same(native, python)
@@ -201,9 +217,93 @@ def test_a_recorded_feed_is_recorded_the_same(
         at,
         steps=1_500,
         trace=form,
+        activity=True,
         risk_policy=policy,
     )
     assert_same(native, python)
+
+
+# Models in Python. ----------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 10**9))
+def test_what_a_model_in_python_proposes_is_recorded_the_same(seed: int) -> None:
+    draw = random.Random(seed)
+    instrument = Instrument("X", tick_size=draw.choice([0.01, 0.25, 0.3]), lot_size=draw.choice([0, 0.001]))
+    events = rough_market(seed, instrument, draw.choice([60, 240]))
+    policy, quoting, exits = limits(draw, draw.choice([1.0, 30.0, 1_000.0]))
+    policy = msgspec.structs.replace(policy, error_rate_max=draw.choice([policy.error_rate_max, 1.0, 1.0]))
+    kinds = [*PLAIN, *PLAIN, *PLAIN, draw.choice(ODD)] if draw.random() < 0.4 else PLAIN
+    looks_at = draw.choice([None, draw.randrange(1, 120)])
+    with tempfile.TemporaryDirectory() as folder:
+        native, python = pair(
+            Path(folder),
+            lambda: ListedSource(events, instrument),
+            lambda: PaperBroker(instrument, queue="prob", seed=7),
+            draw.choice([None, None, draw.randrange(1, len(events))]),
+            engine=lambda broker: DecisionEngine(
+                model=Moody(seed, instrument.tick_size, kinds, broker=broker, at=looks_at)
+            ),
+            trace=draw.choice(FORMS),
+            activity=True,
+            risk_policy=policy,
+            quoting=quoting,
+            exits=exits,
+            timer_ms=draw.choice([0.0, 100.0]),
+        )
+        assert_same(native, python)
+        for file in native.folder.iterdir():
+            assert CANARY.encode() not in file.read_bytes()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_run_may_be_handed_over_while_the_model_is_asked(tmp_path: Path, form: str) -> None:
+    instrument = Instrument("X", tick_size=0.01, lot_size=0.001, maker_fee_bps=1.0, taker_fee_bps=5.0)
+    events = rough_market(11, instrument, 100)
+    policy = RiskPolicy(
+        min_depth=0.0, max_per_market_usd=1e6, max_total_exposure_usd=1e6, max_spread_bps=1e5, error_rate_max=1.0
+    )
+    for at in (None, *range(1, 100, 7)):
+        native, python = pair(
+            tmp_path / str(at),
+            lambda: ListedSource(events, instrument),
+            lambda: PaperBroker(instrument, queue="prob", seed=5, cash=50.0),
+            engine=lambda broker, at=at: DecisionEngine(model=Moody(3, 0.01, PLAIN, broker=broker, at=at)),  # type: ignore[misc]
+            trace=form,
+            activity=True,
+            risk_policy=policy,
+        )
+        assert_same(native, python)
+        assert native.was_native_to_the_end is (at is None)
+    assert native.summary["fills_count"] > 5
+    kinds = [line["kind"] for line in native.audit]
+    assert kinds.count("private_hook_error") > 3
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_core_writes_what_a_model_in_python_proposes(
+    tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever stands in it besides the quotes, once its words were seen."""
+
+    def model(features: Any) -> Proposal:
+        params = {"bid_quote": 0.48, "ask_quote": 0.52, "size_usd": 1, "edge": features.mid, "note": "naïve"}
+        return Proposal(Action.ACT, 0.5, ["a reason, with blanks"], params, features_summary={"mid": features.mid})
+
+    made = []
+    whole = NativeLog.log_step
+
+    def counted(self: NativeLog, event: Any, *, is_timer: bool) -> None:
+        made.append(event)
+        whole(self, event, is_timer=is_timer)
+
+    monkeypatch.setattr(NativeLog, "log_step", counted)
+    native, python = _run(tmp_path, _books(600), trace=form, engine=lambda _: DecisionEngine(model=model))
+    assert_same(native, python)
+    assert native.was_native_to_the_end
+    assert len(native.packets) == 600
+    assert len(made) < 100
 
 
 # What a step may hold besides numbers. --------------------------------------------------------------------------------

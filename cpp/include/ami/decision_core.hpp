@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "ami/activity_log.hpp"
 #include "ami/event_fault.hpp"
 #include "ami/feature_ids.hpp"
 #include "ami/guards.hpp"
@@ -116,8 +117,27 @@ public:
 
     // Ask the model, fill the context, let the guards judge.
     void judge() {
+        if (!propose_unasked()) proposal_ = ask();
+        weigh();
+    }
+
+    // `judge` in its parts, for a model that is asked elsewhere: `propose_unasked`, where that is false `take`, `weigh`.
+    // True when there is no book yet, or the position is to be closed.
+    bool propose_unasked() {
+        exit_ = Exit::none;
+        proposal_ = Proposal{};
+        if (last_book_ts_ns == 0) {
+            proposal_.reasons = kNoBookYet;
+            return true;
+        }
+        if (position_ != 0.0) exit_ = positions_.should_flatten(mid, static_cast<double>(now_ms_));
+        if (exit_ == Exit::none) return false;
+        proposal_.action = Action::EXIT;
+        return true;
+    }
+    void take(const Proposal& proposal) { proposal_ = proposal; }
+    void weigh() {
         const std::int64_t open_orders = keeper_.open_count();
-        proposal_ = propose();
         risk_.fill_context(context_, now_ns_, now_ms_);
         fill_market();
         context_.current_total_exposure_usd = account_.exposure_usd;
@@ -145,6 +165,7 @@ public:
             const Quotes quotes = {proposal_.bid_quote, proposal_.ask_quote, verdict_.size_usd, proposal_.post_only};
             actions_ = keeper_.apply(verdict_.action, quotes, now_ms_, view, position_, verdict_.pulls, decisions_made_);
         }
+        if (activity.is_kept) activity.quotes(decisions_made_, now_ns_, quote_at(Place::bid), quote_at(Place::ask));
         ++decisions_made_;
         if (actions_.has_error) counts.is_last_error_the_models = false;
         if ((proposal_.reasons & kModelInvalid) != 0) actions_.has_error = counts.is_last_error_the_models = true;
@@ -203,6 +224,7 @@ public:
 
     LoopCounts counts;
     std::vector<VenueFill> fills;  // booked; whoever drives this may take the oldest away
+    ActivityLog activity;
     const double* row() const { return row_; }
     const GuardContext& context() const { return context_; }
     const Proposal& proposal() const { return proposal_; }
@@ -229,6 +251,11 @@ public:
 private:
     double feature(Feature which) const { return row_[static_cast<std::size_t>(which)]; }
 
+    double quote_at(Place place) const {
+        const OrderKeeper::Working& working = keeper_.working(place);
+        return working.is_live ? working.order.price : 0.0;
+    }
+
     void book(const VenueFill& fill) {
         fills.push_back(fill);
         const FillResult result = account_.apply(fill.is_buy, fill.price, fill.qty, fill.fee);
@@ -238,6 +265,8 @@ private:
             risk_.on_position_closed(now_ms_, result.trip_pnl);
         }
         const double position = account_.position.qty();
+        // Nothing held is 0, never −0.
+        if (activity.is_kept) activity.fill(decisions_made_, now_ns_, fill, position + 0.0, account_.equity);
         if (position != 0.0) {
             // After a flip only what is left is a position, opened by this fill.
             const double qty = result.is_closed ? position : fill.is_buy ? fill.qty : -fill.qty;
@@ -245,20 +274,8 @@ private:
         }
     }
 
-    Proposal propose() {
-        exit_ = Exit::none;
-        Proposal proposal;
-        if (last_book_ts_ns == 0) {
-            proposal.reasons = kNoBookYet;
-            return proposal;
-        }
-        if (position_ != 0.0) exit_ = positions_.should_flatten(mid, static_cast<double>(now_ms_));
-        if (exit_ != Exit::none) {
-            proposal.action = Action::EXIT;
-            return proposal;
-        }
-        if (s_.model != nullptr) return propose_by(s_.model, row_, s_.model_params);
-        return propose_reference(row_, s_.reference);
+    Proposal ask() const {
+        return s_.model != nullptr ? propose_by(s_.model, row_, s_.model_params) : propose_reference(row_, s_.reference);
     }
 
     void fill_market() {

@@ -27,6 +27,27 @@ struct OrderRecord {
     std::int64_t venue_number = 0;  // 0: the venue gave none
 };
 
+// What a venue remembers of an order that ended: there may be a hundred thousand of them.
+struct EndedOrder {
+    EndedOrder(const OrderRecord& r)
+        : price(r.price),
+          qty(r.qty),
+          filled_qty(r.filled_qty),
+          step(r.step),
+          packed(r.venue_number << 4 | static_cast<std::int64_t>(r.end) << 1 | (r.is_buy ? 1 : 0)) {}
+
+    bool is_buy() const { return (packed & 1) != 0; }
+    OrderEnd end() const { return static_cast<OrderEnd>(packed >> 1 & 7); }
+    std::int64_t venue_number() const { return packed >> 4; }
+
+    double price;
+    double qty;
+    double filled_qty;
+    std::int64_t step;
+    std::int64_t packed;
+};
+static_assert(sizeof(EndedOrder) == 40, "a long run pays for each byte a hundred thousand times");
+
 // Why the venue refused an order, and what it was up against.
 struct Refusal {
     enum Why : int { form, nothing_to_reduce, own_order, would_take };
@@ -60,13 +81,14 @@ public:
     bool keeps_notes = false;
     std::vector<OrderNote> notes;  // since somebody took them
     Refusal refusal;               // the last one
-    std::deque<OrderRecord> ended;       // at the venue
+    std::deque<EndedOrder> ended;        // at the venue
     std::deque<OrderRecord> closed;      // in the order table
     std::int64_t last_sent[2] = {-1, -1};  // steps of the last buy and the last sell, -1: none
 
 private:
-    static void keep(std::deque<OrderRecord>& records, const OrderRecord& record, std::size_t most) {
-        records.push_back(record);
+    template <class Record>
+    static void keep(std::deque<Record>& records, const OrderRecord& record, std::size_t most) {
+        records.push_back(Record(record));
         if (records.size() > most) records.pop_front();
     }
 

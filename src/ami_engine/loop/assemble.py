@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-import math
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,48 +11,37 @@ import msgspec
 from ami_engine import clock as clocks
 from ami_engine.adapters.base import Broker, DataSource
 from ami_engine.config import ExitConfig, QuotingConfig, RunConfig, run_id_of
-from ami_engine.dmc.kill_switch import LatchFile, LatchStore
 from ami_engine.dmc.policy_hook import assemble_modulator
 from ami_engine.dmc.risk_policy import RiskPolicy
 from ami_engine.dmc.risk_state import RiskState
-from ami_engine.errors import ConfigError, TraceError
+from ami_engine.errors import ConfigError
 from ami_engine.execution.journal import Journal
 from ami_engine.execution.order_manager import OrderManager
-from ami_engine.execution.order_table import DEFAULT_SETTLE_MS
-from ami_engine.features.feature_config import FeatureConfig
 from ami_engine.loop.audit_edge import AuditEdge
-from ami_engine.loop.durable import Durable, JournaledLatches
+from ami_engine.loop.durable import Durable
 from ami_engine.loop.feed import LiveFeed, RecordedFeed, RetryPolicy, SourceReader, Timers
-from ami_engine.loop.latches import LATCH_FILE_NAME, Latches, Release
+from ami_engine.loop.latches import Latches
 from ami_engine.loop.market import Market
 from ami_engine.loop.native_run import NativeSettings, compiled_step
+from ami_engine.loop.options import GUARDED, RunOptions, read_options
 from ami_engine.loop.run import Run
+from ami_engine.loop.run_files import keep_config, latch_store, open_activity, open_journal, open_logs, run_dir
 from ami_engine.loop.step import MarketParts, Modulate
 from ami_engine.loop.summary import RunCounters
 from ami_engine.loop.symbol_state import SymbolState
 from ami_engine.loop.trading import OPERATOR_WORD, Trading
 from ami_engine.mdm.decision_engine import DecisionEngine, guarded_engine
 from ami_engine.mdm.position_manager import PositionManager
-from ami_engine.ops.activity import ACTIVITY_FILE_NAME, ActivityLog
 from ami_engine.ops.control_socket import ControlServer, has_control_sockets
 from ami_engine.ops.controls import Controls
 from ami_engine.portfolio.pnl import Account
-from ami_engine.portfolio.trading_day import TradingDay
-from ami_engine.security.audit import AUDIT_FILE_NAME, AuditLogger
-from ami_engine.security.redaction import redact_secrets
-from ami_engine.state_store import Durability, StateStore
-from ami_engine.trace.trace_logger import FlushPolicy, TraceLogger
-from ami_engine.trace.write_queue import QueuePolicy
+from ami_engine.state_store import StateStore
 from ami_engine.units import Instrument
 
-__all__ = ["GUARDED", "PROVIDED_CONTEXT", "RunOptions", "assemble"]
+__all__ = ["PROVIDED_CONTEXT", "assemble"]
 
-_RUNS = Path("runs")
-CONFIG_FILE_NAME = "run.json"
-JOURNAL_FILE_NAME = "journal.sqlite"
 _DEFAULT_TICK_SIZE = 0.01
 _DEFAULT_TIMER_MS = 100.0
-_DEFAULT_RECONCILE_MS = 30_000.0
 # What the loop provides of a market's context: a key that should be there and is not must hold, not pass.
 PROVIDED_CONTEXT = (
     "now_ms",
@@ -77,153 +63,6 @@ PROVIDED_CONTEXT = (
 )
 
 
-def GUARDED(*_: Any) -> Any:
-    """Stand for "the engine's own modulator": None already means unguarded."""
-    raise TypeError("GUARDED is a mark, not a modulator")
-
-
-_TYPES: dict[str, tuple[type, ...]] = {
-    "dry_run": (bool,),
-    "resume": (bool,),
-    "overwrite": (bool,),
-    "run_id": (str, type(None)),
-    "run_dir": (str, Path, type(None)),
-    "market_id": (str, type(None)),
-    "risk_policy": (RiskPolicy, type(None)),
-    "instrument": (Instrument, type(None)),
-    "feature_config": (FeatureConfig, type(None)),
-    "trace": (bool, str, TraceLogger),
-    "trace_queue": (str, type(None)),
-    "trace_queue_packets": (int,),
-    "trace_max_bytes": (int,),
-    "trace_max_files": (int,),
-    "activity": (bool,),
-    "seed": (int,),
-    "timer_ms": (int, float, type(None)),
-    "controls": (bool, Controls, type(None)),
-    "trading_day": (TradingDay, type(None)),
-    "source_attempts": (int,),
-    "source_backoff_ms": (int, float),
-    "start_cash": (int, float),
-    "journal": (str, Path, StateStore, type(None)),
-    "durability": (str, type(None)),
-    "settle_ms": (int, float),
-    "reconcile_every_ms": (int, float),
-}
-
-
-class RunOptions(msgspec.Struct, kw_only=True):
-    """Options of `run_loop`, beside source, broker and steps.
-
-    Parameters
-    ----------
-    dry_run : bool
-        Decide and trace everything, send nothing.
-    run_id : str or None
-        Default: a hash of config, source identity and seed; live runs add the start time.
-    run_dir : path or None
-        Where trace and audit log go. Default ``./runs/<run_id>``, then ``-2``, ``-3`` … when taken. One that is given
-        and not empty is refused unless `resume` or `overwrite`.
-    market_id : str or None
-        Name of the market for the broker; default: the events' symbol.
-    executor : Executor or None
-        Carries decisions out in the one-shot form instead of the loop's own order manager.
-    decision_engine, modulator, risk_policy, position_manager, instrument, feature_config
-        Parts of your own; `modulator=None` runs proposals unguarded and says so.
-    trace : bool, {"jsonl", "binary"} or TraceLogger
-        Write a trace: True and "jsonl" as JSON lines, "binary" in the compact form.
-    trace_queue : {"block", "drop", "stop"} or None
-        Write the trace in a thread, and what becomes of a packet when the disk lags behind; None writes it at once.
-    trace_queue_packets : int
-        How many packets may wait for that thread.
-    trace_max_bytes, trace_max_files : int
-        Size at which the trace's next file is begun, and how many files are kept; 0 for one file, and for all.
-    activity : bool
-        Write every fill and every change of the own quotes to ``activity.jsonl``, for `ami plot`. Needs a folder.
-    clock : Clock or None
-        The decision clock; default: event time for recorded sources, wall time for live ones.
-    progress : callable or None
-        Called with the number of steps every 1 000.
-    seed : int
-        Goes into the run id.
-    timer_ms : float or None
-        Period of the timers of a silent symbol, 0 for none; default 100, and none after a bar.
-    on_bad_event : {"skip", "stop"}
-        Count a bad event and go on, or end the run.
-    quoting : QuotingConfig
-        How quotes are kept.
-    start_cash : float
-        Equity at the start.
-    release : tuple of Release
-        Latches of a resumed run that an operator releases before it begins; one named "operator" releases the pause or
-        the reducing that an operator ordered in it.
-    controls : bool, Controls or None
-        Whether an operator can command the run: True listens at ``<run_dir>/control.sock`` for `ami control`; an object
-        of your own is obeyed, and with a `run_dir` the socket serves it too. Default: on for live sources that have a
-        `run_dir`, off for recorded ones.
-    trading_day : TradingDay or None
-        When the day of the daily loss limit begins; default midnight UTC.
-    labels : dict
-        What else decides, and goes into the run id: arguments of a model, the paper venue's assumptions.
-    flush : {"none", "interval", "every"}
-        When the trace goes to the disk.
-    source_attempts : int
-        Failures of the source in a row that end the run.
-    source_backoff_ms : float
-        Wait after its first failure, doubled with each further one.
-    journal : path, StateStore or None
-        Where orders, fills and latches are kept, so that a crash or a restart loses none: a new start on the same
-        journal goes on where the last one ended. Default: ``journal.sqlite`` in `run_dir` for a live run, none else.
-    durability : {"full", "normal", "off"} or None
-        What a commit of the journal survives (`StateStore`); default "full".
-    settle_ms : float
-        How long a request may be on its way: only then does "the venue knows nothing of it" prove anything.
-    reconcile_every_ms : float
-        With a journal, how often orders, fills and positions are compared with the venue; 0 only at the start and after
-        a reconnect.
-    """
-
-    dry_run: bool = False
-    run_id: str | None = None
-    run_dir: str | Path | None = None
-    resume: bool = False
-    overwrite: bool = False
-    market_id: str | None = None
-    executor: Any = None
-    decision_engine: Any = None
-    modulator: Any = GUARDED
-    risk_policy: RiskPolicy | None = None
-    position_manager: Any = None
-    instrument: Instrument | None = None
-    feature_config: FeatureConfig | None = None
-    trace: Any = True
-    trace_queue: QueuePolicy | None = None
-    trace_queue_packets: int = 8192
-    trace_max_bytes: int = 0
-    trace_max_files: int = 0
-    activity: bool = False
-    clock: Any = None
-    progress: Callable[[int], None] | None = None
-    seed: int = 0
-    timer_ms: float | None = None
-    on_bad_event: str = "skip"
-    quoting: QuotingConfig | None = None
-    exits: ExitConfig | None = None
-    backend: str = "auto"
-    start_cash: float = 0.0
-    release: tuple[Release, ...] = ()
-    controls: Any = None
-    trading_day: TradingDay | None = None
-    labels: dict[str, str] = msgspec.field(default_factory=dict)
-    flush: FlushPolicy = "interval"
-    source_attempts: int = 5
-    source_backoff_ms: float = 50.0
-    journal: Any = None
-    durability: Durability | None = None
-    settle_ms: float = DEFAULT_SETTLE_MS
-    reconcile_every_ms: float = _DEFAULT_RECONCILE_MS
-
-
 def assemble(source: DataSource, broker: Broker, *, should_stop: Callable[[], bool], **options: Any) -> Run:
     """Make a run of its parts.
 
@@ -235,7 +74,7 @@ def assemble(source: DataSource, broker: Broker, *, should_stop: Callable[[], bo
     for name, part, kind in (("source", source, DataSource), ("broker", broker, Broker)):
         if not isinstance(part, kind):
             raise ConfigError(f"`{name}` must be a subclass of ami_engine.adapters.{kind.__name__}, was {part!r}")
-    given = _options(options)
+    given = read_options(options)
     instruments = dict(source.instruments())
     default = _default_instrument(given, instruments)
     if given.market_id is not None and len(instruments) > 1:
@@ -249,8 +88,8 @@ def assemble(source: DataSource, broker: Broker, *, should_stop: Callable[[], bo
     clock = given.clock if given.clock is not None else (clocks.WallClock() if is_live else None)
     started_ns = clocks.WallClock().now_ns() if is_live else 0
     run_id = given.run_id or run_id_of(config, source.identity or type(source).__name__, started_ns=started_ns)
-    folder = _run_dir(given, run_id)
-    journal = _open_journal(given, run_id, folder, started_ns)
+    folder = run_dir(given, run_id)
+    journal = open_journal(given, run_id, folder, started_ns)
     start = _Start(config, policy, required, instruments, default, clock, started_ns, folder)
     try:
         return _run_of(
@@ -287,10 +126,10 @@ def _run_of(
     config, policy, required, default = start.config, start.policy, start.required, start.default
     instruments, clock, folder, is_live = start.instruments, start.clock, start.folder, bool(source.is_live)
     quoting, exits = config.quoting, config.exits
-    trace, audit = _open_logs(given, run_id, folder, clock)
-    activity = _open_activity(given, folder)
-    _keep_config(folder, run_id, config, (required, policy), source, audit)
-    latches = Latches(folder, audit, is_resumed=given.resume, store=_latch_store(folder, journal, given))
+    trace, audit = open_logs(given, run_id, folder, clock)
+    activity = open_activity(given, folder)
+    keep_config(folder, run_id, config, (required, policy), source, audit)
+    latches = Latches(folder, audit, is_resumed=given.resume, store=latch_store(folder, journal, given))
     latches.release(each for each in given.release if each.name != OPERATOR_WORD)
     market = Market(
         instruments,
@@ -401,7 +240,7 @@ def _run_of(
         is_dry=given.dry_run,
         staleness_ms=policy.staleness_ms,
         progress=given.progress,
-        native=None if is_live or journal or activity else _native(given, policy, quoting, exits),
+        native=None if is_live or journal else _native(given, policy, quoting, exits),
         facts={
             "source": source,
             "reader": reader,
@@ -424,48 +263,6 @@ def _open_controls(given: RunOptions, folder: Path | None, *, is_live: bool) -> 
     if not is_wanted or folder is None or (given.controls is not True and not has_control_sockets()):
         return controls, None
     return controls, ControlServer(folder, controls)
-
-
-def _latch_store(folder: Path | None, journal: Journal | None, given: RunOptions) -> LatchStore | None:
-    """Return where latches are kept beside the folder's own file; None where that is all."""
-    if journal is None:
-        return None
-    file = None if folder is None else LatchFile(folder / LATCH_FILE_NAME)
-    if file is not None and not given.resume:
-        file.clear()
-    return JournaledLatches(journal, file)
-
-
-def _open_journal(given: RunOptions, run_id: str, folder: Path | None, started_ns: int) -> Journal | None:
-    """Open the run's journal: the one that is given, a live run's own, or none."""
-    where = given.journal
-    if given.executor is not None or given.dry_run:
-        if where is not None:
-            what = "`dry_run` sends none" if given.dry_run else "an `executor` sends its own"
-            raise ConfigError(f"`journal` keeps the orders that the engine sends: {what}")
-        return None
-    if where is None:
-        if not started_ns or folder is None:
-            if given.durability is not None:
-                raise ConfigError("`durability` is for a journal: give `journal`, or a live run a `run_dir`")
-            return None
-        where = folder / JOURNAL_FILE_NAME
-    if isinstance(where, StateStore):
-        if given.durability is not None:
-            raise ConfigError("`durability` is for a journal that the run opens; `journal` is a StateStore of your own")
-        store = where
-    else:
-        if given.overwrite and Path(where).exists():
-            raise ConfigError(f"`overwrite` does not replace a journal: resume {str(where)!r}, or choose another place")
-        Path(where).parent.mkdir(parents=True, exist_ok=True)
-        store = StateStore(where, durability=given.durability or "full")
-    try:
-        salt = f"@{started_ns}" if started_ns else ""
-        return Journal(store, run_id=given.run_id or "", new_run_id=run_id, salt=salt, begun_ns=started_ns)
-    except BaseException:
-        if store is not where:
-            store.close()
-        raise
 
 
 def _native(given: RunOptions, policy: RiskPolicy, quoting: QuotingConfig, exits: ExitConfig) -> NativeSettings | None:
@@ -492,50 +289,6 @@ def _order_run_id(run_id: str, started_ns: int, resumed: AuditEdge | None) -> st
     before it is sent, so that the number has grown even where the trace's last packets were lost.
     """
     return run_id + (f"@{started_ns}" if started_ns else "") + (f"+{resumed.records}" if resumed is not None else "")
-
-
-def _options(options: Mapping[str, Any]) -> RunOptions:
-    known = RunOptions.__struct_fields__
-    for name in options:
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean `{close[0]}`?" if close else f"; known: {', '.join(known)}"
-            raise ConfigError(f"`{name}` is no option of run_loop{hint}")
-    given = RunOptions(**options)
-    _check_types(given)
-    if given.resume and given.overwrite:
-        raise ConfigError("`resume` and `overwrite` exclude each other, both were True")
-    if given.market_id == "":
-        raise ConfigError("`market_id` must not be empty")
-    if isinstance(given.trace, str) and given.trace not in ("jsonl", "binary"):
-        raise ConfigError(f"`trace` must be True, False, 'jsonl', 'binary' or a TraceLogger, was {given.trace!r}")
-    if isinstance(given.trace, TraceLogger):
-        for name in ("trace_queue", "trace_max_bytes", "trace_max_files"):
-            if getattr(given, name):
-                raise ConfigError(f"`{name}` is for a trace that the run opens; `trace` is a TraceLogger of your own")
-    if given.activity and given.trace is False and given.run_dir is None:
-        raise ConfigError("`activity` needs a folder to write to: give `run_dir`, or leave `trace` on")
-    if given.on_bad_event not in ("skip", "stop"):
-        raise ConfigError(f"`on_bad_event` must be 'skip' or 'stop', was {given.on_bad_event!r}")
-    return given
-
-
-def _check_types(given: RunOptions) -> None:
-    for name, kind in _TYPES.items():
-        value = getattr(given, name)
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind in ((int,), (int, float))):
-            wanted = " or ".join("None" if each is type(None) else each.__name__ for each in kind)
-            raise ConfigError(f"`{name}` must be {wanted}, was {value!r}")
-    for name, method in (("clock", "now_ns"), ("executor", "run"), ("position_manager", "should_flatten")):
-        part = getattr(given, name)
-        if part is not None and not callable(getattr(part, method, None)):
-            raise ConfigError(f"`{name}` must have a method `{method}`, was {part!r}")
-    if given.decision_engine is not None and not callable(getattr(given.decision_engine, "propose", None)):
-        raise ConfigError(f"`decision_engine` must have a method `propose`, was {given.decision_engine!r}")
-    if not math.isfinite(given.start_cash):
-        raise ConfigError(f"`start_cash` must be finite, was {given.start_cash!r}")
-    if given.source_attempts < 1:
-        raise ConfigError(f"`source_attempts` must be at least 1, was {given.source_attempts!r}")
 
 
 def _default_instrument(given: RunOptions, instruments: dict[str, Instrument]) -> Instrument:
@@ -605,95 +358,3 @@ def _modulator(given: RunOptions, audit: AuditEdge | None) -> Modulate | None:
     if given.modulator is None or callable(given.modulator):
         return given.modulator  # type: ignore[no-any-return]
     raise ConfigError(f"`modulator` must be callable or None, was {type(given.modulator).__name__}")
-
-
-def _open_logs(
-    given: RunOptions, run_id: str, folder: Path | None, clock: clocks.Clock | None
-) -> tuple[TraceLogger | None, AuditEdge | None]:
-    if folder is None:
-        return None, None
-    if isinstance(given.trace, TraceLogger):
-        return given.trace, AuditEdge(AuditLogger(folder, clock or clocks.WallClock()))
-    folder.mkdir(parents=True, exist_ok=True)
-    if given.overwrite:
-        (folder / AUDIT_FILE_NAME).unlink(missing_ok=True)
-    trace = None
-    if given.trace:
-        trace = TraceLogger(
-            run_id,
-            run_dir=folder,
-            flush=given.flush,
-            resume=given.resume,
-            overwrite=given.overwrite,
-            format="jsonl" if given.trace is True else given.trace,
-            max_bytes=given.trace_max_bytes,
-            max_files=given.trace_max_files,
-            queue=given.trace_queue,
-            queue_packets=given.trace_queue_packets,
-        )
-    return trace, AuditEdge(AuditLogger(folder, clock or clocks.WallClock()))
-
-
-def _open_activity(given: RunOptions, folder: Path | None) -> ActivityLog | None:
-    if folder is not None and given.activity:
-        return ActivityLog(folder, is_resumed=given.resume)
-    if folder is not None and given.overwrite:
-        (folder / ACTIVITY_FILE_NAME).unlink(missing_ok=True)  # of the run that is replaced
-    return None
-
-
-def _keep_config(
-    folder: Path | None,
-    run_id: str,
-    config: RunConfig,
-    policies: tuple[RiskPolicy, ...],
-    source: DataSource,
-    audit: AuditEdge | None,
-) -> None:
-    """Write what the run was made of beside its trace: an explanation needs the policy that a packet's hash names."""
-    if folder is None:
-        return
-    record = redact_secrets(
-        {
-            "run_id": run_id,
-            "source": source.identity,
-            "config": msgspec.to_builtins(config),
-            "policies": {policy.policy_hash: msgspec.to_builtins(policy) for policy in policies},
-        }
-    )
-    path = folder / CONFIG_FILE_NAME
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n")
-    except OSError as error:
-        raise TraceError(f"{path}: cannot be written: {error.strerror}") from error
-    if audit is not None:
-        audit.record("run_start", run_id=run_id, source=source.identity)
-
-
-def _run_dir(given: RunOptions, run_id: str) -> Path | None:
-    """Return the folder of the run's files, None for a run that is to leave none."""
-    if isinstance(given.trace, TraceLogger):
-        return given.trace.path.parent
-    if given.trace is False and given.run_dir is None:
-        return None
-    if given.run_dir is None:
-        return _free_dir(_RUNS / re.sub(r"[^\w.-]", "_", run_id))
-    folder = Path(given.run_dir)
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"`run_dir` must be a directory, was the file {str(folder)!r}")
-    if folder.is_dir() and any(folder.iterdir()) and not (given.resume or given.overwrite):
-        raise ConfigError(
-            f"`run_dir` {str(folder)!r} is not empty: "
-            "choose another, or `resume` (append to) or `overwrite` (replace) it"
-        )
-    return folder
-
-
-def _free_dir(folder: Path) -> Path:
-    if not folder.exists():
-        return folder
-    number = 2
-    while (folder.parent / f"{folder.name}-{number}").exists():
-        number += 1
-    return folder.parent / f"{folder.name}-{number}"

@@ -94,13 +94,24 @@ class NativeLog:
 
     def hear_orders(self) -> None:
         """Write the audit lines of what became of the step's orders."""
-        record, failed = self._run.record, self._stepper.done()[-1]
-        if failed and not self._stepper.is_last_error_the_models:
-            record("quotes_refused", market_id=self._parts.market_id, error=self._quote_error())
+        if self._stepper.done()[-1] and not self._stepper.is_last_error_the_models:
+            self._run.record("quotes_refused", market_id=self._parts.market_id, error=self._quote_error())
+        self._tell_notes()
+
+    def hear_last_orders(self) -> None:
+        """Write the audit lines of the orders that the end of the run took off."""
+        self._tell_notes()
+        self._tell_sweep()
+
+    def _tell_sweep(self) -> None:
+        self._run.record("orders_swept", count=0, error="")
+
+    def _tell_notes(self) -> None:
+        record = self._run.record
         for what, told, refusal in self._stepper.take_notes():
             order = OrderTold(*told)
             if what == _SWEPT:
-                record("orders_swept", count=0, error="")
+                self._tell_sweep()
             elif what == _SUBMITTED:
                 record("order_submitted", order=self._request(order))
             elif what == _CANCELED:
@@ -140,13 +151,16 @@ class NativeLog:
         stepper, parts = self._stepper, self._parts
         now_ns, proposed, _, codes, reasons, exit_reason = stepper.decision()
         context = type(parts.context)(*stepper.context())
-        proposal = self._proposal(ACTIONS[proposed], reasons, exit_reason)
+        proposal = stepper.given
+        if proposal is None:
+            proposal = self._proposal(ACTIONS[proposed], reasons, exit_reason)
         if codes:
             final, mismatch = modulate_in_full(proposal, parts.policy, context)
         else:
             final, mismatch = modulate(proposal, parts.policy, context)
         decision = Decision(proposal, final, mismatch, context, parts.policy_hash)
-        self._run.log_step(
+        assert self._run.step_log is not None
+        self._run.step_log.log(
             TimerEvent(now_ns, parts.state.symbol) if is_timer else event,
             parts.state,
             decision,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from operator import index
 from typing import TYPE_CHECKING, Any
@@ -44,13 +44,14 @@ from ami_engine.loop.native_values import (
 from ami_engine.loop.shutdown import StopSignal
 from ami_engine.loop.step import MarketParts
 from ami_engine.loop.symbol_state import SymbolState
+from ami_engine.mdm.decision_engine import REASON as HOOK_ERROR
 from ami_engine.mdm.decision_engine import DecisionEngine
 from ami_engine.mdm.position_manager import PositionManager
 from ami_engine.portfolio.pnl import Account
 from ami_engine.security.redaction import redact_text
 from ami_engine.sim.paper_broker import PaperBroker
 from ami_engine.units import NS_PER_MS, Instrument
-from decision_schema.types import Action
+from decision_schema.types import Action, Proposal
 
 if TYPE_CHECKING:
     from ami_engine.loop.run import Run
@@ -64,6 +65,7 @@ _NATIVE = frozenset({BookSnapshot, Trade, Bar, FeedGap})
 _FOLDED = frozenset({BookDelta, BookTicker})
 _SEQ_KINDS = ("book", "trade", "bar")
 _DRAWS = 4096
+_ENDED_AT_ONCE = 1024
 _TIMES = 6
 # Codes that ask for STOP, in the order of the guards.
 _STOP_CODES = ("kill_switch", "daily_loss_stop", "circuit_breaker", "equity_floor", "drawdown_stop")
@@ -109,17 +111,17 @@ def _is_as_written() -> bool:
     return all(vars(kind).get(name) is value for kind, name, value in _AS_WRITTEN)
 
 
-def _model_params(engine: object) -> dict[str, Any] | None:
-    """Return what the core needs of a model, None when it cannot ask it."""
-    if type(engine) is not DecisionEngine or "propose" in vars(engine):
-        return None
+def _model_params(engine: object) -> tuple[dict[str, Any], bool]:
+    """Return what the core needs of a model, and whether it is one that only Python can ask."""
     plain = {"confidence_threshold": 0.5, "imbalance_threshold": 0.1, "max_size_usd": 1.0, "model": 0, "params": ()}
+    if type(engine) is not DecisionEngine or "propose" in vars(engine):
+        return plain, True
     if engine.is_reference:
-        return plain | {"confidence_threshold": float(engine.confidence_threshold)}
+        return plain | {"confidence_threshold": float(engine.confidence_threshold)}, False
     address = getattr(engine.model, "compiled_address", None)
     if address is None:
-        return None
-    return plain | {"model": address, "params": engine.model.params}  # type: ignore[union-attr]
+        return plain, True
+    return plain | {"model": address, "params": engine.model.params}, False  # type: ignore[union-attr]
 
 
 def _is_untouched(broker: Broker) -> bool:
@@ -196,7 +198,7 @@ class NativeRun:
                 if told:
                     is_step, rest = self._hear(event, told, stop)
                     if rest is not None:
-                        return "", rest
+                        return run.stop_reason or stop.reason, rest
             if is_step:
                 left -= 1
             if run.stop_reason or stop.reason:
@@ -230,6 +232,8 @@ class NativeRun:
                     told = self._step(event)
                 elif told == core.STEP_CRUMB:
                     return self._go_on(event)
+                elif told == core.STEP_PROPOSED:
+                    return self._go_on(event, is_proposed=True)
                 elif _fits(event) and (
                     told == core.STEP_FOLD or (type(event) in _FOLDED and event.symbol == self._symbol())
                 ):
@@ -255,6 +259,8 @@ class NativeRun:
         core, stepper, run = self._core, self._stepper, self._run
         if told & core.STEP_TIMES_FULL:
             self._take_times()
+        if told & core.STEP_ACTIVITY:
+            self._take_activity()
         if told & core.STEP_FAILED:
             self._note_error()
         if told & core.STEP_NOTES and self._log is not None:
@@ -283,6 +289,9 @@ class NativeRun:
         times = np.frombuffer(self._stepper.take_times(), dtype=np.int64).reshape(-1, _TIMES)
         self._run.counters.timed_many(times)
 
+    def _take_activity(self) -> None:
+        self._run.log_activity(self._state, self._stepper.take_activity())
+
     def _note_error(self) -> None:
         if self._stepper.is_last_error_the_models:
             error = "the model failed: see private_hook_error in the audit log"
@@ -302,20 +311,27 @@ class NativeRun:
         names = self._core.REASON_CODES
         found = [name for name in _STOP_CODES if codes >> names.index(name) & 1]
         if is_proposed:
-            found = [name for place, name in enumerate(self._core.MODEL_REASONS) if reasons >> place & 1]
+            found = self._proposed_reasons(reasons)
         for latch in self._latches:
             if latch.name not in known:
                 self._run.latches.latch(latch.name, now_ns, f"{self._parts.market_id}: {', '.join(found)}")
+
+    def _proposed_reasons(self, reasons: int) -> list[str]:
+        """Return why the model proposed what it did; `reasons` are the core's bits."""
+        given = self._stepper.given
+        if given is not None:
+            return list(given.reasons)
+        return [name for place, name in enumerate(self._core.MODEL_REASONS) if reasons >> place & 1]
 
     # Events that Python folds. ------------------------------------------------------------------------------------
 
     def _fold(self, event: Any) -> int:
         """Fold an event in Python, or find out what is wrong with it; the core does the rest of the step."""
         stepper, state = self._stepper, self._state
-        entry_ns = self._tell_state()
+        self._tell_state()
         ts_ns = event.recv_ts_ns or event.exch_ts_ns
         # An event that will be refused says nothing of the time: it must not make timers up to its own.
-        if entry_ns and entry_ns < ts_ns and state.would_accept(event):
+        if stepper.is_timer_due(ts_ns) and state.would_accept(event):
             told: int = stepper.run_timers(ts_ns)
             if told:
                 return told if told < 0 else told | self._core.STEP_AGAIN
@@ -330,8 +346,8 @@ class NativeRun:
         self._hear_state()
         return int(stepper.step_folded(event, ts_ns, started_ns))
 
-    def _tell_state(self) -> int:
-        """Bring the core's view of the symbol to its state; return when the next timer is to be looked at, or 0."""
+    def _tell_state(self) -> None:
+        """Bring the core's view of the symbol to its state."""
         state = self._state
         bid, ask, mid, bid_size, ask_size, changed, has_gap, last_ns, book_ns, due_ns, entry_ns, seqs = (
             self._stepper.market()
@@ -340,7 +356,6 @@ class NativeRun:
         state.changed, state.has_gap, state.last_ts_ns, state.last_book_ts_ns = changed, has_gap, last_ns, book_ns
         state.last_seq.update((kind, seq) for kind, seq in zip(_SEQ_KINDS, seqs, strict=True) if seq)
         self._run.timers.load(state, due_ns, entry_ns)
-        return int(entry_ns)
 
     def _hear_state(self) -> None:
         state = self._state
@@ -374,9 +389,9 @@ class NativeRun:
         run, settings = self._run, self._settings
         state = run.market.state(symbol)
         parts = run.parts_for(state)
-        model = _model_params(parts.engine)
-        if model is None or not self._are_covered(state, parts):
+        if not self._are_covered(state, parts):
             return
+        model, is_asked = _model_params(parts.engine)
         broker = self._broker
         venue_instrument = broker.instrument_of(symbol, parts.market_id)
         self._draws = copy.deepcopy(broker.draws)
@@ -413,6 +428,10 @@ class NativeRun:
         except (TypeError, RuntimeError):
             return  # a setting that is no whole number of milliseconds
         self._state, self._parts = state, parts
+        if run.keeps_activity:
+            self._stepper.keep_activity()
+        if is_asked:
+            self._stepper.ask_model(self._ask, Proposal, ACTIONS, HOOK_ERROR)
         self._log = run.native_log(self._core, self._stepper, parts, request=self._request, order_id=self._order_id)
         broker.lend(self._recall)
 
@@ -457,6 +476,7 @@ class NativeRun:
             self._forget()  # nothing happened yet: the Python step decides whether the first event makes a market
             return
         run, stepper, parts = self._run, self._stepper, self._parts
+        stepper.release()
         self._bring_books()
         parts.risk.load(self._risk())
         held = stepper.held()
@@ -479,17 +499,23 @@ class NativeRun:
         parts.is_throttled = bool(codes >> throttle & 1) and self._settings.policy.throttle_refresh_ms > 0
         run.take_over(parts, stepper.sequence, stepper.now_ns)
         self._bring_venue()
+        if stepper.is_asking:
+            # Before the model does anything else: what it orders itself is filled in the next step.
+            run.settle_again(parts.state, stepper.now_ns)
 
-    def finish(self) -> bool:
+    def finish(self, why: str) -> bool:
         """End a run that the core stepped to its end: True when it did, and Python only has to tell of it."""
         if self._is_over or self._stepper is None:
             return False
-        if self._log is not None:
-            # The last cancels have audit lines too: Python makes both.
-            self.hand_over()
-            return False
         self._is_over = True
+        is_told = self._log is not None and not self._settings.is_dry
+        if is_told:
+            self._run.record("cancel_all", reason=why, open_orders=self._stepper.open_orders)
+        self._stepper.release()
         self._stepper.finish()
+        if is_told:
+            assert self._log is not None
+            self._log.hear_last_orders()
         self._bring_books()
         self._run.take_over(self._parts, self._stepper.sequence, self._stepper.now_ns)
         # Whoever looks at the broker gets its books then: to name every order takes longer than to place it.
@@ -501,6 +527,7 @@ class NativeRun:
         run, stepper = self._run, self._stepper
         self._tell_state()
         self._take_times()
+        self._take_activity()
         count_into(run.counters, stepper.counts(), self._core)
         run.account.load(self._parts.market_id, stepper.account())
 
@@ -514,9 +541,15 @@ class NativeRun:
             self._state.symbol,
             self._parts.market_id,
             self._stepper.venue(),
+            ended=self._ended(),
             request=self._request,
             order_id=self._order_id,
         )
+
+    def _ended(self) -> Iterator[tuple[Any, ...]]:
+        """Yield the orders that ended at the venue. There may be very many: the core forgets them as they are told."""
+        while told := self._stepper.take_ended(_ENDED_AT_ONCE):
+            yield from told
 
     def _request(self, order: OrderTold) -> SubmitOrder:
         size_usd = self._state.instrument.notional(order.price, order.qty)
@@ -543,15 +576,21 @@ class NativeRun:
             "latches": self._latches,
         }
 
-    def _go_on(self, event: Any) -> tuple[bool, Any]:
+    def _ask(self) -> Any:
+        """Return what the model proposes. It is foreign code, and may look at the broker: see `_recall`."""
+        return self._parts.engine.propose(self._state.features())
+
+    def _go_on(self, event: Any, *, is_proposed: bool = False) -> tuple[bool, Any]:
         """Finish in Python a step that the core cannot decide on: the venue has seen the event."""
-        timer_ns, state = self._stepper.pending_timer_ns, self._state
+        run, stepper, state = self._run, self._stepper, self._state
+        timer_ns = stepper.pending_timer_ns
         self.hand_over()
-        if timer_ns:
-            self._run.go_on(TimerEvent(timer_ns, state.symbol), state, timer_ns)
-            return False, event
-        self._run.go_on(event, state, state.last_ts_ns)
-        return True, None
+        stepped = TimerEvent(timer_ns, state.symbol) if timer_ns else event
+        if is_proposed:
+            run.go_on_with(stepper.given, stepped, state)
+        else:
+            run.go_on(stepped, state, timer_ns or state.last_ts_ns)
+        return (False, event) if timer_ns else (True, None)
 
 
 def _fits(event: Any) -> bool:

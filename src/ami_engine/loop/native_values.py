@@ -151,6 +151,8 @@ def count_into(counters: RunCounters, told: Mapping[str, Any], core: Any) -> Non
     counters.proposal_counts = _named(told["proposals"], actions)
     reasons = [(name,) for name in core.MODEL_REASONS]
     counters.hold_reasons = _named(told["held_codes"], codes) | _named(told["held_reasons"], reasons)
+    for name, count in told.get("held_by_name", {}).items():  # of a model in Python
+        counters.hold_reasons[name] = counters.hold_reasons.get(name, 0) + count
     counters.mismatch_reasons = _named(told["codes"], codes)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
 from typing import Any
 
 from ami_engine.adapters.base import Broker
@@ -20,9 +19,10 @@ from ami_engine.loop.latches import Latches
 from ami_engine.loop.market import Market
 from ami_engine.loop.native_log import NativeLog
 from ami_engine.loop.native_run import NativeRun, NativeSettings
-from ami_engine.loop.packets import FeatureRow, PacketInput, TracedDecision, feature_row, traced_decision
+from ami_engine.loop.one_shot import OneShot
 from ami_engine.loop.shutdown import StopSignal
-from ami_engine.loop.step import AccountView, Decision, MarketParts, decide
+from ami_engine.loop.step import AccountView, Decision, MarketParts, decide, judge
+from ami_engine.loop.step_log import EXTERNAL_KEYS, StepLog
 from ami_engine.loop.summary import RunCounters
 from ami_engine.loop.symbol_state import SymbolState
 from ami_engine.loop.trading import Trading
@@ -32,10 +32,8 @@ from ami_engine.ops.control_socket import ControlServer
 from ami_engine.ops.controls import Controls
 from ami_engine.portfolio.pnl import Account
 from ami_engine.security.redaction import redact_text
-from ami_engine.trace.packet_writer import StepTypes
 from ami_engine.trace.trace_logger import TraceLogger
 from ami_engine.units import NS_PER_MS
-from decision_schema.packet_v2 import PacketV2
 from decision_schema.types import Action, FinalDecision
 
 __all__ = ["Run"]
@@ -89,7 +87,7 @@ class Run:
         self.broker = broker
         self._sees_market = type(broker).on_market_data is not Broker.on_market_data
         self.orders = orders
-        self._executor = executor
+        self._executor = None if executor is None else OneShot(executor, trading)
         self.account = account
         self._view = AccountView()
         self._account_version = 0  # moves with every mark and every fill
@@ -98,7 +96,7 @@ class Run:
         self.timers = timers
         self._clock = clock
         self._trace = trace
-        self._log_step = trace.begin_steps(_STEP_TYPES, run_id) if trace is not None else None
+        self.step_log = None if trace is None else StepLog(trace, run_id, trading.gate)
         self._audit = audit
         self._activity = activity
         self._has_moved = False  # quotes, since the activity log was last told
@@ -158,33 +156,28 @@ class Run:
         self._add_parts(parts.state, parts)
         self._filled_markets.add(parts.market_id)
         self._sequence, self._now_ns = sequence, now_ns
+        self._has_moved = True  # a fill may be booked already of the step that goes on here
 
     def native_log(self, core: Any, stepper: Any, parts: MarketParts, **makers: Any) -> NativeLog | None:
         """Return what writes a market's log for the compiled step, None when nothing is to be written."""
         if self._audit is None:
             return None
-        return NativeLog(self, core, stepper, parts, external_keys=_EXTERNAL_KEYS, trace=self._trace, **makers)
+        return NativeLog(self, core, stepper, parts, external_keys=EXTERNAL_KEYS, trace=self._trace, **makers)
+
+    @property
+    def keeps_activity(self) -> bool:
+        """True when fills and quotes are to be written for a picture."""
+        return self._activity is not None
+
+    def log_activity(self, state: SymbolState, marks: Sequence[tuple[Any, ...]]) -> None:
+        """Write what the compiled step noted of fills and quotes."""
+        if self._activity is not None:
+            self._activity.take(state.symbol, marks)
 
     @property
     def audit_failure(self) -> str:
         """Why an audit line could not be written; empty while all is well."""
         return "" if self._audit is None else self._audit.failure
-
-    def log_step(
-        self,
-        event: Any,
-        state: SymbolState,
-        decision: Decision,
-        actions: Actions,
-        sequence: int,
-        now_ns: int,
-        times: tuple[int, ...],
-        *,
-        is_timer: bool,
-    ) -> None:
-        """Trace a step that was made elsewhere."""
-        self._sequence = sequence
-        self._log(event, state, decision, actions, now_ns, times, is_timer=is_timer)
 
     def is_unrestrained(self, parts: MarketParts) -> bool:
         """Return True while no operator's word holds: every order may leave, and limits are the policy's own."""
@@ -231,16 +224,40 @@ class Run:
         is_timer = type(event) is TimerEvent
         self._decide_on(event, state, self.parts[state.symbol], (started, started), is_timer=is_timer)
 
+    def settle_again(self, state: SymbolState, now_ns: int) -> None:
+        """Bring the account to the view, in the middle of a step whose fills the compiled step has booked."""
+        self._book_fills(state, self.parts[state.symbol], now_ns)
+
+    def go_on_with(self, proposal: Any, event: Any, state: SymbolState) -> None:
+        """Finish a step of which the compiled step did all up to the model's proposal."""
+        parts, started = self.parts[state.symbol], perf_ns()
+        decision = judge(parts, proposal, self._view, self._now_ns)
+        is_timer = type(event) is TimerEvent
+        self._act_on(event, state, parts, decision, (started, started, started), is_timer=is_timer)
+
     def _decide_on(
         self, event: Any, state: SymbolState, parts: MarketParts, times: tuple[int, int], *, is_timer: bool
     ) -> None:
         """Book the fills, decide, act and trace."""
-        started, observed = times
         now_ns = self._now_ns
         self._book_fills(state, parts, now_ns)
         booked = perf_ns()
         decision = decide(parts, event, self._view, now_ns)
-        decided = perf_ns()
+        self._act_on(event, state, parts, decision, (*times, booked), is_timer=is_timer)
+
+    def _act_on(
+        self,
+        event: Any,
+        state: SymbolState,
+        parts: MarketParts,
+        decision: Decision,
+        times: tuple[int, int, int],
+        *,
+        is_timer: bool,
+    ) -> None:
+        """Act and trace."""
+        started, observed, booked = times
+        now_ns, decided = self._now_ns, perf_ns()
         actions = NOTHING_DONE if self._is_dry else self._act(decision, state, parts, now_ns)
         self._fold_verdict(decision, actions, state, parts, now_ns, is_timer=is_timer)
         if self._durable is not None and self._durable.journal.is_dirty:
@@ -248,9 +265,9 @@ class Run:
         if self._activity is not None and (self._has_moved or actions is not NOTHING_DONE):
             self._note_quotes(self._activity, now_ns)
         acted = perf_ns()
-        if self._trace is not None:
+        if self.step_log is not None:
             stages = (started, observed, booked, decided, acted)
-            self._log(event, state, decision, actions, now_ns, stages, is_timer=is_timer)
+            self.step_log.log(event, state, decision, actions, self._sequence, now_ns, stages, is_timer=is_timer)
         ended = perf_ns()
         self._count(decision, actions, (started, observed, booked, decided, acted, ended), is_timer=is_timer)
         if self._audit is not None and self._audit.failure:
@@ -410,7 +427,7 @@ class Run:
     def _act(self, decision: Decision, state: SymbolState, parts: MarketParts, now_ns: int) -> Actions:
         final, mismatch = decision.final, decision.mismatch
         if self._executor is not None:
-            return self._run_executor(final, state, parts)
+            return self._executor.run(final, state, parts.market_id)
         metadata = mismatch.metadata
         pull = metadata is not None and metadata.get("quotes") == _PULL
         return self.orders.apply(
@@ -423,24 +440,6 @@ class Run:
             pull=pull,
             step=self._sequence,
         )
-
-    def _run_executor(self, final: FinalDecision, state: SymbolState, parts: MarketParts) -> Actions:
-        assert self._executor is not None
-        if not self._may_execute(final.action):
-            return NOTHING_DONE
-        try:
-            return actions_of(self._executor.run(final, parts.market_id, mid=state.mid or None))
-        except AmiError:
-            raise
-        except Exception as error:  # an executor of the user's own is foreign code
-            return Actions(failures=1, errors=(f"executor: {type(error).__name__}",))
-
-    def _may_execute(self, action: Action) -> bool:
-        """Return whether an executor, whose orders pass no gate, may carry out such a decision in this state."""
-        state = self._trading.state
-        if state is TradingState.ACTIVE or action is Action.CANCEL or action is Action.STOP:
-            return True
-        return state is TradingState.REDUCING and action is Action.EXIT
 
     def _fold_verdict(
         self,
@@ -514,56 +513,6 @@ class Run:
                 best[symbol] = (bid, order.price if ask is None else min(ask, order.price))
         activity.quotes(self._sequence, now_ns, best)
 
-    def _log(
-        self,
-        event: Any,
-        state: SymbolState,
-        decision: Decision,
-        actions: Actions,
-        now_ns: int,
-        times: tuple[int, ...],
-        *,
-        is_timer: bool,
-    ) -> None:
-        assert self._trace is not None
-        kind = type(event).__struct_config__.tag
-        external = _NO_EXTERNAL if actions is NOTHING_DONE else _external(actions)
-        if self._gate.state is not TradingState.ACTIVE:
-            external = {**external, "ops.trading_state": self._gate.state.value}
-        if self._log_step is not None and kind != "generic":
-            row = None if is_timer else state.row
-            outcome = self._log_step(self._sequence, event, state.symbol, now_ns, row, decision, external, times)
-            if outcome:
-                if outcome == _FLUSH_IS_DUE:
-                    self._trace.flush_when_due()
-                return
-        features: Any = None
-        if not is_timer:
-            features = state.generic.view if kind == "generic" and state.generic is not None else feature_row(state.row)
-        packet = PacketV2(
-            self.run_id,
-            self._sequence,
-            PacketInput(
-                kind,
-                state.symbol,
-                event.recv_ts_ns,
-                now_ns,
-                decision.policy_hash,
-                0 if is_timer else event.exch_ts_ns,
-                0 if is_timer else event.seq,
-                features,
-                decision.context,
-            ),
-            external,
-            decision.proposal,
-            traced_decision(decision.final, decision.mismatch) if decision.mismatch.flags else decision.final,
-            (times[-1] - times[0]) / 1e6,
-            decision.mismatch if decision.mismatch.flags else None,
-        )
-        self._trace.log_packet(
-            packet, {name: end - start for name, (start, end) in zip(_STAGES, pairwise(times), strict=True)}
-        )
-
     def _count(self, decision: Decision, actions: Actions, times: tuple[int, ...], *, is_timer: bool) -> None:
         counters = self.counters
         self._sequence += 1
@@ -588,12 +537,13 @@ class Run:
         self.controls.close(reason)
         if self._control_server is not None:
             self._control_server.close()
-        if self._native is not None and self._native.finish():
+        why = f"end of run: {reason}"
+        if self._native is not None and self._native.finish(why):
             return self._summary(reason)
         if not self._is_dry and self._executor is None:
-            self.counters.add_actions(self.orders.cancel_all(f"end of run: {reason}", now_ms))
+            self.counters.add_actions(self.orders.cancel_all(why, now_ms))
         elif not self._is_dry:
-            self._withdraw(f"end of run: {reason}")
+            self._withdraw(why)
         for fill in self.orders.poll(now_ms):
             self._book(fill, self._now_ns)
         still_open = self.orders.verify_canceled(now_ms) if self.orders.is_unverified else ()
@@ -653,9 +603,10 @@ class Run:
 
     def _withdraw(self, reason: str) -> None:
         """Tell an executor to cancel in every market."""
+        assert self._executor is not None
         decision = FinalDecision(Action.CANCEL, True, [reason])
         for parts in self.parts.values():
-            self.counters.add_actions(self._run_executor(decision, parts.state, parts))
+            self.counters.add_actions(self._executor.run(decision, parts.state, parts.market_id))
 
     def _close_logs(self) -> dict[str, Any]:
         paths: dict[str, Any] = {"trace_path": None, "chain_head": None, "audit_path": None}
@@ -681,42 +632,3 @@ class Run:
 
 
 _HOOK_ERROR = [HOOK_ERROR]
-_NO_EXTERNAL: dict[str, Any] = {}
-_EXTERNAL_KEYS = (
-    "exec.attempt_count",
-    "exec.success_count",
-    "exec.failed_count",
-    "exec.denied_count",
-    "exec.skipped_count",
-)
-_FLUSH_IS_DUE = 2
-_STAGES = ("observe", "fills", "decide", "orders")
-_STEP_TYPES = StepTypes(Decision, PacketInput, FeatureRow, TracedDecision)
-
-
-def _external(actions: Actions) -> dict[str, Any]:
-    """What became of the step's orders, under the registered `exec.` keys."""
-    counts = (
-        actions.submitted,
-        actions.submitted - actions.rejected - actions.in_doubt,
-        actions.failures,
-        actions.rejected + actions.withheld,
-        actions.skipped,
-    )
-    return dict(zip(_EXTERNAL_KEYS, counts, strict=True))
-
-
-def actions_of(result: Any) -> Actions:
-    """Return what a one-shot executor's result says, as `Actions`."""
-    if not isinstance(result, dict):
-        return NOTHING_DONE
-    errors = tuple(str(error) for error in result.get("errors") or ())
-    count = {name: int(result.get(name) or 0) for name in ("submitted", "canceled", "rejected", "in_doubt")}
-    if min(count.values()) < 0:
-        raise ValueError(f"an executor's counts must be at least 0, were {count}")
-    return Actions(
-        **count,
-        failures=count["in_doubt"],
-        errors=errors,
-        halt=(errors[-1] if errors else "the executor asked to halt") if result.get("halt") else "",
-    )

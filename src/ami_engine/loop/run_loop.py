@@ -30,7 +30,7 @@ def run_loop(*, source: DataSource, broker: Broker, steps: int | None = None, **
     steps : int, optional
         Bound on the number of events.
     **options
-        Everything else has a default: see `loop.assemble.RunOptions`.
+        Everything else has a default: see `loop.options.RunOptions`.
 
     Returns
     -------

@@ -24,7 +24,7 @@ from ami_engine.mdm.position_manager import PositionManager
 from ami_engine.units import NS_PER_MS
 from decision_schema.types import Action, FinalDecision, MismatchInfo, Proposal
 
-__all__ = ["AccountView", "Decision", "MarketParts", "Modulate", "decide"]
+__all__ = ["AccountView", "Decision", "MarketParts", "Modulate", "decide", "judge"]
 
 Modulate = Callable[[Any, RiskPolicy, Any], tuple[FinalDecision, MismatchInfo]]
 
@@ -129,12 +129,32 @@ def decide(parts: MarketParts, event: Any, account: AccountView, now_ns: int) ->
     now_ns : int
         The decision clock, ns: event time in a recorded run, wall time in a live one.
     """
-    state = parts.state
+    is_generic = _is_generic(parts, event)
+    proposal = _propose(parts, account, now_ns // NS_PER_MS, is_generic=is_generic)
+    return judge(parts, proposal, account, now_ns, is_generic=is_generic)
+
+
+def _is_generic(parts: MarketParts, event: Any) -> bool:
     # A symbol that ever had a book stays a market: events without a price do not make it fresh.
+    state = parts.state
     is_generic = type(event) is GenericEvent or (type(event) is TimerEvent and not state.last_book_ts_ns)
-    is_generic = is_generic and state.generic is not None
-    now_ms = now_ns // NS_PER_MS
-    proposal = _propose(parts, account, now_ms, is_generic=is_generic)
+    return is_generic and state.generic is not None
+
+
+def judge(
+    parts: MarketParts, proposal: Proposal, account: AccountView, now_ns: int, *, is_generic: bool = False
+) -> Decision:
+    """Return the decision on what was proposed: the second half of `decide`.
+
+    Parameters
+    ----------
+    parts, account, now_ns
+        Those of `decide`.
+    proposal : Proposal
+        What the model, or an exit, asks for.
+    is_generic : bool
+        The event has no price.
+    """
     if parts.modulate is None:
         final = FinalDecision(proposal.action, True, proposal.reasons, params=proposal.params)
         return Decision(proposal, final, _UNGUARDED, None, "")

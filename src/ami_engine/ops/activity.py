@@ -6,9 +6,9 @@ with events; nothing of it stays in memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -22,6 +22,9 @@ __all__ = ["ACTIVITY_FILE_NAME", "NO_QUOTES", "ActivityLog", "FillMark", "QuoteM
 ACTIVITY_FILE_NAME = "activity.jsonl"
 NO_QUOTES: tuple[float | None, float | None] = (None, None)
 _BLOCK_BYTES = 1 << 16
+_QUOTE_FIELDS = 2
+_SIDES: tuple[Literal["SELL"], Literal["BUY"]] = ("SELL", "BUY")
+_LIQUIDITIES: tuple[Literal["TAKER"], Literal["MAKER"]] = ("TAKER", "MAKER")
 
 
 class FillMark(msgspec.Struct, frozen=True, tag="fill", tag_field="kind"):
@@ -117,6 +120,18 @@ class ActivityLog:
                 equity,
             )
         )
+
+    def take(self, symbol: str, marks: Iterable[tuple[Any, ...]]) -> None:
+        """Write what the compiled step noted in one market, the oldest first: see the core's `take_activity`."""
+        name = self._name(symbol)
+        for step, now_ns, *what in marks:
+            if len(what) == _QUOTE_FIELDS:
+                bid, ask = what
+                self.quotes(step, now_ns, {} if bid is ask is None else {symbol: (bid, ask)})
+            else:
+                is_buy, is_maker, *rest = what
+                side, liquidity = _SIDES[is_buy], _LIQUIDITIES[is_maker]
+                self._write(FillMark(step, now_ns, name, side, liquidity, *rest))
 
     def quotes(self, step: int, now_ns: int, best: Mapping[str, tuple[float | None, float | None]]) -> None:
         """Write the best own (bid, ask) of every market where they moved; a market that is missing has none."""

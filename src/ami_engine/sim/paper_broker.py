@@ -218,6 +218,7 @@ class PaperBroker(Broker):
         market_id: str,
         told: Mapping[str, Any],
         *,
+        ended: Iterable[tuple[Any, ...]],
         request: Callable[[OrderTold], SubmitOrder],
         order_id: Callable[[int, bool], str],
     ) -> None:
@@ -229,6 +230,8 @@ class PaperBroker(Broker):
             As the events and as the orders name it.
         told : mapping
             What the core's `Stepper.venue` returns.
+        ended : iterable of tuple
+            What its `take_ended` does: the orders that ended, oldest first.
         request : callable
             Makes the `SubmitOrder` of an `OrderTold`.
         order_id : callable
@@ -252,9 +255,19 @@ class PaperBroker(Broker):
             placed.leaves = Decimal(leaves)
             market.insert(placed)
             self._open[placed.request.client_order_id] = placed
-        for values in told["ended"]:
-            ended = OrderTold(*values)
-            self._ended.add(_report(ended, request(ended)))
+        for is_buy, end, price, qty, filled_qty, step, number in ended:
+            self._ended.add(
+                OrderReport(
+                    client_order_id=order_id(step, is_buy),
+                    market_id=market_id,
+                    side=Side.BUY if is_buy else Side.SELL,
+                    price=price,
+                    qty=qty,
+                    filled_qty=filled_qty,
+                    status=ENDS[end],
+                    venue_order_id=f"P{number}",
+                )
+            )
         self._load_money(market, told, order_id)
 
     def _load_money(self, market: PaperMarket, told: Mapping[str, Any], order_id: Callable[[int, bool], str]) -> None:
@@ -567,20 +580,6 @@ class PaperBroker(Broker):
         known = self._instruments.get(name, self._default)
         instrument = known if known is not None else Instrument(name, currency=self._currency)
         return PaperMarket(name, instrument, on_grid=known is not None)
-
-
-def _report(told: OrderTold, request: SubmitOrder) -> OrderReport:
-    """Return what the venue says of an order that ended elsewhere."""
-    return OrderReport(
-        client_order_id=request.client_order_id,
-        market_id=request.market_id,
-        side=told.side,
-        price=told.price,
-        qty=told.qty,
-        filled_qty=told.filled_qty,
-        status=ENDS[told.end],
-        venue_order_id=f"P{told.venue_number}",
-    )
 
 
 def reduce_only_refusal(side: Side, symbol: str, held: float) -> str:
