@@ -25,6 +25,10 @@ Durability = Literal["full", "normal", "off"]
 _MEMORY = ":memory:"
 # "AMIJ": tells our file from any other SQLite file.
 _APPLICATION_ID = 0x414D494A
+# Transactions after which the log is folded into the file once nothing is being sent, and after which it is in any case.
+# One of the engine's writes some six pages of 4 KiB.
+_LOG_LONG = 200
+_LOG_TOO_LONG = 2_000
 # A reader (an operator's query) holds no lock that a writer waits for in WAL; a checkpoint of theirs may, for a moment.
 _BUSY_S = 5.0
 
@@ -137,6 +141,7 @@ class StateStore:
         self._depth = 0
         self._is_doomed = False
         self._is_synced = durability == "full"
+        self._in_log = 0
         self._connection: sqlite3.Connection | None = None
         if self.path != _MEMORY:
             self.path = str(Path(path).resolve())
@@ -186,6 +191,7 @@ class StateStore:
                 self.fault("store.commit.before")
             self._run("COMMIT")
             self.transactions += 1
+            self._in_log += 1
         except BaseException:
             self._roll_back()
             raise
@@ -194,6 +200,27 @@ class StateStore:
             self._is_doomed = False
         if self.fault is not None:
             self.fault("store.commit.after")
+        if self._in_log >= _LOG_TOO_LONG:
+            self.fold_log()
+
+    @property
+    def is_log_long(self) -> bool:
+        """True when the log has grown so long that it is to be folded into the file, in a moment when nothing waits."""
+        return self._in_log >= _LOG_LONG
+
+    def fold_log(self) -> None:
+        """Bring the file up to the log, which begins anew then; what a reader still needs of it stays.
+
+        It costs two syncs, unless `durability` is "off": never between a decision and its orders.
+
+        Raises
+        ------
+        StateError
+            When it could not be written. The store then refuses every transaction.
+        """
+        self._check()
+        self._run("PRAGMA wal_checkpoint(PASSIVE)")
+        self._in_log = 0
 
     def execute(self, statement: str, parameters: Sequence[Any] = ()) -> int:
         """Run one statement inside a transaction; return how many rows it changed.
@@ -259,6 +286,8 @@ class StateStore:
             mode = self._scalar("PRAGMA journal_mode=WAL")
             if mode != "wal":
                 raise StateError(f"{self.path}: cannot be written ahead (journal mode is {mode!r}) on this file system")
+        # SQLite would fold the log in whatever commit makes it long, such as the one that an order waits for.
+        self._run("PRAGMA wal_autocheckpoint=0")
         self._run(f"PRAGMA synchronous={_SYNCHRONOUS[self.durability]}")
         if self.durability == "full":
             self._run("PRAGMA fullfsync=ON")  # macOS: fsync alone stops at the drive's cache
