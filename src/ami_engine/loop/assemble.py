@@ -369,7 +369,7 @@ def _run_of(
         is_resumed=given.resume,
         journal=journal,
     )
-    if journal is not None:
+    if journal is not None or is_live:
         trading.bound_worst_case()
     trading.begin(each for each in given.release if each.name == OPERATOR_WORD)
     controls, server = _open_controls(given, folder, is_live=is_live)
