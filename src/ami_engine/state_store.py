@@ -25,7 +25,7 @@ Durability = Literal["full", "normal", "off"]
 _MEMORY = ":memory:"
 # "AMIJ": tells our file from any other SQLite file.
 _APPLICATION_ID = 0x414D494A
-# Transactions after which the log is folded into the file once nothing is being sent, and after which it is in any case.
+# Transactions after which the log is folded into the file once nothing is being sent, and after which it always is.
 # One of the engine's writes some six pages of 4 KiB.
 _LOG_LONG = 200
 _LOG_TOO_LONG = 2_000

@@ -16,6 +16,7 @@ from ami_engine.config import ExitConfig, QuotingConfig
 from ami_engine.dmc.risk_policy import RiskPolicy
 from ami_engine.errors import ConfigError, StateError, VenueUnavailable
 from ami_engine.events import SubmitOrder
+from ami_engine.execution.idempotency import OrderIdFormat
 from ami_engine.execution.journal import Journal
 from ami_engine.loop.assemble import assemble
 from ami_engine.loop.feed import FeedEnd
@@ -268,6 +269,22 @@ def test_ids_and_steps_go_on_after_a_restart(tmp_path: Path) -> None:
     assert 0 < before < len(venue.sent)
     assert len({order.client_order_id for order in venue.sent}) == len(venue.sent)
     check(venue, path)
+
+
+@pytest.mark.parametrize("has_journal", [False, True])
+def test_ids_have_the_format_of_the_venue(*, has_journal: bool) -> None:
+    digits = OrderIdFormat(prefix="7", length=24, alphabet="0123456789")
+    venue = Venue()
+    run_loop(
+        source=market(400),
+        broker=venue,
+        order_id_format=digits,
+        journal=StateStore(":memory:") if has_journal else None,
+        **OPTIONS,
+    )
+    assert len(venue.sent) > 3
+    assert all(digits.is_ours(order.client_order_id) for order in venue.sent)
+    assert len({order.client_order_id for order in venue.sent}) == len(venue.sent)
 
 
 def test_profit_and_positions_go_on_after_a_restart(tmp_path: Path) -> None:

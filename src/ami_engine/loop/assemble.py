@@ -19,9 +19,11 @@ from ami_engine.dmc.policy_hook import assemble_modulator
 from ami_engine.dmc.risk_policy import RiskPolicy
 from ami_engine.dmc.risk_state import RiskState
 from ami_engine.errors import ConfigError, TraceError
+from ami_engine.execution.idempotency import OrderIdFormat
 from ami_engine.execution.journal import Journal
 from ami_engine.execution.order_manager import OrderManager
 from ami_engine.execution.order_table import DEFAULT_SETTLE_MS
+from ami_engine.execution.reconciler import DEFAULT_RECONCILE_MS
 from ami_engine.features.feature_config import FeatureConfig
 from ami_engine.loop.audit_edge import AuditEdge
 from ami_engine.loop.durable import Durable, JournaledLatches
@@ -55,7 +57,6 @@ CONFIG_FILE_NAME = "run.json"
 JOURNAL_FILE_NAME = "journal.sqlite"
 _DEFAULT_TICK_SIZE = 0.01
 _DEFAULT_TIMER_MS = 100.0
-_DEFAULT_RECONCILE_MS = 30_000.0
 # What the loop provides of a market's context: a key that should be there and is not must hold, not pass.
 PROVIDED_CONTEXT = (
     "now_ms",
@@ -108,6 +109,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "journal": (str, Path, StateStore, type(None)),
     "durability": (str, type(None)),
     "settle_ms": (int, float),
+    "order_id_format": (OrderIdFormat, type(None)),
     "reconcile_every_ms": (int, float),
 }
 
@@ -176,6 +178,8 @@ class RunOptions(msgspec.Struct, kw_only=True):
         journal goes on where the last one ended. Default: ``journal.sqlite`` in `run_dir` for a live run, none else.
     durability : {"full", "normal", "off"} or None
         What a commit of the journal survives (`StateStore`); default "full".
+    order_id_format : OrderIdFormat or None
+        What client order ids look like, where the venue wants other ones than 32 letters and digits.
     settle_ms : float
         How long a request may be on its way: only then does "the venue knows nothing of it" prove anything.
     reconcile_every_ms : float
@@ -220,8 +224,9 @@ class RunOptions(msgspec.Struct, kw_only=True):
     source_backoff_ms: float = 50.0
     journal: Any = None
     durability: Durability | None = None
+    order_id_format: OrderIdFormat | None = None
     settle_ms: float = DEFAULT_SETTLE_MS
-    reconcile_every_ms: float = _DEFAULT_RECONCILE_MS
+    reconcile_every_ms: float = DEFAULT_RECONCILE_MS
 
 
 def assemble(source: DataSource, broker: Broker, *, should_stop: Callable[[], bool], **options: Any) -> Run:
@@ -356,6 +361,7 @@ def _run_of(
         halts_on_strangers=given.executor is None,
         journal=journal,
         settle_ms=given.settle_ms,
+        id_format=given.order_id_format,
         reconcile_every_ms=given.reconcile_every_ms,
     )
     account = Account(order_instruments, instrument=default, cash=given.start_cash)
@@ -474,7 +480,16 @@ def _native(given: RunOptions, policy: RiskPolicy, quoting: QuotingConfig, exits
         core is None
         or given.resume
         or given.modulator is not GUARDED
-        or any(part is not None for part in (given.clock, given.executor, given.position_manager, given.trading_day))
+        or any(
+            part is not None
+            for part in (
+                given.clock,
+                given.executor,
+                given.position_manager,
+                given.trading_day,
+                given.order_id_format,
+            )
+        )
     ):
         return None
     times_bars = given.timer_ms is not None
