@@ -26,9 +26,9 @@ _MEMORY = ":memory:"
 # "AMIJ": tells our file from any other SQLite file.
 _APPLICATION_ID = 0x414D494A
 # Transactions after which the log is folded into the file once nothing is being sent, and after which it always is.
-# One of the engine's writes some six pages of 4 KiB.
-_LOG_LONG = 200
-_LOG_TOO_LONG = 2_000
+# One of the engine's writes some ten pages of 4 KiB.
+_LOG_LONG = 100
+_LOG_TOO_LONG = 1_000
 # A reader (an operator's query) holds no lock that a writer waits for in WAL; a checkpoint of theirs may, for a moment.
 _BUSY_S = 5.0
 

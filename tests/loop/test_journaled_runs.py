@@ -22,10 +22,12 @@ from ami_engine.loop.assemble import assemble
 from ami_engine.loop.feed import FeedEnd
 from ami_engine.loop.latches import Release
 from ami_engine.loop.run_loop import run_loop
+from ami_engine.portfolio.ledger import Ledger
 from ami_engine.sim.microstructure_sim import MicrostructureSim
 from ami_engine.sim.paper_broker import PaperBroker
 from ami_engine.sim.synthetic_source import SyntheticSource
 from ami_engine.state_store import StateStore
+from ami_engine.units import Instrument
 from decision_schema.types import Action, Proposal
 from tests.loop.conftest import MS, START_NS, ListSource, RecordingBroker, book
 
@@ -42,8 +44,8 @@ class Venue(PaperBroker):
 
     recv_window_ms = 300
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, instrument: Instrument | None = None) -> None:
+        super().__init__(instrument)
         self.sent: list[SubmitOrder] = []
         self.calls = 0
         self.crash_at = 0
@@ -170,6 +172,25 @@ def test_a_crash_at_any_call_of_the_venue_doubles_loses_and_invents_nothing(tmp_
         assert drive(source, venue, path), count
         check(venue, path)
     assert crashes > 15
+
+
+@pytest.mark.parametrize("count", [4, 11, 23])
+def test_an_inverse_market_goes_on_after_a_crash_with_its_coins(tmp_path: Path, count: int) -> None:
+    contract = Instrument(
+        "SYNTH", tick_size=0.01, lot_size=1.0, kind="inverse", currency="BTC", maker_fee_bps=-1.0, taker_fee_bps=5.0
+    )
+    path, venue, source = tmp_path / "j.sqlite", Venue(contract), market(1_200)
+    assert not drive(source, venue, path, crash_at(count, "store.commit.after"), instrument=contract)
+    assert drive(source, venue, path, instrument=contract)
+    check(venue, path)
+    assert len(venue.fetch_fills(0)) > 10
+    store = StateStore(path, durability="off")
+    ledger = Ledger()
+    ledger.restore(Journal(store).postings())
+    store.close()
+    assert ledger.trial_balance() == {"BTC": 0}
+    # The venue rounds each fill to its coin's smallest unit.
+    assert float(ledger.balance("cash:BTC", "BTC")) == pytest.approx(venue.fetch_balances()["BTC"], abs=1e-14)
 
 
 def test_crash_after_crash_converges(tmp_path: Path) -> None:
