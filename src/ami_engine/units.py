@@ -19,9 +19,9 @@ NS_PER_MS = 1_000_000
 NS_PER_S = 1_000_000_000
 NS_PER_DAY = 86_400_000_000_000
 
-# Where there is no lot, a size has so many digits, and no more behind the point: sums of sizes are then exact in a double,
+# Where there is no lot, a size has so many digits, and no more behind the point: sums of sizes are then exact doubles,
 # and a position can be closed to zero. What is executed of an order is rounded to fewer digits of its size: finer than
-# that an order that is filled could not be told from one that is not.
+# that, an order that is filled could not be told from one that is not.
 _SIZE_DIGITS = 12
 _FILL_DIGITS = 9
 
