@@ -235,6 +235,116 @@ def test_a_damaged_page_is_refused_and_left(tmp_path: Path) -> None:
     assert path.read_bytes() == bytes(data)
 
 
+def _journal_pages(path: Path, runs: int) -> list[bytes]:
+    """Return the file of a journal after each of so many lives, in which orders came and went."""
+    from ami_engine.events import Fill, Side, SubmitOrder
+    from ami_engine.execution.journal import Intent, Journal
+    from ami_engine.execution.order_state import Order, Trigger
+
+    pages = []
+    for life in range(runs):
+        journal = Journal(StateStore(path, durability="off"), run_id="r1")
+        for kept in journal.state.orders[::2]:
+            journal.note(kept.order.after(Trigger.CANCEL_SENT).after(Trigger.CANCELED), "canceled", life)
+        for number in range(40):
+            name = f"order-{life:02}-{number:02}"
+            request = SubmitOrder(client_order_id=name, market_id="X", side=Side.BUY, price=9.5, qty=2.0)
+            journal.intend([Intent(request, step=journal.next_step)], now_ns=life)
+            journal.note(
+                Order.from_submit(request).after(Trigger.SUBMIT_SENT).after(Trigger.ACCEPTED), "accepted", life
+            )
+            if number % 4 == 0:
+                fill = Fill(
+                    trade_id=f"t{name}",
+                    client_order_id=name,
+                    market_id="X",
+                    side=Side.BUY,
+                    price=9.5,
+                    qty=0.5,
+                    ts_ns=life,
+                )
+                journal.fill(fill, life)
+        journal.checkpoint("account", b"%d" % life, life)
+        journal.close()
+        pages.append(path.read_bytes())
+    return pages
+
+
+def test_a_page_that_is_half_of_an_older_one_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "s.sqlite"
+    *olds, new = _journal_pages(path, 4)
+    whole = _rows(path)
+    refused = unseen = 0
+    for old in olds:
+        for start in range(0, len(old), 4096):
+            for cut in (0, 512, 2048, 3584):  # sectors: at 0 the whole page was not written
+                torn = new[:start] + new[start : start + cut] + old[start + cut : start + 4096] + new[start + 4096 :]
+                if torn == new:
+                    continue
+                path.write_bytes(torn)
+                try:
+                    StateStore(path, durability="off").close()
+                except StateError:
+                    refused += 1
+                    assert path.read_bytes() == torn
+                else:
+                    # What differs is no part of any row: free bytes of a page.
+                    assert _rows(path) == whole
+                    unseen += 1
+    assert refused > 100
+    assert unseen < refused / 4
+
+
+def _rows(path: Path) -> dict[str, list[tuple[object, ...]]]:
+    raw = sqlite3.connect(path)
+    names = [name for (name,) in raw.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+    found = {name: raw.execute(f"SELECT * FROM {name}").fetchall() for name in names}
+    raw.close()
+    return found
+
+
+def test_a_digit_that_changed_in_a_row_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "s.sqlite"
+    (data,) = _journal_pages(path, 1)
+    at = data.index(b"order-00-07")
+    path.write_bytes(data[:at] + b"order-00-97" + data[at + 11 :])
+    with pytest.raises(StateError, match="damaged"):
+        StateStore(path)
+
+
+def _fail(point: str) -> None:
+    raise ZeroDivisionError(point)
+
+
+def test_the_seal_holds_whatever_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "s.sqlite"
+    values = [0, 1, -3, 2**62, 0.1, 2.0, -0.0, 1e300, float("inf"), "", "2", "ä\u2028'\"", b"", b"\x00\xff", None]
+    store = StateStore(path, durability="off")
+    for number, value in enumerate(values):
+        with store.transaction():
+            store.execute("INSERT INTO checkpoints VALUES (?, ?, ?, ?)", (f"n{number}", 1, 2, value or b""))
+            row = ("X", f"t{number}", "a", "BUY", 1, 2, number, "", "MAKER", 3, 4, 0)
+            names = (
+                "market_id, trade_id, client_order_id, side, price, qty, fee, fee_currency, liquidity, ts_ns, heard_ns"
+            )
+            for verb in ("INSERT", "INSERT OR IGNORE"):
+                store.execute(f"{verb} INTO fills ({names}, is_refused) VALUES ({', '.join('?' * 12)})", row)
+            if isinstance(value, float):
+                store.execute("UPDATE fills SET price = ? WHERE trade_id = ?", (value, f"t{number}"))
+    store.fault = _fail
+    with pytest.raises(ZeroDivisionError), store.transaction():
+        store.execute("DELETE FROM fills")
+    store.fault = None
+    with store.transaction():
+        store.execute("DELETE FROM checkpoints WHERE name = 'n3'")
+    rows = store.query("SELECT * FROM fills")
+    store.close()
+    again = StateStore(path, durability="off")
+    assert again.query("SELECT * FROM fills") == rows
+    assert len(rows) == len(values)
+    again.close()
+
+
 def test_a_torn_tail_of_the_log_loses_that_transaction_only(tmp_path: Path) -> None:
     path = tmp_path / "s.sqlite"
     store = StateStore(path, durability="off")

@@ -19,6 +19,12 @@ NS_PER_MS = 1_000_000
 NS_PER_S = 1_000_000_000
 NS_PER_DAY = 86_400_000_000_000
 
+# Where there is no lot, a size has so many digits, and no more behind the point: sums of sizes are then exact doubles,
+# and a position can be closed to zero. What is executed of an order is rounded to fewer digits of its size: finer than
+# that, an order that is filled could not be told from one that is not.
+_SIZE_DIGITS = 12
+_FILL_DIGITS = 9
+
 # A price this close to a grid point (in ticks) is on it: 61800.3 / 0.1 is 618002.9999999999 in binary.
 _ON_GRID_TICKS = 1e-6
 
@@ -171,6 +177,17 @@ class Instrument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """
         return max(1, self.quote_ticks(price, is_buy=not is_buy))
 
+    def fill_exponent(self, qty: float) -> int:
+        """Return the power of ten of which executed sizes of an order of `qty` are multiples, where there is no lot.
+
+        What fills the rest of an order is that rest. Displayed sizes are binary, and differences of them would leave
+        crumbs of 1e-18 in a position, which then never is flat.
+
+        >>> Instrument("X").fill_exponent(0.25), Instrument("X").fill_exponent(1e-6)
+        (-9, -12)
+        """
+        return max(-_SIZE_DIGITS, int(f"{qty:.{_SIZE_DIGITS - 1}e}".partition("e")[2]) - _FILL_DIGITS + 1)
+
     def round_qty(self, qty: float) -> float:
         """Round a size down to the lot; never up.
 
@@ -190,18 +207,20 @@ class Instrument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def qty_from_usd(self, size_usd: float, price: float) -> float:
         """Return the size, rounded down to the lot, that is worth `size_usd` at `price`.
 
-        Without a lot it has at most 12 digits, so that sums of sizes are exact decimals and a position can be closed to
-        zero, not to a crumb of 1e-19.
+        Without a lot it has at most 12 digits, and at most 12 behind the point.
 
-        >>> Instrument("X").qty_from_usd(1.0, price=0.3)
-        3.33333333333
+        >>> Instrument("X").qty_from_usd(1.0, price=0.3), Instrument("X").qty_from_usd(1.0, price=60_000.0)
+        (3.33333333333, 1.6666666e-05)
         """
         per_unit = self.multiplier if self.is_inverse else price * self.multiplier
         qty = size_usd / per_unit
         if self.lot_size:
             return self.round_qty(qty)
-        rounded = float(f"{qty:.12g}")
-        return rounded if rounded <= qty else float(f"{qty * (1.0 - 1e-11):.12g}")
+        if qty < 1.0:
+            rounded = float(f"{qty:.{_SIZE_DIGITS}f}")
+            return rounded if rounded <= qty else float(f"{qty - 1e-12:.{_SIZE_DIGITS}f}")
+        rounded = float(f"{qty:.{_SIZE_DIGITS}g}")
+        return rounded if rounded <= qty else float(f"{qty * (1.0 - 1e-11):.{_SIZE_DIGITS}g}")
 
     def is_below_minimum(self, price: float, qty: float) -> bool:
         """Return True when the venue takes no order this small: nothing, under `min_qty`, or under `min_notional`.

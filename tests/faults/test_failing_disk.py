@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 from ami_engine.execution.journal import Journal
 from ami_engine.state_store import StateStore
-
-HERE = Path(__file__).parent
 
 # For each number forks a child (so that importing is paid once) which sends orders through the service, each answered,
 # and says in a file beside its journal what was sent and what was booked before what may fail next.
@@ -71,17 +67,6 @@ for at in sys.argv[2:]:
 """
 
 
-@pytest.fixture(scope="module")
-def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if compiler is None or not sys.platform.startswith("linux"):
-        pytest.skip("needs Linux and a C compiler: the disk is made to fail by a preloaded library")
-    built = tmp_path_factory.mktemp("shim") / "fail_write.so"
-    command = [compiler, "-shared", "-fPIC", "-O1", "-o", str(built), str(HERE / "fail_write.c"), "-ldl"]
-    subprocess.run(command, check=True)
-    return built
-
-
 def trade(shim: Path, folder: Path, numbers: Iterable[int], how: str, code: int) -> None:
     """Trade once for each number of a write or sync that fails, 0 for none, in folders of those names."""
     env = os.environ | {"LD_PRELOAD": str(shim), "FAIL_FOR": how, "FAIL_WITH": str(code), "FAIL_NAME": "j.sqlite"}
@@ -95,14 +80,6 @@ def told(folder: Path, word: str) -> list[str]:
     lines = [line.split(" ", 1) for line in (folder / "out").read_text().splitlines()]
     assert lines[-1] == ["end"], lines
     return [line[1] for line in lines if line[0] == word]
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A folder in memory where there is one: what fails here is not the disk, and syncs of a real one take long."""
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as name:
-        yield Path(name)
 
 
 @pytest.mark.parametrize(("how", "code"), [("once", errno.EIO), ("ever", errno.EIO), ("ever", errno.ENOSPC)])

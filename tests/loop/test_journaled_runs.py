@@ -9,21 +9,25 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from ami_engine.config import QuotingConfig
+from ami_engine.config import ExitConfig, QuotingConfig
 from ami_engine.dmc.risk_policy import RiskPolicy
 from ami_engine.errors import ConfigError, StateError, VenueUnavailable
 from ami_engine.events import SubmitOrder
+from ami_engine.execution.idempotency import OrderIdFormat
 from ami_engine.execution.journal import Journal
 from ami_engine.loop.assemble import assemble
 from ami_engine.loop.feed import FeedEnd
 from ami_engine.loop.latches import Release
 from ami_engine.loop.run_loop import run_loop
+from ami_engine.portfolio.ledger import Ledger
 from ami_engine.sim.microstructure_sim import MicrostructureSim
 from ami_engine.sim.paper_broker import PaperBroker
 from ami_engine.sim.synthetic_source import SyntheticSource
 from ami_engine.state_store import StateStore
+from ami_engine.units import Instrument
 from decision_schema.types import Action, Proposal
 from tests.loop.conftest import MS, START_NS, ListSource, RecordingBroker, book
 
@@ -40,8 +44,8 @@ class Venue(PaperBroker):
 
     recv_window_ms = 300
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, instrument: Instrument | None = None) -> None:
+        super().__init__(instrument)
         self.sent: list[SubmitOrder] = []
         self.calls = 0
         self.crash_at = 0
@@ -170,6 +174,25 @@ def test_a_crash_at_any_call_of_the_venue_doubles_loses_and_invents_nothing(tmp_
     assert crashes > 15
 
 
+@pytest.mark.parametrize("count", [4, 11, 23])
+def test_an_inverse_market_goes_on_after_a_crash_with_its_coins(tmp_path: Path, count: int) -> None:
+    contract = Instrument(
+        "SYNTH", tick_size=0.01, lot_size=1.0, kind="inverse", currency="BTC", maker_fee_bps=-1.0, taker_fee_bps=5.0
+    )
+    path, venue, source = tmp_path / "j.sqlite", Venue(contract), market(1_200)
+    assert not drive(source, venue, path, crash_at(count, "store.commit.after"), instrument=contract)
+    assert drive(source, venue, path, instrument=contract)
+    check(venue, path)
+    assert len(venue.fetch_fills(0)) > 10
+    store = StateStore(path, durability="off")
+    ledger = Ledger()
+    ledger.restore(Journal(store).postings())
+    store.close()
+    assert ledger.trial_balance() == {"BTC": 0}
+    # The venue rounds each fill to its coin's smallest unit.
+    assert float(ledger.balance("cash:BTC", "BTC")) == pytest.approx(venue.fetch_balances()["BTC"], abs=1e-14)
+
+
 def test_crash_after_crash_converges(tmp_path: Path) -> None:
     path, venue, source = tmp_path / "j.sqlite", Venue(), market(800)
     starts = 0
@@ -181,9 +204,53 @@ def test_crash_after_crash_converges(tmp_path: Path) -> None:
 
 def test_a_step_that_changes_nothing_durable_opens_no_transaction() -> None:
     store = StateStore(":memory:")
-    quiet = [book(10 * number, bid_depth=1.0, ask_depth=1.0) for number in range(500)]
+    quiet = [book(10 * number, bid_depth=1.0, ask_depth=1.0) for number in range(2_000)]
     summary = run_loop(source=ListSource(quiet), broker=RecordingBroker(), journal=store, **OPTIONS)
-    assert (summary["steps"], summary["orders_submitted"], store.transactions) == (500, 0, 1)
+    # The start, and once what the guards know of the account: the day began.
+    assert (summary["steps"], summary["orders_submitted"], store.transactions) == (2_000, 0, 2)
+
+
+class BuysOnce:
+    """Bids at the first book, and holds from then on."""
+
+    def __init__(self) -> None:
+        self.is_new = True
+
+    def propose(self, features: Any) -> Proposal:
+        is_new, self.is_new = self.is_new, False
+        if not is_new:
+            return Proposal(Action.HOLD, 1.0, ["held"])
+        return Proposal(Action.ACT, 1.0, ["bid"], {"bid_quote": 0.49, "ask_quote": None, "size_usd": 49.0})
+
+
+def test_a_crash_takes_no_more_than_5_s_of_what_only_the_guards_count(tmp_path: Path) -> None:
+    # A bid is filled; then the price climbs, a cent every 10 ms, and nothing is sent: equity has a new peak every time.
+    prices = [0.49, 0.47, *(0.49 + 0.01 * number for number in range(1_300))]
+    events = [book(10 * number, price, price + 0.02) for number, price in enumerate(prices)]
+    store = StateStore(tmp_path / "j.sqlite", durability="off")
+    run = assemble(
+        ListSource(events),
+        Venue(),
+        should_stop=lambda: False,
+        journal=store,
+        decision_engine=BuysOnce(),
+        exits=ExitConfig(tp_ticks=1e9, sl_ticks=1e9, T_max_ms=10**9),
+        **OPTIONS,
+    )
+    transactions = []
+    for event, state in _until_end(run):
+        run.step(event, state)
+        transactions.append(store.transactions)
+    held, peak = run.account.positions.position("X"), run.account.peak
+    assert held == pytest.approx(10.204, rel=1e-4)
+    assert peak == pytest.approx(13.0 * held, rel=1e-3)
+    store.close()  # and nothing else: the process is gone
+    again = StateStore(tmp_path / "j.sqlite", durability="off")
+    kept = Journal(again).checkpoint_of("account")
+    again.close()
+    assert kept is not None
+    assert peak - 5.01 * held <= msgspec.msgpack.decode(kept)["peak_equity"] < peak
+    assert transactions[-1] - transactions[20] == 2
 
 
 def test_a_step_that_sends_costs_one_sync() -> None:
@@ -223,6 +290,22 @@ def test_ids_and_steps_go_on_after_a_restart(tmp_path: Path) -> None:
     assert 0 < before < len(venue.sent)
     assert len({order.client_order_id for order in venue.sent}) == len(venue.sent)
     check(venue, path)
+
+
+@pytest.mark.parametrize("has_journal", [False, True])
+def test_ids_have_the_format_of_the_venue(*, has_journal: bool) -> None:
+    digits = OrderIdFormat(prefix="7", length=24, alphabet="0123456789")
+    venue = Venue()
+    run_loop(
+        source=market(400),
+        broker=venue,
+        order_id_format=digits,
+        journal=StateStore(":memory:") if has_journal else None,
+        **OPTIONS,
+    )
+    assert len(venue.sent) > 3
+    assert all(digits.is_ours(order.client_order_id) for order in venue.sent)
+    assert len({order.client_order_id for order in venue.sent}) == len(venue.sent)
 
 
 def test_profit_and_positions_go_on_after_a_restart(tmp_path: Path) -> None:
@@ -458,7 +541,7 @@ def test_kill_9_at_any_moment_doubles_loses_and_invents_nothing(tmp_path: Path) 
         process = subprocess.Popen([sys.executable, "-c", code, str(number)], stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
-        time.sleep(0.02 + 0.017 * number)
+        time.sleep(0.02 + 0.04 * number)
         process.kill()
         process.communicate()
     done = subprocess.run([sys.executable, "-c", code, "99"], capture_output=True, text=True, check=False)
@@ -466,7 +549,7 @@ def test_kill_9_at_any_moment_doubles_loses_and_invents_nothing(tmp_path: Path) 
     venue = FileVenue(truth)
     store = StateStore(journal)
     kept = Journal(store)
-    assert kept.incarnation > 5
+    assert kept.incarnation > 3
     assert {fill.trade_id for fill in kept.state.fills} == {fill.trade_id for fill in venue.fetch_fills(0)}
     assert float(kept.position("SYNTH")) == pytest.approx(venue.get_state()["positions"].get("SYNTH", 0.0), abs=1e-12)
     assert venue.fetch_open_orders() == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -50,8 +49,9 @@ def test_postings_that_a_crash_kept_from_being_written_are_made_up_for(tmp_path:
     journal = tmp_path / "journal.db"
     run(journal, 3)
     whole = books(journal)
-    with sqlite3.connect(journal) as store:
-        last = store.execute("SELECT tx FROM postings ORDER BY seq DESC LIMIT 1").fetchone()[0]
+    store = StateStore(journal)
+    with store.transaction():
+        ((last,),) = store.query("SELECT tx FROM postings ORDER BY seq DESC LIMIT 1")
         store.execute("DELETE FROM postings WHERE tx = ?", (last,))
     store.close()
     assert books(journal).balances() != whole.balances()

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 
 #include "ami/decision_tables.hpp"
 
@@ -55,6 +56,14 @@ public:
 
     std::int64_t quote_ticks(double price, bool is_buy) const { return is_buy ? floor_ticks(price) : ceil_ticks(price); }
 
+    // The power of ten of which executed sizes of an order of `qty` are multiples, where there is no lot.
+    static int fill_exponent(double qty) {
+        char text[32];
+        std::snprintf(text, sizeof text, "%.11e", qty);
+        const int exponent = static_cast<int>(std::strtol(std::strchr(text, 'e') + 1, nullptr, 10)) - 8;
+        return exponent < -12 ? -12 : exponent;
+    }
+
     double round_qty(double qty) const {
         if (lot_size == 0.0) return qty;
         const double raw = qty / lot_size;
@@ -68,7 +77,8 @@ public:
         const double qty = size_usd / (is_inverse ? multiplier : price * multiplier);
         if (lot_size != 0.0) return round_qty(qty);
         const double rounded = twelve_digits(qty);
-        return rounded <= qty ? rounded : twelve_digits(qty * (1.0 - 1e-11));
+        if (rounded <= qty) return rounded;
+        return twelve_digits(qty < 1.0 ? qty - 1e-12 : qty * (1.0 - 1e-11));
     }
 
     bool is_below_minimum(double price, double qty) const {
@@ -86,9 +96,10 @@ private:
         return inverse >= 1.0 && std::fabs(inverse * step - 1.0) < 1e-12 ? inverse : 0.0;
     }
 
+    // Twelve digits, and no more behind the point. A size below 1 stays below it: `value` is one, or one less 1e-12.
     static double twelve_digits(double value) {
         char text[32];
-        std::snprintf(text, sizeof text, "%.12g", value);
+        std::snprintf(text, sizeof text, value < 1.0 ? "%.12f" : "%.12g", value);
         return std::strtod(text, nullptr);
     }
 

@@ -419,10 +419,10 @@ private:
         if (size == 0.0) return order.leaves();
         const Decimal& taken = order.request.is_buy ? ask_taken_ : bid_taken_;
         // Doubles stand in the same order as their shortest decimals.
-        if (taken.is_zero() && size > order.request.qty) return whole_lots(order.leaves());
+        if (taken.is_zero() && size > order.request.qty) return executable(order, order.leaves());
         const Decimal shown = minus(Decimal::from_double(size), taken);
         const Decimal qty = least(order.leaves(), shown);
-        return qty.is_positive() ? whole_lots(qty) : Decimal();
+        return qty.is_positive() ? executable(order, qty) : Decimal();
     }
 
     void take(const Order& order, const Decimal& qty) {
@@ -430,8 +430,14 @@ private:
         taken = Decimal::add(taken, qty);
     }
 
-    Decimal whole_lots(const Decimal& qty) const {
-        return lot_.is_zero() ? qty : Decimal::multiply(Decimal::divide_whole(qty, lot_), lot_);
+    // What is executed of an order, rounded down to the lot; where there is none, no crumb of it is left.
+    Decimal executable(Order& order, const Decimal& qty) const {
+        if (!lot_.is_zero()) return Decimal::multiply(Decimal::divide_whole(qty, lot_), lot_);
+        if (Decimal::compare(qty, order.leaves()) >= 0) return order.leaves();
+        const Decimal unit(false, BigUint(1), Instrument::fill_exponent(order.request.qty));
+        Decimal whole = Decimal::multiply(Decimal::divide_whole(qty, unit), unit);
+        if (Decimal::compare(minus(order.leaves(), whole), unit) < 0) whole = minus(whole, unit);
+        return whole.is_positive() ? whole : Decimal();
     }
 
     void match_trade(double price, double size, std::int64_t aggressor) {
@@ -464,7 +470,7 @@ private:
 
     // Fill an order from a traded size, at its own price; return what is left of the size.
     Decimal fill_from(Order& order, const Decimal& size) {
-        const Decimal qty = whole_lots(least(size, order.leaves()));
+        const Decimal qty = executable(order, least(size, order.leaves()));
         return minus(size, execute(order, qty, order.request.price, true));
     }
 

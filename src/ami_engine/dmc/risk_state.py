@@ -313,6 +313,17 @@ class RiskState:
         context.kill_switch = "kill_switch" in self._latches
         context.latched = self._latched
 
+    def counts(self) -> bytes:
+        """Return what `snapshot` holds and a step that does nothing leaves as it is: equal bytes, nothing to keep.
+
+        The account's money is another matter (`account_snapshot`), and that a step failed shows in its failures.
+        """
+        times = [self._window(name).times for name in _WINDOWS]
+        windows = [(len(each), each[-1] if each else 0) for each in times]
+        return msgspec.msgpack.encode(
+            (windows, self._errors, self._losses, self._markouts.to_builtins(), self._timers, list(self._latches))
+        )
+
     def snapshot(self) -> bytes:
         """Return the whole state as bytes with a version and a checksum, for `restore`."""
         state = {

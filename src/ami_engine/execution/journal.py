@@ -7,7 +7,7 @@ Answers of the venue that a power cut takes away are no loss, because the order 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Context, Decimal
 from typing import Any
 
@@ -37,6 +37,7 @@ _INSERT_FILL = f"INSERT OR IGNORE INTO fills ({_FILL_COLUMNS}) VALUES (?, ?, ?, 
 _UPSERT_POSITION = """INSERT INTO positions VALUES (?, ?, ?)
     ON CONFLICT (market_id) DO UPDATE SET qty = excluded.qty, opening_qty = excluded.opening_qty"""
 _UPSERT_META = "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+_UPSERT_PLACE = "INSERT INTO meta VALUES (?, ?), (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 _UPSERT_CHECKPOINT = """INSERT INTO checkpoints VALUES (?, ?, ?, ?)
     ON CONFLICT (name) DO UPDATE SET step = excluded.step, ts_ns = excluded.ts_ns, data = excluded.data"""
 _INSERT_POSTING = """INSERT INTO postings (tx, account, currency, amount, kind, ts_ns) VALUES (?, ?, ?, ?, ?, ?)"""
@@ -120,8 +121,8 @@ class Journal:
         How often the journal was opened, this time included.
     begun_ns : int
         When the journal began, 0 when nobody said.
-    step : int
-        Which step it is, set by the loop: `next_step` continues from the last one that wrote something.
+    step_now : callable
+        Tells which step it is, set by the loop: `next_step` continues from the last one that wrote something.
     is_dirty : bool
         True while something waits to be written.
     confirmed_ns : int
@@ -154,7 +155,7 @@ class Journal:
         self._positions: dict[str, Decimal] = {}
         self._openings: dict[str, Decimal] = {}
         self._new_fills: set[tuple[str, str, str]] = set()
-        self.step = 0
+        self.step_now: Callable[[], int] = _no_step
         self.is_dirty = False
         meta = {"begun_ns": str(begun_ns)} | self._meta(run_id, new_run_id, salt)
         self.state = self._read(meta)
@@ -291,10 +292,10 @@ class Journal:
     def checkpoint(self, name: str, data: bytes, now_ns: int, *, sync: bool = False) -> None:
         """Keep a part's state under its name, for the next commit; it asks for a sync only where told to."""
         self._needs_sync = self._needs_sync or sync
-        self._add((_UPSERT_CHECKPOINT, (name, self.step, now_ns, data)))
+        self._add((_UPSERT_CHECKPOINT, (name, self.step_now(), now_ns, data)))
 
     def commit(self) -> None:
-        """Write what waits, in one transaction; without anything that waits, do nothing.
+        """Write what waits, in one transaction; without anything that waits, only fold a log that has grown long.
 
         Raises
         ------
@@ -302,16 +303,18 @@ class Journal:
             When it could not be written; it still waits then.
         """
         if not self.is_dirty:
-            return
-        self.next_step = max(self.next_step, self.step + 1)
+            if not self.store.is_log_long:
+                return
+            # The log begins anew with the next transaction, which then syncs twice: here, and not before a send.
+            self.store.fold_log()
+        self.next_step = max(self.next_step, self.step_now() + 1)
         store = self.store
         with store.transaction(sync=self._needs_sync):
             for statement, parameters in self._pending:
                 store.execute(statement, parameters)
             for order, now_ns in self._orders.values():
                 store.execute(_UPDATE_ORDER, _order_state(order, now_ns))
-            store.execute(_UPSERT_META, ("next_step", str(self.next_step)))
-            store.execute(_UPSERT_META, ("confirmed_ns", str(self.confirmed_ns)))
+            store.execute(_UPSERT_PLACE, ("next_step", str(self.next_step), "confirmed_ns", str(self.confirmed_ns)))
         self._pending.clear()
         self._orders.clear()
         self._new_fills.clear()
@@ -439,6 +442,11 @@ class Journal:
             incarnation=at["incarnation"],
             trade_ids=tuple(trade for (trade,) in trades),
         )
+
+
+def _no_step() -> int:
+    """Nobody counts steps."""
+    return 0
 
 
 _ZERO = Decimal(0)

@@ -23,6 +23,8 @@ from ami_engine.execution.idempotency import OrderIdFormat
 from ami_engine.execution.journal import Intent, Journal
 from ami_engine.execution.order_state import Order
 from ami_engine.execution.order_table import DEFAULT_SETTLE_MS, OrderTable, Place, Working
+from ami_engine.execution.reconcile import Reconciliation
+from ami_engine.execution.reconciler import DEFAULT_RECONCILE_MS, Reconciler
 from ami_engine.security.redaction import redact_text
 from ami_engine.units import NS_PER_MS
 
@@ -104,10 +106,20 @@ class OrderService:
     gate : callable or None
         Asked about every order before it leaves, such as a `TradingGate`: takes the `SubmitOrder`, returns why it must
         not leave, "" when it may. Also before an order is sent again, which still counts then. Cancels pass no gate.
+    reconcile_every_ms : float
+        How often `poll` compares everything with the venue, >= 0; 0 is never on a timer.
+
+    Raises
+    ------
+    ConfigError
+        When `reconcile_every_ms` is negative or not finite.
 
     Notes
     -----
-    What halts is latched in the journal and holds after a restart, until `release`.
+    What halts is latched in the journal and holds after a restart, until `release`. Orders, fills and positions are
+    compared with the venue (`reconcile`) before the first order is sent, and in `poll`: on the timer, `settle_ms` after
+    an order came to be in doubt, and once the broker can be read again after it could not. What the venue contradicts
+    stops new orders at once, and halts when it still does `settle_ms` later. So `poll` is to be called regularly.
 
     Examples
     --------
@@ -136,7 +148,10 @@ class OrderService:
         retry_ms: float = 500,
         audit: AuditSink | None = None,
         gate: Callable[[SubmitOrder], str] | None = None,
+        reconcile_every_ms: float = DEFAULT_RECONCILE_MS,
     ) -> None:
+        if not (isfinite(reconcile_every_ms) and reconcile_every_ms >= 0):
+            raise ConfigError(f"`reconcile_every_ms` must be finite and >= 0, was {reconcile_every_ms!r}")
         self.journal = journal
         self._gate = gate
         self._broker = broker
@@ -154,6 +169,11 @@ class OrderService:
         self._table.keeps_denied = True
         for kept in (*journal.state.closed, *journal.state.orders):
             self._table.adopt(kept, Place(kept.order.market_id, kept.order.side, is_closing=kept.intent.is_closing))
+        self._reconciler = Reconciler(
+            self._table, journal, every_ms=reconcile_every_ms, settle_ms=settle_ms, id_format=self._id_format
+        )
+        self._table.on_reconnect = self.on_reconnect
+        self._settle_ms = settle_ms
         self._is_latched = False
         self._hold()
 
@@ -175,7 +195,7 @@ class OrderService:
         return None if kept is None else kept.order
 
     def position(self, market_id: str) -> Decimal:
-        """Return the signed quantity that the fills of a market add up to."""
+        """Return the signed quantity that a market's fills add up to, with what was held before the first of them."""
         return self.journal.position(market_id)
 
     def id_of(self, intent: OrderIntent, idem_key: str) -> str:
@@ -205,16 +225,20 @@ class OrderService:
         StateError
             When the intent could not be written: nothing was sent.
         OrderError
-            When trading is halted, or the gate keeps the order back: nothing was sent, and the key is free.
+            When trading is halted, the venue contradicts us, or the gate keeps the order back: nothing was sent, and
+            the key is free.
         """
         order_id = self.id_of(intent, idem_key)
         known = self.order(order_id)
         if known is not None:
             _check_same(intent, idem_key, known)
             return _result(known, is_repeat=True)
-        if self.halt_reason:
-            raise OrderError(f"nothing is sent: {self.halt_reason}")
         table, tally = self._begin()
+        if not self._reconciler.looks:
+            self._look()  # what an earlier start left at the venue, before anything is put beside it
+            self._keep()
+        if self._why_not:
+            raise OrderError(f"nothing is sent: {self._why_not}")
         place = Place(intent.market_id, intent.side, is_closing=intent.tif is TimeInForce.IOC)
         request = SubmitOrder(
             client_order_id=order_id,
@@ -235,6 +259,8 @@ class OrderService:
         working = table.find(order_id)
         if working is None:
             raise StateError(self.halt_reason)
+        if working.order.in_doubt:
+            self._reconciler.ask("doubt", after_ms=self._settle_ms)
         self._keep()
         return _result(working.order, error=tally.errors[-1] if tally.errors else "")
 
@@ -273,7 +299,12 @@ class OrderService:
         return CancelAllResult(not still_open and not errors, tally.canceled, still_open, errors)
 
     def poll(self) -> list[Fill]:
-        """Read the venue's fills; return the new ones, oldest first. They are in the journal when this returns.
+        """Read the venue's fills, after comparing everything with it where that is due.
+
+        Returns
+        -------
+        list of Fill
+            The new ones, oldest first, also those that only a comparison found. They are in the journal.
 
         Raises
         ------
@@ -281,10 +312,39 @@ class OrderService:
             When they could not be written.
         """
         table, _ = self._begin()
+        self._look()
         table.collect()
         self._write()
         fills, table.fills = table.fills, []
         return fills
+
+    def reconcile(self, reason: str = "asked") -> Reconciliation | None:
+        """Compare orders, fills and positions with the venue now, and correct what lost messages explain.
+
+        Parameters
+        ----------
+        reason : str
+            Goes into the audit log.
+
+        Returns
+        -------
+        Reconciliation or None
+            What was found; None when the venue could not be read. Fills that were missed come with the next `poll`.
+
+        Raises
+        ------
+        StateError
+            When what was found could not be written.
+        """
+        self._begin()
+        self._reconciler.ask(reason)
+        found = self._reconciler.look()
+        self._write()
+        return found
+
+    def on_reconnect(self) -> None:
+        """Note that a connection to the venue was lost and is back: the next `poll` compares everything with it."""
+        self._reconciler.ask("reconnect")
 
     def on_fill(self, fill: Fill) -> bool:
         """Book a fill that came another way than `poll`; False for a repeat.
@@ -308,7 +368,7 @@ class OrderService:
         table.settle()
         for working in before:
             if table.is_denied(working):
-                if resend and not self.halt_reason and self._may_leave_again(working.order):
+                if resend and not self._why_not and self._may_leave_again(working.order):
                     table.send_again(working, tally)
                 else:
                     table.give_up(working)
@@ -342,6 +402,17 @@ class OrderService:
         self._table.record("operator", action="release", name=name, operator=operator, reason=reason)
         self._table.halt_reason, self._is_latched = "", False
         self._hold()
+
+    @property
+    def _why_not(self) -> str:
+        """Why nothing is sent; empty while all is well."""
+        suspicion = self._reconciler.suspicion
+        return self.halt_reason or (f"the venue contradicts us: {suspicion}" if suspicion else "")
+
+    def _look(self) -> None:
+        """Compare with the venue, if it is time to."""
+        if self._table.now_ms >= self._reconciler.due_ms:
+            self._reconciler.look()
 
     def _hold(self) -> None:
         """Halt while the journal has a latch."""

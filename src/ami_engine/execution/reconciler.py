@@ -17,7 +17,9 @@ from ami_engine.execution.order_table import OrderTable
 from ami_engine.execution.reconcile import Finding, LocalView, Reconciliation, VenueView, reconcile
 from ami_engine.units import NS_PER_MS
 
-__all__ = ["Reconciler"]
+__all__ = ["DEFAULT_RECONCILE_MS", "Reconciler"]
+
+DEFAULT_RECONCILE_MS = 30_000.0
 
 # The venue's clock and ours differ, and fills are listed late: so much of the past is asked for again.
 _OVERLAP_NS = 60_000 * NS_PER_MS
@@ -65,10 +67,11 @@ class Reconciler:
         self._openings_seen: dict[str, tuple[Decimal, float]] = {}  # by market: what it was, and since when
         self._reason = "start"
 
-    def ask(self, reason: str) -> None:
-        """Make the next look due at once."""
-        self._reason = reason
-        self.due_ms = -inf
+    def ask(self, reason: str, *, after_ms: float = 0.0) -> None:
+        """Make the next look due at once, or so much later, ms, when none is before that."""
+        due_ms = self._table.now_ms + after_ms if after_ms else -inf
+        if due_ms <= self.due_ms:
+            self._reason, self.due_ms = reason, due_ms
 
     def look(self) -> Reconciliation | None:
         """Compare, correct and, where it must be, halt. None when the venue could not be read: it is tried again.

@@ -199,6 +199,7 @@ def _run_of(
         halts_on_strangers=given.executor is None,
         journal=journal,
         settle_ms=given.settle_ms,
+        id_format=given.order_id_format,
         reconcile_every_ms=given.reconcile_every_ms,
     )
     account = Account(order_instruments, instrument=default, cash=given.start_cash)
@@ -212,7 +213,7 @@ def _run_of(
         is_resumed=given.resume,
         journal=journal,
     )
-    if journal is not None:
+    if journal is not None or is_live:
         trading.bound_worst_case()
     trading.begin(each for each in given.release if each.name == OPERATOR_WORD)
     controls, server = _open_controls(given, folder, is_live=is_live)
@@ -275,7 +276,16 @@ def _native(given: RunOptions, policy: RiskPolicy, quoting: QuotingConfig, exits
         core is None
         or given.resume
         or given.modulator is not GUARDED
-        or any(part is not None for part in (given.clock, given.executor, given.position_manager, given.trading_day))
+        or any(
+            part is not None
+            for part in (
+                given.clock,
+                given.executor,
+                given.position_manager,
+                given.trading_day,
+                given.order_id_format,
+            )
+        )
     ):
         return None
     times_bars = given.timer_ms is not None

@@ -5,7 +5,8 @@ Start-up and recovery are one way: open the journal, read what it holds, put it 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
+from itertools import islice
 from typing import Protocol
 
 from ami_engine.dmc.kill_switch import LatchFile
@@ -17,6 +18,7 @@ from ami_engine.loop.step import MarketParts
 from ami_engine.portfolio.ledger import Ledger
 from ami_engine.portfolio.pnl import Account
 from ami_engine.portfolio.positions import Positions
+from ami_engine.units import NS_PER_MS
 
 __all__ = ["Durable", "JournaledLatches"]
 
@@ -38,14 +40,24 @@ class Durable:
         Open.
     closes_store : bool
         True when the run opened the store, and closes it.
+
+    Attributes
+    ----------
+    due_ns : int
+        When what the guards count is to be kept even where nothing else changed, decision clock, ns.
     """
 
     def __init__(self, journal: Journal, *, closes_store: bool) -> None:
         self.journal = journal
         self._closes_store = closes_store
         self.ledger = Ledger(journal.posting)
+        self.due_ns = 0
         self._fills: dict[str, list[Fill]] = {}
-        self._joined: list[MarketParts] = []
+        self._joined: dict[str, MarketParts] = {}
+        self._turn: Iterator[MarketParts] = iter(())
+        self._filled: set[str] = set()  # markets, since what the guards count was kept
+        self._kept: dict[str, bytes] = {}  # what they counted then
+        self._kept_account = b""
 
     def restore(self, account: Account) -> None:
         """Fold the fills of earlier starts into an account that has none, and read the ledger.
@@ -60,6 +72,7 @@ class Durable:
 
     def post(self, fill: Fill, positions: Positions) -> None:
         """Post a fill that `positions` has just applied."""
+        self._filled.add(fill.market_id)
         self.ledger.post_fill(fill, positions.instrument(fill.market_id), realized=positions.last_realized)
 
     def join(self, parts: MarketParts, tell_position: TellPosition, held: Collection[str]) -> None:
@@ -81,20 +94,59 @@ class Durable:
             account = self.journal.checkpoint_of(_ACCOUNT)
             if account is not None:
                 parts.risk.restore_account(account)
-        self._joined.append(parts)
+        self._joined[parts.market_id] = parts
+        self._kept[parts.market_id] = parts.risk.counts()
 
-    def keep(self, now_ns: int) -> None:
-        """Write what the step changed, in one transaction, and what the guards count with it."""
-        for parts in self._joined:
-            self.journal.checkpoint(_RISK + parts.market_id, parts.risk.snapshot(), now_ns)
-        for parts in self._joined[:1]:
-            self.journal.checkpoint(_ACCOUNT, parts.risk.account_snapshot(), now_ns)
-        self.journal.commit()
+    def keep(self, parts: MarketParts, now_ns: int) -> None:
+        """Write what a step of a market changed, in one transaction, and what the guards count with it.
 
-    def finish(self) -> str:
+        Steps that change nothing else change what the guards count too: the quotes in a window, the peak of equity.
+        That is written now and then (`due_ns`), so that they open no transaction each, and a crash takes little of it.
+        """
+        journal = self.journal
+        if not journal.is_dirty and (not self.due_ns or journal.store.is_log_long):
+            self.due_ns = now_ns + _KEEP_EVERY_NS
+            journal.commit()  # which folds a long log
+            return
+        if now_ns >= self.due_ns:
+            batch = self._next_batch()
+            self.due_ns = now_ns + _KEEP_EVERY_NS * len(batch) // len(self._joined)
+        else:
+            batch = [parts, *(self._joined[name] for name in self._filled - {parts.market_id} if name in self._joined)]
+        self._keep_counts(batch, now_ns)
+        journal.commit()
+        if journal.store.is_log_long:
+            self.due_ns = now_ns  # to be folded in the first step that has nothing to write
+
+    def _next_batch(self) -> list[MarketParts]:
+        """Return the markets whose turn it is: there may be thousands, and no step is to wait for all of them."""
+        batch = list(islice(self._turn, _KEPT_AT_ONCE))
+        if not batch:
+            self._turn = iter(list(self._joined.values()))
+            batch = list(islice(self._turn, _KEPT_AT_ONCE))
+        return batch
+
+    def _keep_counts(self, batch: Iterable[MarketParts], now_ns: int) -> None:
+        self._filled.clear()
+        risk = None
+        for parts in batch:
+            risk = parts.risk
+            counts = risk.counts()
+            if self._kept[parts.market_id] != counts:
+                self._kept[parts.market_id] = counts
+                self.journal.checkpoint(_RISK + parts.market_id, risk.snapshot(), now_ns)
+        if risk is None:
+            return
+        account = risk.account_snapshot()  # one for all markets
+        if account != self._kept_account:
+            self._kept_account = account
+            self.journal.checkpoint(_ACCOUNT, account, now_ns)
+
+    def finish(self, now_ns: int) -> str:
         """Write what is left and close; return what went wrong, empty when nothing did."""
         try:
             if not self.journal.store.failure:
+                self._keep_counts(self._joined.values(), now_ns)
                 self.journal.commit()
         except StateError as error:
             return str(error)
@@ -104,6 +156,9 @@ class Durable:
         return self.journal.store.failure
 
 
+# How often what only the guards count is written.
+_KEEP_EVERY_NS = 5_000 * NS_PER_MS
+_KEPT_AT_ONCE = 16
 _RISK = "risk:"
 _ACCOUNT = "account"
 

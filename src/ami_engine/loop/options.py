@@ -13,7 +13,9 @@ import msgspec
 from ami_engine.config import ExitConfig, QuotingConfig
 from ami_engine.dmc.risk_policy import RiskPolicy
 from ami_engine.errors import ConfigError
+from ami_engine.execution.idempotency import OrderIdFormat
 from ami_engine.execution.order_table import DEFAULT_SETTLE_MS
+from ami_engine.execution.reconciler import DEFAULT_RECONCILE_MS
 from ami_engine.features.feature_config import FeatureConfig
 from ami_engine.loop.latches import Release
 from ami_engine.ops.controls import Controls
@@ -24,8 +26,6 @@ from ami_engine.trace.write_queue import QueuePolicy
 from ami_engine.units import Instrument
 
 __all__ = ["GUARDED", "RunOptions", "read_options"]
-
-_DEFAULT_RECONCILE_MS = 30_000.0
 
 
 def GUARDED(*_: Any) -> Any:
@@ -59,6 +59,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "journal": (str, Path, StateStore, type(None)),
     "durability": (str, type(None)),
     "settle_ms": (int, float),
+    "order_id_format": (OrderIdFormat, type(None)),
     "reconcile_every_ms": (int, float),
 }
 
@@ -127,6 +128,8 @@ class RunOptions(msgspec.Struct, kw_only=True):
         journal goes on where the last one ended. Default: ``journal.sqlite`` in `run_dir` for a live run, none else.
     durability : {"full", "normal", "off"} or None
         What a commit of the journal survives (`StateStore`); default "full".
+    order_id_format : OrderIdFormat or None
+        What client order ids look like, where the venue wants other ones than 32 letters and digits.
     settle_ms : float
         How long a request may be on its way: only then does "the venue knows nothing of it" prove anything.
     reconcile_every_ms : float
@@ -171,8 +174,9 @@ class RunOptions(msgspec.Struct, kw_only=True):
     source_backoff_ms: float = 50.0
     journal: Any = None
     durability: Durability | None = None
+    order_id_format: OrderIdFormat | None = None
     settle_ms: float = DEFAULT_SETTLE_MS
-    reconcile_every_ms: float = _DEFAULT_RECONCILE_MS
+    reconcile_every_ms: float = DEFAULT_RECONCILE_MS
 
 
 def read_options(options: Mapping[str, Any]) -> RunOptions:

@@ -121,6 +121,7 @@ class Run:
         self._durable = durable
         if durable is not None:
             self._sequence = max(self._sequence, durable.journal.next_step)
+            durable.journal.step_now = lambda: self._sequence
             durable.restore(account)
         self._now_ns = 0
         is_written = trace is None or (trace.step_writer is not None and not self._sequence)
@@ -208,8 +209,6 @@ class Run:
             if self._times_bars or type(event) is not Bar:
                 self.timers.arm(state, min(state.last_ts_ns, now_ns))
         parts = self.parts.get(state.symbol) or self._add_parts(state)
-        if self._durable is not None:
-            self._durable.journal.step = self._sequence
         if self._reader.reconnects != self._reconnects:
             self._hear_reconnects(parts, now_ns)
         observed = perf_ns()
@@ -260,8 +259,9 @@ class Run:
         now_ns, decided = self._now_ns, perf_ns()
         actions = NOTHING_DONE if self._is_dry else self._act(decision, state, parts, now_ns)
         self._fold_verdict(decision, actions, state, parts, now_ns, is_timer=is_timer)
-        if self._durable is not None and self._durable.journal.is_dirty:
-            self._durable.keep(now_ns)
+        durable = self._durable
+        if durable is not None and (durable.journal.is_dirty or now_ns >= durable.due_ns):
+            durable.keep(parts, now_ns)
         if self._activity is not None and (self._has_moved or actions is not NOTHING_DONE):
             self._note_quotes(self._activity, now_ns)
         acted = perf_ns()
@@ -568,7 +568,7 @@ class Run:
         summary["controls_obeyed"] = self._trading.commands
         summary["controls_refused"] = 0 if self._control_server is None else self._control_server.refused
         if self._durable is not None:
-            failure = self._durable.finish()
+            failure = self._durable.finish(self._now_ns)
             summary["journal_path"] = self._durable.journal.store.path
             if failure:
                 summary["error_count"] += 1

@@ -15,6 +15,7 @@ __all__ = ["PaperMarket", "PaperOrder"]
 # Two prices nearer than this share of a tick are one price; without a grid, than this share of the price.
 _SAME_TICKS = 1e-6
 _SAME_FRAC = 1e-12
+_ONE = Decimal(1)
 
 
 class PaperOrder:
@@ -115,9 +116,17 @@ class PaperMarket:
         """Return how far apart two numbers may be that are both `price`."""
         return self.instrument.tick_size * _SAME_TICKS if self.on_grid else abs(price) * _SAME_FRAC
 
-    def whole_lots(self, qty: Decimal) -> Decimal:
-        """Round an executed size down to the lot."""
-        return EXACT.multiply(EXACT.divide_int(qty, self.lot), self.lot) if self.lot else qty
+    def executable(self, order: PaperOrder, qty: Decimal) -> Decimal:
+        """Round what is executed of an order down to the lot; where there is none, leave no crumb of it."""
+        if self.lot:
+            return EXACT.multiply(EXACT.divide_int(qty, self.lot), self.lot)
+        if qty >= order.leaves:
+            return order.leaves
+        unit = _ONE.scaleb(self.instrument.fill_exponent(order.request.qty), EXACT)
+        whole = EXACT.multiply(EXACT.divide_int(qty, unit), unit)
+        if EXACT.subtract(order.leaves, whole) < unit:
+            whole = EXACT.subtract(whole, unit)
+        return max(ZERO, whole)
 
     def reaches(self, order: PaperOrder) -> bool:
         """Return True when the order's price is at or through the opposite best price."""
@@ -178,7 +187,7 @@ class PaperMarket:
         size, taken = (self.ask_size, self.ask_taken) if order.is_buy else (self.bid_size, self.bid_taken)
         if size == 0.0:
             return order.leaves
-        return self.whole_lots(max(ZERO, min(order.leaves, EXACT.subtract(exact(size), taken))))
+        return self.executable(order, max(ZERO, min(order.leaves, EXACT.subtract(exact(size), taken))))
 
     def take(self, order: PaperOrder, qty: Decimal) -> None:
         """Remember that `qty` of the opposite best is ours."""

@@ -140,7 +140,7 @@ class PaperMatcher:
 
     def _fill_from(self, market: PaperMarket, order: PaperOrder, left: Decimal) -> Decimal:
         """Fill an order from a traded size, at its own price; return what is left of the size."""
-        qty = market.whole_lots(min(left, order.leaves))
+        qty = market.executable(order, min(left, order.leaves))
         return EXACT.subtract(left, self._execute(market, order, qty, order.price, Liquidity.MAKER))
 
     def match_bar(self, market: PaperMarket, bar: Bar) -> None:
