@@ -3,66 +3,30 @@
 
 #include <array>
 #include <charconv>
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 
+#include "ami/shortest_digits.hpp"
+
 namespace ami {
 
-// Room for a sign, 17 digits, a point, leading zeros and an exponent.
-inline constexpr std::size_t kNumberChars = 32;
-
-// Floating-point to_chars is younger than C++17's other parts: without it the caller keeps to its other encoder.
-#if defined(__cpp_lib_to_chars) && __cpp_lib_to_chars >= 201611L
-inline constexpr bool kHasShortestDouble = true;
+// Room for any number's text, and for what is copied too much behind it.
+inline constexpr std::size_t kNumberChars = 48;
 
 namespace number {
 
-inline constexpr int kMaxScale = 20;
-inline constexpr std::array<double, kMaxScale + 1> kPowers = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,
-                                                              1e7,  1e8,  1e9,  1e10, 1e11, 1e12, 1e13,
-                                                              1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20};
-
-// Decimal digits without a point, and the power of ten of the first of them.
-struct Digits {
-    std::array<char, kNumberChars> text;
-    int count = 0;
-    int power = 0;
-};
-
-// A number from 1e-5 up to below 1e15 that is a decimal of at most 15 digits, as most prices and sizes are. No other
-// decimal of so few digits reads back as the same double, so that these are the shortest. False for any other number.
-inline bool find_few(double number, Digits& digits) {
-    if (!(number >= 1e-5 && number < 1e15)) return false;
-    std::uint64_t bits;
-    std::memcpy(&bits, &number, sizeof bits);
-    const int exponent = static_cast<int>(bits >> 52) - 1022;  // number < 2^exponent
-    // No more digits stand before the point than 2^exponent has: log10(2) is a little less than 1233 / 4096.
-    const int scale = 14 - ((exponent * 1233) >> 12);
-    const double power = kPowers[static_cast<std::size_t>(scale)];
-    const auto whole = static_cast<std::int64_t>(number * power + 0.5);
-    // Both are whole numbers below 2^53 or powers of ten below 1e23: this division is what reading the decimal does.
-    if (static_cast<double>(whole) / power != number) return false;
-    const char* end = std::to_chars(digits.text.data(), digits.text.data() + digits.text.size(), whole).ptr;
-    digits.power = static_cast<int>(end - digits.text.data()) - 1 - scale;
-    while (end[-1] == '0') --end;
-    digits.count = static_cast<int>(end - digits.text.data());
-    return true;
+inline void put_eight(std::uint64_t digits, char* out) {
+    const std::uint64_t text = digits | 0x3030'3030'3030'3030u;
+    for (int i = 0; i < 8; ++i) out[i] = static_cast<char>(text >> 8 * i);
 }
 
-inline void find_shortest(double number, Digits& digits) {
-    std::array<char, kNumberChars> text;
-    // d.dddde±xx
-    const char* const end = std::to_chars(text.data(), text.data() + text.size(), number, std::chars_format::scientific).ptr;
-    const char* mark = end;
-    while (*--mark != 'e') {
-    }
-    for (const char* digit = mark + 2; digit != end; ++digit) digits.power = 10 * digits.power + (*digit - '0');
-    if (mark[1] == '-') digits.power = -digits.power;
-    digits.text[0] = text[0];
-    digits.count = static_cast<int>(mark - text.data());
-    if (digits.count > 1) std::memcpy(digits.text.data() + 1, text.data() + 2, static_cast<std::size_t>(--digits.count));
+// How many of eight digits stand before the zeros at their end, one of them at least not being 0.
+inline int significant(std::uint64_t digits) {
+    int count = 8;
+    if (digits >> 32 == 0) digits <<= 32, count -= 4;
+    if (digits >> 48 == 0) digits <<= 16, count -= 2;
+    return digits >> 56 == 0 ? count - 1 : count;
 }
 
 }  // namespace number
@@ -70,51 +34,53 @@ inline void find_shortest(double number, Digits& digits) {
 // Writes a finite number; returns how many characters. Decimal form from 1e-5 up to below 1e16, else with an exponent.
 inline std::size_t write_double(double number, char* out) {
     char* const start = out;
-    if (std::signbit(number)) {
-        *out++ = '-';
-        number = -number;
-    }
-    if (number == 0.0) {
+    std::uint64_t bits;
+    std::memcpy(&bits, &number, sizeof bits);
+    if (bits >> 63 != 0) *out++ = '-';
+    bits &= ~(std::uint64_t{1} << 63);
+    if (bits == 0) {
         std::memcpy(out, "0.0", 3);
         return static_cast<std::size_t>(out + 3 - start);
     }
-    number::Digits found;
-    if (!number::find_few(number, found)) number::find_shortest(number, found);
-    const int power = found.power, count = found.count;
-    const auto copy = [&out, &found](int from, int to) {
-        const auto length = static_cast<std::size_t>(to - from);
-        std::memcpy(out, found.text.data() + from, length);
-        out += length;
-    };
+    const ShortestDigits found = shortest_digits(bits);
+    // Seventeen digits; what is read behind them is never part of a text.
+    std::array<char, 40> text{};
+    const std::uint64_t upper = found.digits / 100'000'000;
+    const auto first = static_cast<std::uint32_t>(upper / 100'000'000);
+    const std::uint64_t high = eight_digits(static_cast<std::uint32_t>(upper - std::uint64_t{first} * 100'000'000));
+    const std::uint64_t low = eight_digits(static_cast<std::uint32_t>(found.digits - upper * 100'000'000));
+    text[0] = static_cast<char>('0' + first);
+    number::put_eight(high, text.data() + 1);
+    number::put_eight(low, text.data() + 9);
+    const int count = low != 0 ? 9 + number::significant(low) : high != 0 ? 1 + number::significant(high) : 1;
+    const int power = found.power;
+    // Pieces of one length are copied, which is faster than copying just so many bytes.
     if (power < -5 || power >= 16) {
-        copy(0, 1);
-        if (count > 1) {
-            *out++ = '.';
-            copy(1, count);
-        }
+        out[0] = text[0];
+        out[1] = '.';
+        std::memcpy(out + 2, text.data() + 1, 16);
+        out += count > 1 ? 1 + count : 1;
         *out++ = 'e';
         return static_cast<std::size_t>(std::to_chars(out, out + 6, power).ptr - start);
     }
     if (power < 0) {
-        std::memcpy(out, "0.0000", static_cast<std::size_t>(1 - power));
+        std::memcpy(out, "0.000000", 8);
         out += 1 - power;
-        copy(0, count);
+        std::memcpy(out, text.data(), 17);
+        out += count;
     } else if (power + 1 >= count) {
-        copy(0, count);
-        for (int i = count; i <= power; ++i) *out++ = '0';
+        std::memcpy(out, text.data(), 16);
+        out += power + 1;
         std::memcpy(out, ".0", 2);
         out += 2;
     } else {
-        copy(0, power + 1);
-        *out++ = '.';
-        copy(power + 1, count);
+        std::memcpy(out, text.data(), 16);
+        out[power + 1] = '.';
+        std::memcpy(out + power + 2, text.data() + power + 1, 16);
+        out += count + 1;
     }
     return static_cast<std::size_t>(out - start);
 }
-#else
-inline constexpr bool kHasShortestDouble = false;
-inline std::size_t write_double(double, char*) { return 0; }
-#endif
 
 inline std::size_t write_int(std::int64_t number, char* out) {
     return static_cast<std::size_t>(std::to_chars(out, out + kNumberChars, number).ptr - out);

@@ -91,7 +91,7 @@ class PacketWriter:
         self._is_clean = is_clean
         self._announced = 0
         self.core: Any = None
-        if compiled and _core is not None and _core.HAS_PACKET_WRITER:
+        if compiled and _core is not None:
             self.core = _core.PacketWriter(is_clean.texts, is_clean.keys)
             self.core.add_struct(PacketV2, _HASHED, [f'"{name}":' for name in _HASHED], {})
             for action in Action:
