@@ -36,7 +36,7 @@ class Chain(msgspec.Struct):
 
 
 class Block:
-    """Packets that collect, and are taken all at once."""
+    """Packets that collect, and are taken or written all at once."""
 
     def __init__(self) -> None:
         self._bytes = bytearray()
@@ -47,6 +47,14 @@ class Block:
     def append(self, data: bytes) -> None:
         """Add bytes at the end."""
         self._bytes += data
+
+    def view(self) -> memoryview:
+        """Return what has collected, where it is: to be released before the block changes."""
+        return memoryview(self._bytes)
+
+    def clear(self) -> None:
+        """Be empty."""
+        self._bytes.clear()
 
     def take(self) -> bytearray:
         """Return what has collected, and be empty."""

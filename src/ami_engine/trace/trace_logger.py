@@ -332,13 +332,17 @@ class TraceLogger:
     def _hand_on(self, *, sync: bool = False) -> None:
         """Pass the packets that have collected to the disk or to the thread."""
         packets = self._encoder.seq - self._handed_seq
-        block = self._block.take()
         if self._queue is None:
-            self._store.append(block)
+            # Written from where it is: a copy of its size costs as much as making it did.
+            try:
+                with self._block.view() as block:
+                    self._store.append(block)
+            finally:
+                self._block.clear()
             if sync:
                 self._store.sync()
         elif packets:
-            self._queue.put(block, packets, sync=sync)
+            self._queue.put(self._block.take(), packets, sync=sync)
         self._handed_seq = self._encoder.seq
         self._plan_flush()
 
