@@ -9,7 +9,6 @@
 #include <ami/order_log.hpp>
 
 #include <array>
-#include <bitset>
 #include <chrono>
 #include <cmath>
 #include <cstddef>
@@ -191,6 +190,11 @@ public:
 
     // Log every step from here on; `words` is what packets say besides numbers.
     void trace_into(nb::object writer, const nb::dict& words);
+
+    // Packets say from here on what the operator or a latch lets leave; nothing while the text is empty.
+    void say_state(nb::str state) {
+        if (writer_ != nullptr) writer_->set_state(std::move(state));
+    }
 
     // Note what becomes of orders, for an audit log.
     void keep_notes() { log_.keeps_notes = true; }
@@ -437,13 +441,6 @@ nb::tuple order_tuple(const ami::OrderRecord& r) {
 
 // What is recorded. ---------------------------------------------------------------------------------------------------
 
-template <std::size_t N>
-void read_words(nb::handle given, std::array<packets::Word, N>& to) {
-    const auto words = nb::cast<nb::sequence>(given);
-    if (nb::len(words) != N) throw std::invalid_argument("a packet's words are not as many as the core knows");
-    for (std::size_t i = 0; i < N; ++i) to[i].string = words[i];
-}
-
 void Stepper::trace_into(nb::object writer, const nb::dict& words) {
     packets::CoreWords known;
     known.context_type = words["context_type"];
@@ -452,12 +449,15 @@ void Stepper::trace_into(nb::object writer, const nb::dict& words) {
     known.symbol = symbol_;
     known.policy_hash = words["policy_hash"];
     known.timer.string = words["timer"];
-    read_words(words["reasons"], known.reasons);
-    read_words(words["exits"], known.exits);
+    packets::read_words(words["reasons"], known.reasons);
+    packets::read_words(words["exits"], known.exits);
     const auto actions = nb::cast<nb::sequence>(words["actions"]);
     for (std::size_t i = 0; i < known.actions.size(); ++i) known.actions[i] = actions[i];
-    read_words(words["params"], known.params);
-    read_words(words["external"], known.external);
+    packets::read_words(words["params"], known.params);
+    packets::read_words(words["external"], known.external);
+    known.findings.read(words);
+    known.state_key.string = words["state_key"];
+    known.state.string = nb::str("");
     known.learn_context(nb::cast<nb::sequence>(words["context_keys"]));
     context_fields_ = known.context;
     writer_object_ = std::move(writer);
@@ -488,8 +488,7 @@ nb::tuple Stepper::context() const {
 // What the guards saw: those that this decision latched came after.
 nb::tuple Stepper::latched_before() const {
     nb::list latched;
-    const std::size_t seen = std::bitset<64>(core_.context().latched).count();
-    for (std::size_t i = 0; i < seen; ++i) {
+    for (std::size_t i = 0; i < packets::latched_before(core_); ++i) {
         latched.append(ami::kGuardFlags[static_cast<int>(core_.risk().latches()[i]) - 1]);
     }
     return nb::tuple(latched);
@@ -757,6 +756,7 @@ void bind_stepper(nb::module_& m) {
         .def("run_timers", &Stepper::run_timers, nb::arg("before_ns"), "Step the timers due before a time.")
         .def("trace_into", &Stepper::trace_into, nb::arg("writer"), nb::arg("words"),
              "Log every step from here on; `words` is what packets say besides numbers.")
+        .def("say_state", &Stepper::say_state, nb::arg("state"), "Say in packets what a latch lets leave; empty: nothing.")
         .def("keep_notes", &Stepper::keep_notes, "Note what becomes of orders.")
         .def("take_notes", &Stepper::take_notes, "Return what became of orders since the last call.")
         .def("context", &Stepper::context, "The context of the last decision, a value for each field of its type.")

@@ -20,7 +20,7 @@ from ami_engine.loop.latches import Latches
 from ami_engine.loop.market import Market
 from ami_engine.loop.native_log import NativeLog
 from ami_engine.loop.native_run import NativeRun, NativeSettings
-from ami_engine.loop.packets import FeatureRow, PacketInput, TracedDecision, feature_row, traced_decision
+from ami_engine.loop.packets import STATE_KEY, FeatureRow, PacketInput, TracedDecision, feature_row, traced_decision
 from ami_engine.loop.shutdown import StopSignal
 from ami_engine.loop.step import AccountView, Decision, MarketParts, decide
 from ami_engine.loop.summary import RunCounters
@@ -185,6 +185,12 @@ class Run:
         """Trace a step that was made elsewhere."""
         self._sequence = sequence
         self._log(event, state, decision, actions, now_ns, times, is_timer=is_timer)
+
+    @property
+    def restraint(self) -> str:
+        """What the operator, or a latch, lets leave, as packets say it; empty while it is everything."""
+        state = self._gate.state
+        return "" if state is TradingState.ACTIVE else state.value
 
     def is_unrestrained(self, parts: MarketParts) -> bool:
         """Return True while no operator's word holds: every order may leave, and limits are the policy's own."""
@@ -529,7 +535,7 @@ class Run:
         kind = type(event).__struct_config__.tag
         external = _NO_EXTERNAL if actions is NOTHING_DONE else _external(actions)
         if self._gate.state is not TradingState.ACTIVE:
-            external = {**external, "ops.trading_state": self._gate.state.value}
+            external = {**external, STATE_KEY: self.restraint}
         if self._log_step is not None and kind != "generic":
             row = None if is_timer else state.row
             outcome = self._log_step(self._sequence, event, state.symbol, now_ns, row, decision, external, times)

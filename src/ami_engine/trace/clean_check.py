@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -80,6 +80,22 @@ class CleanCheck:
         """Return True when `value` is certain to be clean. It must not contain itself: encode it first."""
         check = self._checks.get(type(value))
         return check(value) if check is not None else self._resolve(type(value))(value)
+
+    def expect(self, types: Iterable[type], texts: Iterable[str], keys: Iterable[str]) -> None:
+        """Look at struct types, texts and keys before a value holds them: those that are clean are known then.
+
+        >>> is_clean = CleanCheck(JsonScrubber())
+        >>> is_clean.expect([], ["tight_spread", "token=abc"], ["mid"])
+        >>> list(is_clean.texts), list(is_clean.keys)
+        (['tight_spread'], ['mid'])
+        """
+        for kind in types:
+            if kind not in self._checks:
+                self._resolve(kind)
+        for text in texts:
+            self(text)
+        for key in keys:
+            self({key: None})
 
     def _resolve(self, kind: type) -> _Check:
         check: _Check = _no

@@ -8,7 +8,7 @@ bytes of the SHA-256 of the layout's own frame. So the chain covers the names to
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from hashlib import sha256
 from typing import Any
 from zlib import crc32
@@ -122,12 +122,12 @@ class FrameEncoder:
             self._encode_into(self._pack(record), hashed, _PLACE.size)
             if self._knows(packet):
                 pass
-            elif self._is_clean(record):
-                self._writer.announce(self._ids)
-            else:
+            elif not self._is_clean(record):
                 record = self._redactor.clean(record)
                 own = {key: item for key, item in record.external.items() if key not in OWN_KEYS}
                 self._encode_into(self._pack(msgspec.structs.replace(record, external=own)), hashed, _PLACE.size)
+            # A type's layout is known from its first packet on, whatever else was in that.
+            self._writer.announce(self._ids)
             tail = self._encode((latency_ns or {}, packet.latency_ms))
         except (TypeError, ValueError, OverflowError, RecursionError, NotImplementedError) as error:
             raise unwritable(packet, error) from None
@@ -143,6 +143,10 @@ class FrameEncoder:
     def begin_steps(self, types: StepTypes, run_id: str) -> Any:
         """Return the compiled core, ready to log steps; None when every packet must be encoded as such."""
         return self._writer.begin_steps(self._chain, types, run_id)
+
+    def expect(self, types: Iterable[type], texts: Iterable[str], keys: Iterable[str]) -> None:
+        """Look at what packets will be made of before the first one comes. A layout waits for its first packet."""
+        self._writer.expect(types, texts, keys)
 
     def _pack(self, record: _Record) -> tuple[Any, ...]:
         ids = self._ids

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import import_module
 from typing import Any, Literal
 
@@ -93,11 +93,11 @@ class PacketWriter:
     of a type that was announced.
     """
 
-    __slots__ = ("_announced", "_is_clean", "core")
+    __slots__ = ("_announced", "_is_clean", "_laid_out", "core")
 
     def __init__(self, is_clean: CleanCheck, *, compiled: bool = True) -> None:
         self._is_clean = is_clean
-        self._announced = 0
+        self._announced = self._laid_out = 0
         self.core: Any = None
         if compiled and _core is not None:
             self.core = _core.PacketWriter(is_clean.texts, is_clean.keys)
@@ -122,18 +122,25 @@ class PacketWriter:
             begin(chain, types.decision, types.input, types.row, types.traced, MismatchInfo, version, run_id)
         return core
 
+    def expect(self, types: Iterable[type], texts: Iterable[str], keys: Iterable[str]) -> None:
+        """Look at what packets will be made of before the first one comes: see `CleanCheck.expect`."""
+        self._is_clean.expect(types, texts, keys)
+        self.announce()
+
     def announce(self, layouts: Mapping[type, bytes] = _NO_LAYOUTS) -> None:
         """Tell the core of the struct types that were found to have no secret field since the last time.
 
-        `layouts` are the ids that the binary form has for types.
+        `layouts` are the ids that the binary form has for types; a type may have one later than it is told.
         """
         structs = self._is_clean.structs
-        if self.core is not None and self._announced < len(structs):
-            for kind in structs[self._announced :]:
-                _announce(self.core, kind)
-                if layouts.get(kind):
-                    self.core.set_layout(kind, layouts[kind])
-            self._announced = len(structs)
+        if self.core is None or (self._announced, self._laid_out) == (len(structs), len(layouts)):
+            return
+        for kind in structs[self._announced :]:
+            _announce(self.core, kind)
+        for kind in structs if layouts else ():
+            if layouts.get(kind):
+                self.core.set_layout(kind, layouts[kind])
+        self._announced, self._laid_out = len(structs), len(layouts)
 
 
 def _announce(core: Any, kind: type[msgspec.Struct]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, get_args
@@ -195,6 +195,10 @@ class TraceLogger:
         self._core = core
         self._plan_flush()
         return core.log_step if self._queue is None else self._log_queued_step
+
+    def expect(self, types: Iterable[type], texts: Iterable[str], keys: Iterable[str]) -> None:
+        """Look at struct types, texts and keys that steps will hold, so that the first of them is quick to log too."""
+        self._encoder.expect(types, texts, keys)
 
     @property
     def step_writer(self) -> Any:
