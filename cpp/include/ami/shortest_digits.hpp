@@ -60,22 +60,20 @@ inline ShortestDigits shortest_digits(std::uint64_t bits) {
     const std::uint64_t upper = s::scaled(power, (quarters + 2) << shift) - is_odd;
     const std::uint64_t at = s::scaled(power, quarters << shift);
 
+    // Which of them is taken is as good as random: selected without a branch, that would be guessed wrong every other time.
     const std::uint64_t whole = at / 4;
     const std::uint64_t tens = whole / 10;
-    const bool is_ten_below_inside = lower <= 40 * tens;
-    const bool is_ten_above_inside = 40 * tens + 40 <= upper;
-    std::uint64_t digits;
-    if (is_ten_below_inside != is_ten_above_inside) {
-        digits = 10 * (tens + (is_ten_above_inside ? 1 : 0));
-    } else {
-        const bool is_below_inside = lower <= 4 * whole;
-        const bool is_above_inside = 4 * whole + 4 <= upper;
-        const std::uint64_t middle = 4 * whole + 2;
-        const bool is_nearer_above = at > middle || (at == middle && (whole & 1) != 0);
-        digits = whole + (is_below_inside != is_above_inside ? is_above_inside : is_nearer_above);
-    }
-    int last = k;
-    while (digits < s::kLeast17) digits *= 10, --last;
+    const std::uint64_t is_ten_below_inside = lower <= 40 * tens ? 1 : 0;
+    const std::uint64_t is_ten_above_inside = 40 * tens + 40 <= upper ? 1 : 0;
+    const std::uint64_t is_below_inside = lower <= 4 * whole ? 1 : 0;
+    const std::uint64_t is_above_inside = 4 * whole + 4 <= upper ? 1 : 0;
+    const std::uint64_t is_nearer_above = (at & 3) + (whole & 1) > 2 ? 1 : 0;
+    const std::uint64_t steps_up = is_below_inside != is_above_inside ? is_above_inside : is_nearer_above;
+    std::uint64_t digits = is_ten_below_inside != is_ten_above_inside ? 10 * (tens + is_ten_above_inside) : whole + steps_up;
+    const bool is_short = digits < s::kLeast17;
+    digits = is_short ? 10 * digits : digits;
+    int last = is_short ? k - 1 : k;
+    while (digits < s::kLeast17) digits *= 10, --last;  // of the smallest doubles only
     return {digits, last + 16};
 }
 
