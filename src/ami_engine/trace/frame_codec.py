@@ -18,7 +18,7 @@ import msgspec
 from ami_engine.errors import TraceError
 from ami_engine.security.jsonl import JsonScrubber
 from ami_engine.security.redaction import Redactor
-from ami_engine.trace.clean_check import OWN_KEYS, CleanCheck
+from ami_engine.trace.clean_check import OWN_KEYS, CleanCheck, fields_of
 from ami_engine.trace.frames import LAYOUT, PACKET, Frame, FrameError, frame
 from ami_engine.trace.line_codec import GENESIS, unwritable
 from ami_engine.trace.packet_writer import PacketWriter, StepTypes
@@ -206,7 +206,7 @@ def _layout_of(kind: type) -> _Layout | None:
     """Return the layout of a struct type; None for one whose JSON form is not told by its fields alone."""
     if not issubclass(kind, msgspec.Struct):
         return None
-    config, fields = kind.__struct_config__, msgspec.structs.fields(kind)
+    config, fields = kind.__struct_config__, fields_of(kind)
     if config.tag is not None or config.array_like or any(field.name != field.encode_name for field in fields):
         return None
     omitted: dict[int, Any] = {}
@@ -224,7 +224,7 @@ def _layout_of(kind: type) -> _Layout | None:
 def _nested_places(kind: type) -> tuple[int, ...]:
     """Places in the packed array, from 1 on, of fields that may hold a struct."""
     simple = (int, float, str, bool, float | None, int | None, str | None)
-    fields = msgspec.structs.fields(kind)
+    fields = fields_of(kind)
     return tuple(place for place, field in enumerate(fields, 1) if field.type not in simple)
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from ami_engine.trace.clean_check import CleanCheck
+from ami_engine.trace.clean_check import CleanCheck, fields_of
 from decision_schema.packet_v2 import PacketV2
 from decision_schema.types import Action, MismatchInfo
 
@@ -145,7 +145,7 @@ class PacketWriter:
 
 def _announce(core: Any, kind: type[msgspec.Struct]) -> None:
     """Tell the core of a struct type, unless its JSON is more than its fields one after the other."""
-    config, fields = kind.__struct_config__, msgspec.structs.fields(kind)
+    config, fields = kind.__struct_config__, fields_of(kind)
     if config.tag is not None or config.array_like or kind is PacketV2:
         return
     omitted: dict[str, Any] = {}
