@@ -5,6 +5,7 @@
 #include <nanobind/stl/vector.h>
 
 #include <ami/compiled_loop.hpp>
+#include <ami/guard_findings.hpp>
 
 #include <cstddef>
 #include <cstdint>
@@ -163,6 +164,29 @@ nb::dict run(const nb::dict& columns, std::size_t rows, const nb::dict& features
     return told(loop);
 }
 
+nb::object told(const ami::Quantity& quantity) {
+    switch (quantity.kind) {
+        case ami::Quantity::whole: return nb::int_(quantity.number);
+        case ami::Quantity::flag: return nb::bool_(quantity.number != 0);
+        case ami::Quantity::real: break;
+    }
+    return nb::float_(quantity.size);
+}
+
+// What was found: flag, code, value, limit and what is asked for; then the throttle and the cooldown that begin, ms.
+nb::tuple told(const ami::FindingTeller& teller, const ami::Verdict& verdict) {
+    ami::Findings found;
+    teller.tell(verdict, found);
+    nb::list list;
+    for (std::size_t i = 0; i < found.count; ++i) {
+        const ami::Finding& f = found.list[i];
+        list.append(nb::make_tuple(ami::kGuardFlags[static_cast<std::size_t>(ami::Findings::guard_of(f)) - 1],
+                                   ami::kCodeNames[static_cast<std::size_t>(f.code)], told(f.value), told(f.limit),
+                                   f.is_clamp ? "clamp" : ami::kActionNames[static_cast<std::size_t>(f.action)]));
+    }
+    return nb::make_tuple(list, found.throttle_ms, found.cooldown_ms);
+}
+
 // One judgement of the guards alone, for a test that holds each of them against its Python definition.
 nb::tuple judge(const std::vector<double>& policy, int proposed, bool has_size, double size_usd, const nb::dict& context) {
     const ami::RiskPolicy limits = read_policy(policy);
@@ -215,7 +239,8 @@ nb::tuple judge(const std::vector<double>& policy, int proposed, bool has_size, 
         }
     }
     const ami::Verdict v = ami::Guards(limits).judge(static_cast<ami::Action>(proposed), has_size, size_usd, c);
-    return nb::make_tuple(static_cast<int>(v.action), v.codes, v.held_codes, v.pulls, v.size_usd);
+    return nb::make_tuple(static_cast<int>(v.action), v.codes, v.held_codes, v.pulls, v.size_usd,
+                          told(ami::FindingTeller(limits, c, has_size, size_usd), v));
 }
 
 // What the exact money of a run is computed with, for a test that holds it against Python's `decimal`.
@@ -252,5 +277,5 @@ void bind_compiled_loop(nb::module_& m) {
     m.def("exact_arithmetic", &exact_arithmetic, nb::arg("a"), nb::arg("b"), nb::arg("precision"),
           "Return a + b, a × b, their order, a / b twice, (a / b) × b − a and the whole part of |a| / |b|, in decimals.");
     m.def("judge", &judge, nb::arg("policy"), nb::arg("proposed"), nb::arg("has_size"), nb::arg("size_usd"),
-          nb::arg("context"), "Let the guards judge one proposal; return action, codes, codes that hold, pull and size.");
+          nb::arg("context"), "Let the guards judge one proposal; return action, codes, codes that hold, pull, size, and all that was found.");
 }

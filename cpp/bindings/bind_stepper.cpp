@@ -3,17 +3,6 @@
 
 namespace stepping {
 
-namespace {
-
-template <std::size_t N>
-void read_words(nb::handle given, std::array<packets::Word, N>& to) {
-    const auto words = nb::cast<nb::sequence>(given);
-    if (nb::len(words) != N) throw std::invalid_argument("a packet's words are not as many as the core knows");
-    for (std::size_t i = 0; i < N; ++i) to[i].string = words[i];
-}
-
-}  // namespace
-
 void Stepper::trace_into(nb::object writer, const nb::dict& words) {
     packets::CoreWords known;
     known.context_type = words["context_type"];
@@ -22,12 +11,15 @@ void Stepper::trace_into(nb::object writer, const nb::dict& words) {
     known.symbol = symbol_;
     known.policy_hash = words["policy_hash"];
     known.timer.string = words["timer"];
-    read_words(words["reasons"], known.reasons);
-    read_words(words["exits"], known.exits);
+    packets::read_words(words["reasons"], known.reasons);
+    packets::read_words(words["exits"], known.exits);
     const auto actions = nb::cast<nb::sequence>(words["actions"]);
     for (std::size_t i = 0; i < known.actions.size(); ++i) known.actions[i] = actions[i];
-    read_words(words["params"], known.params);
-    read_words(words["external"], known.external);
+    packets::read_words(words["params"], known.params);
+    packets::read_words(words["external"], known.external);
+    known.findings.read(words);
+    known.state_key.string = words["state_key"];
+    known.state.string = nb::str("");
     known.learn_context(nb::cast<nb::sequence>(words["context_keys"]));
     context_fields_ = known.context;
     writer_object_ = std::move(writer);
@@ -58,8 +50,7 @@ nb::tuple Stepper::context() const {
 // What the guards saw: those that this decision latched came after.
 nb::tuple Stepper::latched_before() const {
     nb::list latched;
-    const std::size_t seen = std::bitset<64>(core_.context().latched).count();
-    for (std::size_t i = 0; i < seen; ++i) {
+    for (std::size_t i = 0; i < packets::latched_before(core_); ++i) {
         latched.append(ami::kGuardFlags[static_cast<int>(core_.risk().latches()[i]) - 1]);
     }
     return nb::tuple(latched);
@@ -161,6 +152,7 @@ void bind_stepper(nanobind::module_& m) {
         .def("release", &Stepper::release, "Decide on nothing more: the state was read out.")
         .def("trace_into", &Stepper::trace_into, nb::arg("writer"), nb::arg("words"),
              "Log every step from here on; `words` is what packets say besides numbers.")
+        .def("say_state", &Stepper::say_state, nb::arg("state"), "Say in packets what a latch lets leave; empty: nothing.")
         .def("keep_notes", &Stepper::keep_notes, "Note what becomes of orders.")
         .def("take_notes", &Stepper::take_notes, "Return what became of orders since the last call.")
         .def("keep_activity", &Stepper::keep_activity, "Note every fill and every change of the own quotes.")

@@ -30,13 +30,19 @@ nb::bytes as_bytes(const ami::Digest& digest) { return nb::bytes(digest.data(), 
 }  // namespace
 
 void bind_trace(nb::module_& m) {
-    m.attr("HAS_PACKET_WRITER") = ami::kHasShortestDouble;
     nb::class_<Block>(m, "Block", "Bytes that collect, and are taken all at once.")
         .def(nb::init<>())
         .def("__len__", [](const Block& block) { return block.bytes.size(); })
         .def(
             "append", [](Block& block, nb::bytes data) { block.bytes.put({data.c_str(), data.size()}); }, nb::arg("data"),
             "Add bytes at the end.")
+        .def(
+            "view", [](Block& block) {
+                const auto size = static_cast<Py_ssize_t>(block.bytes.size());
+                return nb::steal(PyMemoryView_FromMemory(block.bytes.data(), size, PyBUF_READ));
+            }, nb::keep_alive<0, 1>(), nb::sig("def view(self) -> memoryview"),
+            "Return what has collected, where it is: to be released before the block changes.")
+        .def("clear", [](Block& block) { block.bytes.clear(); }, "Be empty.")
         .def(
             "take", [](Block& block) {
                 nb::bytearray taken(block.bytes.data(), block.bytes.size());

@@ -179,6 +179,8 @@ public:
 
     // Log what the compiled step decides; every word of it is looked at here, once.
     void begin_core(CoreWords words) { words_ = std::move(words); }
+    // What the operator or a latch lets leave from the next step on; empty while it is everything.
+    void set_state(nb::str state) { words_.state.string = std::move(state); }
 
     // Append the packet of the step that `core` has just made, as `log_step` does; `event` is null for a timer, `gave`
     // where no model in Python was asked.
@@ -288,6 +290,7 @@ private:
         facts.step = core.decisions_made() - 1;
         facts.now_ns = core.now_ns();
         facts.has_context = true;
+        facts.has_mismatch = core.verdict().codes != 0;
         if (timer_ns != 0) {
             facts.ts_ns = timer_ns;
             if (!read_text(writer, words_.timer.string.ptr(), words_.timer.last, facts.kind)) return kNotWritten;

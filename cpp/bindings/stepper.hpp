@@ -11,7 +11,6 @@
 #include <ami/order_log.hpp>
 
 #include <array>
-#include <bitset>
 #include <chrono>
 #include <cmath>
 #include <cstddef>
@@ -222,6 +221,11 @@ public:
 
     // Log every step from here on; `words` is what packets say besides numbers.
     void trace_into(nb::object writer, const nb::dict& words);
+
+    // Packets say from here on what the operator or a latch lets leave; nothing while the text is empty.
+    void say_state(nb::str state) {
+        if (writer_ != nullptr) writer_->set_state(std::move(state));
+    }
 
     // Note what becomes of orders, for an audit log.
     void keep_notes() { log_.keeps_notes = true; }

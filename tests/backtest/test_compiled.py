@@ -248,7 +248,7 @@ def test_every_guard_judges_as_its_definition_does() -> None:
         policy, context, proposal, size = a_judgement(draw)
         final, mismatch = modulate(proposal, policy, context)
         values = {key: getattr(context, key) for key in NUMBER_KEYS} | {"has_market": True, "latched": context.latched}
-        action, codes, held, pulls, left = core.judge(
+        action, codes, held, pulls, left, _ = core.judge(
             policy_values(policy), list(Action).index(proposal.action), size is not None, size or 0.0, values
         )
         names = {name for place, name in enumerate(core.REASON_CODES) if codes >> place & 1}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from itertools import product
 
@@ -31,3 +33,8 @@ def test_where_one_part_ends_matters() -> None:
 @given(st.text(), st.text(), st.integers(), st.sampled_from(Side), st.integers(min_value=0))
 def test_any_venue_takes_it(run_id: str, market_id: str, step: int, side: Side, attempt: int) -> None:
     assert re.fullmatch("[a-z0-9]{32}", client_order_id(run_id, market_id, step, side, attempt))
+    # An independent spelling; asked twice, since what was said before is remembered.
+    parts = (run_id, market_id, str(step), side.value, str(attempt))
+    digest = hashlib.sha256("".join(f"{len(part)}:{part}" for part in parts).encode()).digest()
+    named = "ami" + base64.b32encode(digest).decode().lower()[:29]
+    assert [client_order_id(run_id, market_id, step, side, attempt) for _ in range(2)] == [named, named]

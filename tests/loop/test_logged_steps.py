@@ -34,7 +34,6 @@ from tests.feeds.conftest import FEEDS, SHIPPED, Feed, open_feed
 from .conftest import ListSource, book, trade
 
 _core = pytest.importorskip("ami_engine._core")
-pytestmark = pytest.mark.skipif(not _core.HAS_PACKET_WRITER, reason="this compiler has no shortest float text")
 
 CANARY = "canary-77d1fe"
 FORMS = ("jsonl", "binary")

@@ -41,7 +41,6 @@ from .python_models import ODD, PLAIN, Moody
 from .test_native_run import Looking, told_by
 
 _core = pytest.importorskip("ami_engine._core")
-pytestmark = pytest.mark.skipif(not _core.HAS_PACKET_WRITER, reason="this compiler has no shortest float text")
 
 CANARY = "canary-3b90aa"
 FORMS = ("jsonl", "binary")

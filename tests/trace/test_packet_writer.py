@@ -20,7 +20,6 @@ from decision_schema.types import Action, FinalDecision, MismatchInfo, Proposal
 from .conftest import CANARY, run_packet
 
 _core = pytest.importorskip("ami_engine._core")
-pytestmark = pytest.mark.skipif(not _core.HAS_PACKET_WRITER, reason="this compiler has no shortest float text")
 
 _TEXTS = st.text(max_size=6) | st.sampled_from([f"token={CANARY}", "NaN", 'quo"te', "né\n\u2028", "tight_spread"])
 _NUMBERS = st.floats() | st.integers(-(2**70), 2**70)

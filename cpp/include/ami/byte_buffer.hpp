@@ -47,9 +47,10 @@ public:
         size_ += length;
     }
 
-    // Room for kPiece bytes, of which `used` says afterwards how many were written.
+    // Room for kRoom bytes, of which `used` says afterwards how many were written.
+    static constexpr std::size_t kRoom = 2 * kPiece;
     char* room() {
-        reserve(kPiece);
+        reserve(kRoom);
         return data_.data() + size_;
     }
     void used(std::size_t bytes) { size_ += bytes; }

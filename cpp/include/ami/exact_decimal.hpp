@@ -246,6 +246,8 @@ public:
         add((a < 0.0) != (b < 0.0) ? !is_taken : is_taken, x * y, exponent_a + exponent_b);
     }
     bool is_zero() const { return digits_.is_zero(); }
+    // How wide the whole number under it is. It keeps the finest place that was ever added.
+    std::size_t bit_length() const { return digits_.bit_length(); }
 
     // a / b, rounded once, half to even; b is not 0.
     static double divide(const ExactSum& a, const ExactSum& b) {

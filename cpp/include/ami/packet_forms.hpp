@@ -17,6 +17,7 @@ namespace ami {
 
 // What a binary packet says instead of the names of a struct's fields.
 inline constexpr std::size_t kLayoutBytes = 8;
+static_assert(kNumberChars <= ByteBuffer::kRoom, "a number is written straight into the buffer");
 
 class JsonForm {
 public:

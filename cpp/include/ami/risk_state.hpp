@@ -103,7 +103,10 @@ public:
     }
 
     // From here on `write_adverse_ticks` writes the numbers themselves.
-    void be_exact() { is_exact_ = true; }
+    void be_exact() {
+        is_exact_ = true;
+        for (int i = 0; i < 2; ++i) exact_[i] = added_up(i);
+    }
 
     // Adverse selection at each horizon, or a number on the same side of its limit: only that is ever looked at.
     void write_adverse_ticks(std::int64_t now_ns, const double* limits, double* ticks) {
@@ -170,7 +173,15 @@ private:
         sums.error += kUnit * (std::fabs(value) + std::fabs(sums.value));
         sums.weight_error += kUnit * std::fabs(sums.weight);
         if (settled_[i] == 0) sums = Sums{};
+        if (is_exact_) count_exactly(i, qty, markout, is_taken);
         is_dirty_ = true;
+    }
+
+    void count_exactly(int i, double qty, double markout, bool is_taken) {
+        ExactSums& exact = exact_[i];
+        exact.add(qty, markout, is_taken);
+        // What fills of another size left behind makes the sums wide, not wrong.
+        if (exact.value.bit_length() > kWideBits || exact.weight.bit_length() > kWideBits) exact = added_up(i);
     }
 
     // The sums in doubles tell on which side of its limit the mean is, unless it is as near as their rounding.
@@ -182,13 +193,24 @@ private:
             const double mean = std::max(0.0, sums.value / sums.weight);
             return above > 0.0 ? std::max(mean, std::nextafter(limit, kFar)) : std::min(mean, limit);
         }
+        return is_exact_ ? exact_[i].mean() : added_up(i).mean();
+    }
+
+    // The same sums without rounding.
+    struct ExactSums {
         ExactSum value;
         ExactSum weight;
-        for (std::size_t at = 0; at < settled_[i]; ++at) {
-            value.add_product(fills_[at].qty, fills_[at].markouts[i], false);
-            weight.add_product(fills_[at].qty, 1.0, false);
+
+        void add(double qty, double markout, bool is_taken) {
+            value.add_product(qty, markout, is_taken);
+            weight.add_product(qty, 1.0, is_taken);
         }
-        return std::max(0.0, ExactSum::divide(value, weight));
+        double mean() const { return std::max(0.0, ExactSum::divide(value, weight)); }
+    };
+    ExactSums added_up(int i) const {
+        ExactSums sums;
+        for (std::size_t at = 0; at < settled_[i]; ++at) sums.add(fills_[at].qty, fills_[at].markouts[i], false);
+        return sums;
     }
 
     // Σ qty × markout and Σ qty over the fills with a markout, and how far rounding may have taken them.
@@ -200,6 +222,7 @@ private:
     };
     static constexpr double kUnit = std::numeric_limits<double>::epsilon();
     static constexpr double kFar = std::numeric_limits<double>::infinity();
+    static constexpr std::size_t kWideBits = 512;
 
     std::int64_t window_ns_;
     double tick_size_;
@@ -209,6 +232,7 @@ private:
     std::size_t settled_[2] = {0, 0};  // of the oldest fills, how many have a markout
     double adverse_[2] = {0.0, 0.0};
     Sums sums_[2];
+    ExactSums exact_[2];  // kept where every number is asked for
     bool is_dirty_ = false;
     bool is_exact_ = false;
 };

@@ -40,11 +40,11 @@ _SCALES = {
 # What is known of the claims whose reach is missed, told while it is.
 _WHY = {
     "trace / encode and hash": (
-        "A packet is written by the core from the step's own numbers for less than the yardstick (`trace.binary` less "
-        "`trace.untraced` is about that of encoding and hashing). JSON text adds the digits of some forty numbers, a "
-        "third of the rest; steps in which a guard fires go through Python at some 50 µs each, 2 µs a step on average; "
-        "handing on blocks of 128 kB copies each once, 0.9 µs. Tried: a table of number texts already met, SHA and CRC "
-        "instructions of the processor, one call a step. Next: the guards' findings in C++, blocks written in place."
+        "Every packet is written by the core, those of guards that fire too; the first that says something new, and "
+        "those of steps that fail or latch, go through Python. By samples, SHA-256 is a third of what is left, the "
+        "digits of some forty numbers a sixth, the system's own copy into its cache a seventh. Tried and kept: digits "
+        "by a table of powers of ten, numbers already met, SHA and CRC instructions of the processor, one call a step, "
+        "blocks handed to the system where they are, exact means of adverse selection kept instead of added up anew."
     ),
     "compiled / batch row": (
         "Of some 3 100 instructions a row 1 750 read it and compute features, 1 380 decide: reference model and "

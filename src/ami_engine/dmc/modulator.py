@@ -38,6 +38,9 @@ _Fired = tuple[str, Findings, str]
 
 UNKNOWN_ACTION = "proposal_invalid:action"
 
+# The keys of a mismatch's metadata, and of a finding in it, in the order in which they are told.
+FINDING_KEYS = ("guards", "quotes", "code", "value", "limit", "action", "also")
+
 # What a 0.1 proposal carries as fields of its own.
 _QUOTE_FIELDS = ("bid_quote", "ask_quote", "size_usd", "post_only")
 

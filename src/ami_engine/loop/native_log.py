@@ -1,24 +1,28 @@
 """What a run that the compiled core steps writes down: packets of steps that hold more than numbers, and audit lines.
 
-The core writes the packet of a step by itself when no guard fired. What it leaves is made here from its numbers: the
-guards are asked again, in Python, with the context that the core's guards saw.
+The core writes the packet of a step by itself, unless the step failed, latched a STOP, or says something for the first
+time. What it leaves is made here from its numbers: the guards are asked again, in Python, with the context that the
+core's guards saw.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ami_engine.dmc.modulator import modulate, modulate_in_full
+from ami_engine.dmc.guards import CLAMP, LEAVE, PULL
+from ami_engine.dmc.modulator import FINDING_KEYS, modulate, modulate_in_full
+from ami_engine.dmc.trading_state import TradingState
 from ami_engine.errors import TraceError
 from ami_engine.events import SubmitOrder, TimerEvent
 from ami_engine.execution.order_manager import NOTHING_DONE, Actions
 from ami_engine.execution.order_restore import OrderTold
 from ami_engine.loop.native_values import ACTIONS, quote_error
+from ami_engine.loop.packets import STATE_KEY, TracedDecision
 from ami_engine.loop.step import Decision, MarketParts
 from ami_engine.sim.paper_broker import form_refusal, own_order_refusal, reduce_only_refusal, taking_refusal
 from ami_engine.trace.trace_logger import TraceLogger
-from decision_schema.types import Action, FinalDecision, Proposal
+from decision_schema.types import Action, FinalDecision, MismatchInfo, Proposal
 
 if TYPE_CHECKING:
     from ami_engine.loop.run import Run
@@ -74,7 +78,9 @@ class NativeLog:
         self._order_id = order_id
         stepper.keep_notes()
         if trace is not None:
-            stepper.trace_into(trace.step_writer, self._words(external_keys))
+            words = self._words(external_keys)
+            self._expect(trace, words)
+            stepper.trace_into(trace.step_writer, words)
 
     def _words(self, external_keys: tuple[str, ...]) -> dict[str, Any]:
         context = type(self._parts.context)
@@ -90,7 +96,24 @@ class NativeLog:
             "actions": ACTIONS,
             "params": _PARAMS,
             "external": external_keys,
+            "traced_type": TracedDecision,
+            "mismatch_type": MismatchInfo,
+            "flags": self._core.GUARD_FLAGS,
+            "codes": self._core.REASON_CODES,
+            "asked": (*map(str, ACTIONS), CLAMP),
+            "finding_keys": FINDING_KEYS,
+            "quotes": (PULL, LEAVE),
+            "state_key": STATE_KEY,
         }
+
+    def _expect(self, trace: TraceLogger, words: Mapping[str, Any]) -> None:
+        """Have all of a packet's words looked at: what stands beside a NaN would never be learned from a packet."""
+        state = self._parts.state
+        texts = [state.symbol, words["policy_hash"], words["timer"], *(status.value for status in TradingState)]
+        for name in ("reasons", "exits", "flags", "codes", "asked", "quotes"):
+            texts += words[name]
+        keys = [words["state_key"], *words["params"], *words["external"], *words["flags"], *words["finding_keys"]]
+        trace.expect([kind for name, kind in words.items() if name.endswith("_type")], texts, keys)
 
     def hear_orders(self) -> None:
         """Write the audit lines of what became of the step's orders."""
@@ -170,6 +193,8 @@ class NativeLog:
             stepper.last_times(),
             is_timer=is_timer,
         )
+        # A latch, which changes it, is one of the things that the core leaves to be logged here.
+        stepper.say_state(self._run.restraint)
 
     def _proposal(self, action: Action, reasons: int, exit_reason: int) -> Proposal:
         confidence, bid_quote, ask_quote, size_usd, post_only, has_params = self._stepper.proposal()

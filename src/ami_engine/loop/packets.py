@@ -14,6 +14,7 @@ from decision_schema.types import Action, FinalDecision, MismatchInfo
 
 __all__ = [
     "OMITTED_KEYS",
+    "STATE_KEY",
     "FeatureRow",
     "PacketInput",
     "TracedContext",
@@ -22,6 +23,9 @@ __all__ = [
     "feature_row",
     "traced_decision",
 ]
+
+# Where a packet says what the operator, or a latch, lets leave.
+STATE_KEY = "ops.trading_state"
 
 # One struct with a field per feature: cheaper to make and to encode than a dict of the same names.
 FeatureRow: Any = msgspec.defstruct("FeatureRow", [(name, float) for name in FEATURE_NAMES], frozen=True, gc=False)

@@ -180,6 +180,12 @@ class Run:
         """Why an audit line could not be written; empty while all is well."""
         return "" if self._audit is None else self._audit.failure
 
+    @property
+    def restraint(self) -> str:
+        """What the operator, or a latch, lets leave, as packets say it; empty while it is everything."""
+        state = self._gate.state
+        return "" if state is TradingState.ACTIVE else state.value
+
     def is_unrestrained(self, parts: MarketParts) -> bool:
         """Return True while no operator's word holds: every order may leave, and limits are the policy's own."""
         self._trading.put_under_budget(parts)

@@ -7,7 +7,7 @@ from typing import Any
 
 from ami_engine.dmc.trading_state import TradingGate, TradingState
 from ami_engine.execution.order_manager import NOTHING_DONE, Actions
-from ami_engine.loop.packets import FeatureRow, PacketInput, TracedDecision, feature_row, traced_decision
+from ami_engine.loop.packets import STATE_KEY, FeatureRow, PacketInput, TracedDecision, feature_row, traced_decision
 from ami_engine.loop.step import Decision
 from ami_engine.loop.symbol_state import SymbolState
 from ami_engine.trace.packet_writer import StepTypes
@@ -64,7 +64,7 @@ class StepLog:
         kind = type(event).__struct_config__.tag
         external = _NO_EXTERNAL if actions is NOTHING_DONE else _external(actions)
         if self._gate.state is not TradingState.ACTIVE:
-            external = {**external, "ops.trading_state": self._gate.state.value}
+            external = {**external, STATE_KEY: self._gate.state.value}
         if self._write is not None and kind != "generic":
             row = None if is_timer else state.row
             outcome = self._write(sequence, event, state.symbol, now_ns, row, decision, external, times)

@@ -171,18 +171,34 @@ class AppendFile:
             When the file takes no more: the disk is full, a limit is reached, the file was closed, or this is a forked
             child of the process that opened it.
         """
+        with memoryview(self.pending) as pending:
+            self._hand_over(pending)
+        self.pending.clear()
+
+    def append(self, lines: memoryview) -> None:
+        """Hand whole lines to the operating system, those that are pending first. Nothing is kept of `lines`.
+
+        Raises
+        ------
+        TraceError
+            As `flush` does.
+        """
+        if self.pending:
+            self.flush()
+        self._hand_over(lines)
+
+    def _hand_over(self, lines: memoryview) -> None:
         if self.refusal:
             raise TraceError(f"{self.path}: {self.refusal}")
-        pending, written = self.pending, 0
+        written = 0
         try:
-            while written < len(pending):
-                with memoryview(pending) as view, view[written:] as rest:
+            while written < len(lines):
+                with lines[written:] as rest:
                     written += os.write(self._fd, rest)
         except OSError as error:
-            self._give_up(error, written)
+            self._give_up(error, bytes(lines[:written]))
             raise TraceError(f"{self.path}: {self.refusal}") from error
         self._size += written
-        pending.clear()
 
     def sync(self) -> None:
         """Flush, and wait until the lines are on the disk."""
@@ -208,8 +224,8 @@ class AppendFile:
             self.refusal = self.refusal or "is closed"
             self.pending.clear()
 
-    def _give_up(self, error: OSError, written: int) -> None:
-        whole = self._whole_bytes(bytes(self.pending[:written]))
+    def _give_up(self, error: OSError, written: bytes) -> None:
+        whole = self._whole_bytes(written)
         self.refusal = f"cannot be written: {error.strerror}"
         try:
             os.ftruncate(self._fd, self._size + whole)

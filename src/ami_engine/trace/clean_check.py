@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from types import CodeType
 from typing import Any
 
 import msgspec
@@ -11,7 +13,7 @@ from ami_engine.security.jsonl import JsonScrubber
 from ami_engine.security.redaction import is_secret_key, redact_text
 from decision_schema.types import Action
 
-__all__ = ["OWN_KEYS", "CleanCheck"]
+__all__ = ["OWN_KEYS", "CleanCheck", "fields_of"]
 
 # The chain's own keys. A packet that brings them was read from another trace, and loses them first.
 OWN_KEYS = ("ops.seq", "ops.prev_sha256", "ops.crc32", "ops.latency_ns")
@@ -81,6 +83,22 @@ class CleanCheck:
         check = self._checks.get(type(value))
         return check(value) if check is not None else self._resolve(type(value))(value)
 
+    def expect(self, types: Iterable[type], texts: Iterable[str], keys: Iterable[str]) -> None:
+        """Look at struct types, texts and keys before a value holds them: those that are clean are known then.
+
+        >>> is_clean = CleanCheck(JsonScrubber())
+        >>> is_clean.expect([], ["tight_spread", "token=abc"], ["mid"])
+        >>> list(is_clean.texts), list(is_clean.keys)
+        (['tight_spread'], ['mid'])
+        """
+        for kind in types:
+            if kind not in self._checks:
+                self._resolve(kind)
+        for text in texts:
+            self(text)
+        for key in keys:
+            self({key: None})
+
     def _resolve(self, kind: type) -> _Check:
         check: _Check = _no
         if issubclass(kind, msgspec.Struct):
@@ -92,31 +110,11 @@ class CleanCheck:
         return check
 
     def _struct_check(self, kind: type[msgspec.Struct]) -> _Check:
-        fields = msgspec.structs.fields(kind)
-        terms = _sum_terms(fields)
-        for field in fields:
-            name = f"v.{field.name}"
-            if field.type is str:
-                terms.append(f"{name} in strings")
-            elif field.type == list[str]:
-                terms.append(f"(not {name} or tuple({name}) in lists)")
-            elif field.type not in _SUMMED:
-                terms.append(f"(not {name} or checks.get(type({name}), look)({name}))")
         names = kind.__struct_fields__
 
         def look_closer(value: Any) -> bool:
             return all(self(getattr(value, name)) for name in names)
 
-        # Generated, because a loop over the fields costs several times as much at every packet. What fails here is
-        # looked at closer: a None among the numbers, text that is new, or what is no number at all.
-        code = f"""def check(v):
-    try:
-        if {" and ".join(terms)}:
-            return True
-    except (TypeError, ValueError, ArithmeticError):
-        pass
-    return look_closer(v)
-"""
         names_of_code: dict[str, Any] = {
             "look_closer": look_closer,
             "look": self,
@@ -125,7 +123,7 @@ class CleanCheck:
             "lists": self._lists,
             "astuple": msgspec.structs.astuple,
         }
-        exec(code, names_of_code)
+        exec(_code_of(kind), names_of_code)
         return names_of_code["check"]  # type: ignore[no-any-return]
 
     def _is_clean_text(self, text: str) -> bool:
@@ -191,6 +189,36 @@ class CleanCheck:
 
 
 _encode = msgspec.json.Encoder().encode
+
+
+# Types are asked for their fields at the start of every run, and by every encoder.
+fields_of = lru_cache(maxsize=256)(msgspec.structs.fields)
+
+
+@lru_cache(maxsize=256)
+def _code_of(kind: type[msgspec.Struct]) -> CodeType:
+    """Return the code that defines a struct type's `check`."""
+    fields = fields_of(kind)
+    terms = _sum_terms(fields)
+    for field in fields:
+        name = f"v.{field.name}"
+        if field.type is str:
+            terms.append(f"{name} in strings")
+        elif field.type == list[str]:
+            terms.append(f"(not {name} or tuple({name}) in lists)")
+        elif field.type not in _SUMMED:
+            terms.append(f"(not {name} or checks.get(type({name}), look)({name}))")
+    # Generated, because a loop over the fields costs several times as much at every packet. What fails here is
+    # looked at closer: a None among the numbers, text that is new, or what is no number at all.
+    text = f"""def check(v):
+    try:
+        if {" and ".join(terms)}:
+            return True
+    except (TypeError, ValueError, ArithmeticError):
+        pass
+    return look_closer(v)
+"""
+    return compile(text, f"<check of {kind.__qualname__}>", "exec")
 
 
 def _sum_terms(fields: tuple[msgspec.structs.FieldInfo, ...]) -> list[str]:

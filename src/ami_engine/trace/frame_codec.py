@@ -8,7 +8,7 @@ bytes of the SHA-256 of the layout's own frame. So the chain covers the names to
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from hashlib import sha256
 from typing import Any
 from zlib import crc32
@@ -19,7 +19,7 @@ from ami_engine.errors import TraceError
 from ami_engine.plain_values import to_plain
 from ami_engine.security.jsonl import JsonScrubber
 from ami_engine.security.redaction import Redactor
-from ami_engine.trace.clean_check import OWN_KEYS, CleanCheck
+from ami_engine.trace.clean_check import OWN_KEYS, CleanCheck, fields_of
 from ami_engine.trace.frames import LAYOUT, PACKET, Frame, FrameError, frame
 from ami_engine.trace.line_codec import GENESIS, unwritable
 from ami_engine.trace.packet_writer import PacketWriter, StepTypes
@@ -123,12 +123,12 @@ class FrameEncoder:
             self._encode_into(self._pack(record), hashed, _PLACE.size)
             if self._knows(packet):
                 pass
-            elif self._is_clean(record):
-                self._writer.announce(self._ids)
-            else:
+            elif not self._is_clean(record):
                 record = self._redactor.clean(record)
                 own = {key: item for key, item in record.external.items() if key not in OWN_KEYS}
                 self._encode_into(self._pack(msgspec.structs.replace(record, external=own)), hashed, _PLACE.size)
+            # A type's layout is known from its first packet on, whatever else was in that.
+            self._writer.announce(self._ids)
             tail = self._encode((latency_ns or {}, packet.latency_ms))
         except (TypeError, ValueError, OverflowError, RecursionError, NotImplementedError) as error:
             raise unwritable(packet, error) from None
@@ -144,6 +144,10 @@ class FrameEncoder:
     def begin_steps(self, types: StepTypes, run_id: str) -> Any:
         """Return the compiled core, ready to log steps; None when every packet must be encoded as such."""
         return self._writer.begin_steps(self._chain, types, run_id)
+
+    def expect(self, types: Iterable[type], texts: Iterable[str], keys: Iterable[str]) -> None:
+        """Look at what packets will be made of before the first one comes. A layout waits for its first packet."""
+        self._writer.expect(types, texts, keys)
 
     def _pack(self, record: _Record) -> tuple[Any, ...]:
         ids = self._ids
@@ -203,7 +207,7 @@ def _layout_of(kind: type) -> _Layout | None:
     """Return the layout of a struct type; None for one whose JSON form is not told by its fields alone."""
     if not issubclass(kind, msgspec.Struct):
         return None
-    config, fields = kind.__struct_config__, msgspec.structs.fields(kind)
+    config, fields = kind.__struct_config__, fields_of(kind)
     if config.tag is not None or config.array_like or any(field.name != field.encode_name for field in fields):
         return None
     omitted: dict[int, Any] = {}
@@ -221,7 +225,7 @@ def _layout_of(kind: type) -> _Layout | None:
 def _nested_places(kind: type) -> tuple[int, ...]:
     """Places in the packed array, from 1 on, of fields that may hold a struct."""
     simple = (int, float, str, bool, float | None, int | None, str | None)
-    fields = msgspec.structs.fields(kind)
+    fields = fields_of(kind)
     return tuple(place for place, field in enumerate(fields, 1) if field.type not in simple)
 
 

@@ -7,7 +7,7 @@ CRC-32 covers ``H``. Both are checked on the bytes as they stand, never on somet
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from hashlib import sha256
 from typing import Any
 from zlib import crc32
@@ -102,6 +102,10 @@ class LineEncoder:
     def begin_steps(self, types: StepTypes, run_id: str) -> Any:
         """Return the compiled core, ready to log steps; None when every packet must be encoded as such."""
         return self._writer.begin_steps(self._chain, types, run_id)
+
+    def expect(self, types: Iterable[type], texts: Iterable[str], keys: Iterable[str]) -> None:
+        """Look at what packets will be made of before the first one comes."""
+        self._writer.expect(types, texts, keys)
 
     def _encode_tail(self, crc: int, latency_ns: Any, packet: Any) -> bytes:
         latency = self._encode(latency_ns) if latency_ns else b"{}"

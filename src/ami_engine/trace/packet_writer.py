@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import import_module
 from typing import Any, Literal
 
 import msgspec
 
-from ami_engine.trace.clean_check import CleanCheck
+from ami_engine.trace.clean_check import CleanCheck, fields_of
 from decision_schema.packet_v2 import PacketV2
 from decision_schema.types import Action, MismatchInfo
 
@@ -36,7 +36,7 @@ class Chain(msgspec.Struct):
 
 
 class Block:
-    """Packets that collect, and are taken all at once."""
+    """Packets that collect, and are taken or written all at once."""
 
     def __init__(self) -> None:
         self._bytes = bytearray()
@@ -47,6 +47,14 @@ class Block:
     def append(self, data: bytes) -> None:
         """Add bytes at the end."""
         self._bytes += data
+
+    def view(self) -> memoryview:
+        """Return what has collected, where it is: to be released before the block changes."""
+        return memoryview(self._bytes)
+
+    def clear(self) -> None:
+        """Be empty."""
+        self._bytes.clear()
 
     def take(self) -> bytearray:
         """Return what has collected, and be empty."""
@@ -85,13 +93,13 @@ class PacketWriter:
     of a type that was announced.
     """
 
-    __slots__ = ("_announced", "_is_clean", "core")
+    __slots__ = ("_announced", "_is_clean", "_laid_out", "core")
 
     def __init__(self, is_clean: CleanCheck, *, compiled: bool = True) -> None:
         self._is_clean = is_clean
-        self._announced = 0
+        self._announced = self._laid_out = 0
         self.core: Any = None
-        if compiled and _core is not None and _core.HAS_PACKET_WRITER:
+        if compiled and _core is not None:
             self.core = _core.PacketWriter(is_clean.texts, is_clean.keys)
             self.core.add_struct(PacketV2, _HASHED, [f'"{name}":' for name in _HASHED], {})
             for action in Action:
@@ -114,23 +122,30 @@ class PacketWriter:
             begin(chain, types.decision, types.input, types.row, types.traced, MismatchInfo, version, run_id)
         return core
 
+    def expect(self, types: Iterable[type], texts: Iterable[str], keys: Iterable[str]) -> None:
+        """Look at what packets will be made of before the first one comes: see `CleanCheck.expect`."""
+        self._is_clean.expect(types, texts, keys)
+        self.announce()
+
     def announce(self, layouts: Mapping[type, bytes] = _NO_LAYOUTS) -> None:
         """Tell the core of the struct types that were found to have no secret field since the last time.
 
-        `layouts` are the ids that the binary form has for types.
+        `layouts` are the ids that the binary form has for types; a type may have one later than it is told.
         """
         structs = self._is_clean.structs
-        if self.core is not None and self._announced < len(structs):
-            for kind in structs[self._announced :]:
-                _announce(self.core, kind)
-                if layouts.get(kind):
-                    self.core.set_layout(kind, layouts[kind])
-            self._announced = len(structs)
+        if self.core is None or (self._announced, self._laid_out) == (len(structs), len(layouts)):
+            return
+        for kind in structs[self._announced :]:
+            _announce(self.core, kind)
+        for kind in structs if layouts else ():
+            if layouts.get(kind):
+                self.core.set_layout(kind, layouts[kind])
+        self._announced, self._laid_out = len(structs), len(layouts)
 
 
 def _announce(core: Any, kind: type[msgspec.Struct]) -> None:
     """Tell the core of a struct type, unless its JSON is more than its fields one after the other."""
-    config, fields = kind.__struct_config__, msgspec.structs.fields(kind)
+    config, fields = kind.__struct_config__, fields_of(kind)
     if config.tag is not None or config.array_like or kind is PacketV2:
         return
     omitted: dict[str, Any] = {}

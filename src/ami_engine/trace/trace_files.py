@@ -118,8 +118,8 @@ class TraceStore:
         with self.file.path.open("rb") as file:
             return self.file.cut_to(whole_frames(file, self.file.size))
 
-    def append(self, block: bytearray) -> None:
-        """Hand a block of whole packets, which is the store's from here on, to the operating system.
+    def append(self, block: memoryview) -> None:
+        """Hand a block of whole packets to the operating system. Nothing is kept of it.
 
         Raises
         ------
@@ -129,11 +129,7 @@ class TraceStore:
         file = self.file
         if self._max_bytes and file.size and file.size + len(block) > self._max_bytes and not file.refusal:
             file = self._begin_next()
-        if file.pending:
-            file.pending += block
-        else:
-            file.pending = block
-        file.flush()
+        file.append(block)
 
     def sync(self) -> None:
         """Wait until everything is on the disk."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, get_args
@@ -197,6 +197,10 @@ class TraceLogger:
         self._plan_flush()
         return core.log_step if self._queue is None else self._log_queued_step
 
+    def expect(self, types: Iterable[type], texts: Iterable[str], keys: Iterable[str]) -> None:
+        """Look at struct types, texts and keys that steps will hold, so that the first of them is quick to log too."""
+        self._encoder.expect(types, texts, keys)
+
     @property
     def step_writer(self) -> Any:
         """What `begin_steps` has made ready: the compiled writer, None where there is none or a thread writes.
@@ -333,13 +337,17 @@ class TraceLogger:
     def _hand_on(self, *, sync: bool = False) -> None:
         """Pass the packets that have collected to the disk or to the thread."""
         packets = self._encoder.seq - self._handed_seq
-        block = self._block.take()
         if self._queue is None:
-            self._store.append(block)
+            # Written from where it is: a copy of its size costs as much as making it did.
+            try:
+                with self._block.view() as block:
+                    self._store.append(block)
+            finally:
+                self._block.clear()
             if sync:
                 self._store.sync()
         elif packets:
-            self._queue.put(block, packets, sync=sync)
+            self._queue.put(self._block.take(), packets, sync=sync)
         self._handed_seq = self._encoder.seq
         self._plan_flush()
 

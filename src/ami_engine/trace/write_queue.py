@@ -104,7 +104,8 @@ class WriteQueue:
     def _write_all(self) -> None:
         while (taken := self._next()) is not None:
             block, packets, sync = taken
-            self._store.append(block)
+            with memoryview(block) as view:
+                self._store.append(view)
             if sync:
                 self._store.sync()
             with self._changed:
