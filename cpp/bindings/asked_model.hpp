@@ -54,6 +54,14 @@ public:
         return read_action(to) && read_reasons(to) && read_params(to);
     }
 
+    // Whether a size that was given is a float, as the core has it.
+    bool has_float_size() const {
+        const nb::object params = this->params();
+        if (params.is_none()) return true;
+        const nb::handle size = find(params, kSize);
+        return !size.is_valid() || size.is_none() || PyFloat_CheckExact(size.ptr());
+    }
+
     // Add a HOLD's reasons to the counts by name.
     void count_reasons() {
         const nb::object reasons = this->reasons();

@@ -155,8 +155,8 @@ public:
         const ami::Proposal& proposal = core.proposal();
         const ami::Verdict& verdict = core.verdict();
         if (verdict.codes == 0) return put_final(core, gave, nullptr);
-        // What guards make of its parameters is for Python to say.
-        if (gave != nullptr && verdict.action == ami::Action::ACT) return false;
+        // What guards make of its parameters, and a size that is no float where they speak of it, is for Python to say.
+        if (gave != nullptr && (verdict.action == ami::Action::ACT || !gave->has_float_size())) return false;
         ami::Findings found;
         ami::FindingTeller(core.settings().policy, core.context(), proposal.has_size, proposal.size_usd).tell(verdict, found);
         FindingWriter<Form> findings(words_.findings, spell_, form_, found);
