@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
+from zlib import crc32
 
 from ami_engine.errors import ConfigError, StateError
 
@@ -406,9 +407,15 @@ class StateStore:
 
 
 def _digest_of(table: str, row: Sequence[Any]) -> int:
-    # A REAL column gives 2.0 back for 2.
-    plain = [int(value) if type(value) is float and value.is_integer() else value for value in row]
+    plain = [_plain(value) for value in row]
     return int.from_bytes(blake2b(f"{table}{plain!r}".encode("utf-8", "surrogatepass"), digest_size=7).digest(), "big")
+
+
+def _plain(value: Any) -> Any:
+    if type(value) is float and value.is_integer():
+        return int(value)  # a REAL column gives 2.0 back for 2
+    # The text of kilobytes would take longer than all else that a write does.
+    return (len(value), crc32(value)) if type(value) is bytes else value
 
 
 def _size(path: str) -> int:
