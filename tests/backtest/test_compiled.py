@@ -660,3 +660,63 @@ def test_the_table_of_a_feed_knows_its_refused_rows() -> None:
     assert isinstance(table, EventTable)
     assert table.refusals
     assert all(table.columns["kind"][row] == 4 for row, _ in table.refusals)
+
+
+# Prices beyond 64-bit ticks. ------------------------------------------------------------------------------------------
+
+
+def rising_table(price: float, row: int, *, depth: float = 60.0) -> dict[str, Any]:
+    """Steady quotes, from a row on at another price."""
+    bid = np.full(60, 1.0)
+    bid[row:] = price
+    return {
+        "ts_ns": 1_000_000_000_000 + np.arange(60, dtype=np.int64) * 100_000_000,
+        "bid": bid,
+        "ask": bid * 1.01,
+        "bid_depth": np.full(60, depth),
+        "ask_depth": np.full(60, depth / 3.0),
+    }
+
+
+def as_events(table: dict[str, Any]) -> list[BookSnapshot]:
+    columns = (table[name].tolist() for name in ("ts_ns", "bid", "ask", "bid_depth", "ask_depth"))
+    return [BookSnapshot(0, ts_ns, "X", 0, *numbers) for ts_ns, *numbers in zip(*columns, strict=True)]
+
+
+@pytest.mark.parametrize("price", [4.7e16, 1e17, 1e30, 1e140])
+def test_an_order_at_a_price_beyond_64_bit_ticks_is_refused_by_row_and_field(price: float) -> None:
+    decisions = run_compiled(rising_table(100.0, 0), instrument=Instrument("X"), decisions=True).decisions
+    assert decisions is not None
+    first = decisions["action"].tolist().index(list(Action).index(Action.ACT))
+    named = rf"row {first}: `(bid|ask)` must be at most 2\^62 ticks of 0.01 to make an order of it, was \d[\d.e+]+$"
+    with pytest.raises(ConfigError, match=named):
+        run_compiled(rising_table(price, 0), instrument=Instrument("X"))
+
+
+@pytest.mark.parametrize("price", [3e16, 4.5e16])
+def test_a_price_of_very_many_ticks_is_decided_on_as_in_the_loop(price: float) -> None:
+    table, instrument = rising_table(price, 40), Instrument("X")
+    python = watch(ListedSource(as_events(table), instrument), PaperBroker(instrument))
+    assert_same(run_compiled(table, instrument=instrument, market_id="X", timer_ms=100.0, decisions=True), python)
+
+
+@pytest.mark.parametrize("options", [{"dry_run": True}, {"policy": RiskPolicy(min_depth=1e9)}])
+def test_a_price_beyond_64_bit_ticks_that_no_order_is_made_of_is_decided_on(options: dict[str, Any]) -> None:
+    table, instrument = rising_table(1e30, 40), Instrument("X")
+    result = run_compiled(table, instrument=instrument, market_id="X", timer_ms=100.0, decisions=True, **options)
+    if "policy" in options:
+        options = {"risk_policy": options["policy"]}
+    python = watch(ListedSource(as_events(table), instrument), PaperBroker(instrument), **options)
+    assert_same(result, python)
+
+
+def test_a_quote_beyond_64_bit_ticks_is_refused_by_row_and_field() -> None:
+    def model(row: Any, count: int, params: Any, out: Any) -> int:
+        out[0], out[1], out[2], out[3], out[4] = 1.0, 0.5, 1e17, 1.0, 1.0
+        return 1
+
+    function = _SIGNATURE(model)
+    with pytest.raises(ConfigError, match="row 0: `ask_quote` must be at most 2"):
+        run_compiled(
+            rising_table(1.0, 0), instrument=Instrument("X"), model=CompiledModel(function, schema_hash=SCHEMA_HASH)
+        )

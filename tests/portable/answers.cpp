@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "ami/compiled_loop.hpp"
 #include "ami/exact_decimal.hpp"
 #include "ami/feature_builder.hpp"
 #include "ami/instrument.hpp"
@@ -61,8 +62,7 @@ struct Column {
     const T* data() const { return values.empty() ? nullptr : values.data(); }
 };
 
-// Features: the rows, what was refused, and the state that is left.
-void features() {
+ami::FeatureParams read_features() {
     ami::FeatureParams params;
     params.tick_size = read_double();
     params.cost_ticks = read_double();
@@ -72,6 +72,12 @@ void features() {
     params.window_ns = read_int();
     params.sigma_short_steps = static_cast<std::uint64_t>(read_int());
     params.sigma_long_steps = static_cast<std::uint64_t>(read_int());
+    return params;
+}
+
+// Features: the rows, what was refused, and the state that is left.
+void features() {
+    const ami::FeatureParams params = read_features();
     ami::EventColumns columns;
     columns.rows = read_count();
     columns.ns_per_ts = read_int();
@@ -180,6 +186,90 @@ void numbers() {
     }
 }
 
+ami::LoopSettings read_settings(const std::vector<double>& draws) {
+    const std::vector<double> policy = read_many<double>(ami::kPolicyCount);
+    ami::LoopSettings s{ami::read_policy([&policy](int i) { return policy[static_cast<std::size_t>(i)]; }),
+                        read_instrument(),
+                        read_instrument(),
+                        read_int() != 0,
+                        static_cast<ami::Queue>(read_int()),
+                        draws.data(),
+                        draws.size(),
+                        {},
+                        {},
+                        {read_double(), read_double(), read_double()},
+                        nullptr,
+                        nullptr,
+                        read_double(),
+                        read_int(),
+                        read_int() != 0,
+                        read_int() != 0,
+                        false};
+    s.quoting = {read_int(), read_double(), read_int(), read_int(), read_int()};
+    s.exits = {read_double(), read_double(), read_double()};
+    return s;
+}
+
+// A run over a table: every decision and fill, what was counted, and the money that is left.
+void decisions() {
+    const ami::FeatureParams params = read_features();
+    const Column<double> draws;
+    const ami::LoopSettings settings = read_settings(draws.values);
+    ami::LoopColumns columns;
+    columns.rows = read_count();
+    columns.bid_levels = read_count();
+    columns.ask_levels = read_count();
+    const Column<std::int64_t> ts, kind, aggressor, image, has_gap;
+    const Column<double> bid, ask, bid_depth, ask_depth, bids, asks, price, size, open, high, low, volume;
+    columns.ts = ts.data();
+    columns.kind = kind.data();
+    columns.aggressor = aggressor.data();
+    columns.image = image.data();
+    columns.has_gap = has_gap.data();
+    columns.bid = bid.data();
+    columns.ask = ask.data();
+    columns.bid_depth = bid_depth.data();
+    columns.ask_depth = ask_depth.data();
+    columns.bids = bids.data();
+    columns.asks = asks.data();
+    columns.price = price.data();
+    columns.size = size.data();
+    columns.open = open.data();
+    columns.high = high.data();
+    columns.low = low.data();
+    columns.volume = volume.data();
+    ami::CompiledLoop loop(params, settings);
+    loop.run(columns, -1, true);
+    for (const ami::DecisionRecord& d : loop.decisions) {
+        write_int(d.ts_ns);
+        write_int(static_cast<std::int64_t>(d.codes));
+        write_double(d.position);
+        write_double(d.equity);
+        for (const std::int8_t code : {d.proposed, d.action, d.is_timer}) write_int(code);
+    }
+    const ami::DecisionCore& core = loop.core();
+    for (const ami::VenueFill& fill : core.fills) {
+        write_int(fill.is_buy ? 1 : 0);
+        write_int(fill.is_maker ? 1 : 0);
+        for (const double value : {fill.price, fill.qty, fill.fee}) write_double(value);
+        write_int(fill.ts_ns);
+        write_int(fill.step);
+    }
+    const ami::LoopCounts& counts = core.counts;
+    for (const std::int64_t count : {counts.steps, counts.timers, counts.rows_read, counts.submitted, counts.canceled,
+                                     counts.rejected, counts.skipped, counts.errors}) {
+        write_int(count);
+    }
+    for (const std::int64_t count : counts.codes) write_int(count);
+    for (const std::int64_t count : counts.held_codes) write_int(count);
+    for (const std::int64_t count : counts.held_reasons) write_int(count);
+    const ami::Account& account = core.account();
+    for (const double value : {account.position.qty(), account.position.avg_price(), account.position.realized(),
+                               account.position.fees(), account.unrealized, account.equity, account.max_drawdown}) {
+        write_double(value);
+    }
+}
+
 }  // namespace
 
 int main() {
@@ -191,6 +281,7 @@ int main() {
                 case 2: order_book(); break;
                 case 3: money(); break;
                 case 4: numbers(); break;
+                case 5: decisions(); break;
                 default: throw std::runtime_error("there is no such case");
             }
         }

@@ -7,21 +7,27 @@ import shutil
 import struct
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
+from tests.backtest.conftest import ListedSource, rough_market
 
 from ami_engine.adapters.open_source import open_source
+from ami_engine.backtest import CompiledResult, run_compiled, table_from_source
+from ami_engine.backtest.core import compiled_core
+from ami_engine.bench.inputs import market
 from ami_engine.book import BookApply, OrderBook
-from ami_engine.errors import EventError
+from ami_engine.dmc import RiskPolicy
+from ami_engine.errors import BackendError, EventError
 from ami_engine.events import BookDelta, BookSnapshot, BookTicker, Fill, Side, Trade
 from ami_engine.features import FEATURE_NAMES, FeatureConfig, available_backends
 from ami_engine.features.backends.state_bytes import unseal
 from ami_engine.features.columns import EventColumns
+from ami_engine.loop.native_values import feature_values
 from ami_engine.portfolio import Account
 from ami_engine.units import Instrument
 
@@ -117,12 +123,16 @@ def _column(array: Any) -> bytes:
     return _ints(0) if array is None else _ints(array.size) + array.tobytes()
 
 
+def _features(values: Mapping[str, Any]) -> bytes:
+    weights = values["level_weights"]
+    parts = _doubles(values["tick_size"], values["cost_ticks"]) + _ints(len(weights)) + _doubles(*weights)
+    parts += _ints(*(values[name] for name in ("vol_window", "window_steps", "window_ns")))
+    return parts + _ints(values["sigma_short_steps"], values["sigma_long_steps"])
+
+
 def feature_case(config: FeatureConfig, c: EventColumns) -> bytes:
     assert c.ts_fallback is None
-    weights = config.level_weights()
-    header = _ints(1) + _doubles(config.tick_size, config.cost_ticks) + _ints(len(weights)) + _doubles(*weights)
-    header += _ints(config.vol_window, config.window_steps, config.window_ns)
-    header += _ints(config.sigma_short_steps, config.sigma_long_steps)
+    header = _ints(1) + _features(feature_values(config))
     levels = [0 if side is None else side.shape[1] for side in (c.bids, c.asks)]
     columns = (c.ts, c.kind, c.aggressor, c.now_ns)
     columns += (c.bid, c.ask, c.bid_depth, c.ask_depth, c.bids, c.asks, c.price, c.size)
@@ -153,6 +163,32 @@ def money_case(instrument: Instrument, cash: float, fills: list[tuple[bool, floa
 
 def number_case(values: list[float]) -> bytes:
     return _ints(4) + _instrument(LINEAR) + _instrument(FREE) + _ints(len(values)) + _doubles(*values)
+
+
+_WHOLE_COLUMNS = ("ts", "kind", "aggressor", "image", "has_gap")
+_COLUMNS = ("bid", "ask", "bid_depth", "ask_depth", "bids", "asks")
+_COLUMNS += ("price", "size", "open", "high", "low", "volume")
+
+
+def decision_case(
+    columns: Mapping[str, Any], rows: int, features: Mapping[str, Any], s: Mapping[str, Any], draws: Any
+) -> bytes:
+    """A run over a table, from what Python hands to the compiled core."""
+    assert not s["model"]
+    assert not s["is_dry"]
+    parts = [_ints(5), _features(features), _column(draws), _doubles(*s["policy"])]
+    for i in (s["instrument"], s["venue_instrument"]):
+        parts.append(_doubles(*i[:5], *i[6:]) + _ints(int(i[5])))
+    parts.append(_ints(s["is_venue_on_grid"], s["queue"]))
+    parts.append(_doubles(s["confidence_threshold"], s["imbalance_threshold"], s["max_size_usd"], s["start_cash"]))
+    parts.append(_ints(s["timer_ns"], s["times_bars"], s["is_table_checked"]))
+    parts.append(_ints(s["refresh_ms"]) + _doubles(s["min_requote_ticks"]))
+    parts.append(_ints(s["order_ttl_ms"], s["post_fill_cooldown_ms"], s["max_replacements_per_min"]))
+    parts.append(_doubles(s["tp_ticks"], s["sl_ticks"], s["T_max_ms"]))
+    sides = (columns.get("bids"), columns.get("asks"))
+    parts.append(_ints(rows, *(0 if side is None else side.shape[1] for side in sides)))
+    parts.extend(_column(columns.get(name)) for name in (*_WHOLE_COLUMNS, *_COLUMNS))
+    return b"".join(parts)
 
 
 # What Python is given for the same cases. -------------------------------------------------------------------------
@@ -210,6 +246,48 @@ def money_here(instrument: Instrument, cash: float, fills: list[tuple[bool, floa
         numbers = (result.realized, result.trip_pnl, held.position(name), held.avg_price(name), held.realized)
         parts.append(_doubles(*numbers, held.fees, account.equity, account.max_drawdown, account.exposure_usd()))
     return b"".join(parts)
+
+
+class DecidedHere:
+    """Makes compiled runs, and notes what the core was given and what it told."""
+
+    def __init__(self, core: Any) -> None:
+        self._core = core
+        self.cases: list[bytes] = []
+        self.answers: list[bytes] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._core, name)
+
+    def run_compiled(self, columns: Any, rows: int, features: Any, settings: Any, draws: Any, *rest: Any) -> Any:
+        """As the core's: called by `ami_engine.backtest.run_compiled`."""
+        self.cases.append(decision_case(columns, rows, features, settings, draws))
+        told = self._core.run_compiled(columns, rows, features, settings, draws, *rest)
+        counts = ("steps", "timers", "rows_read", "submitted", "canceled", "rejected", "skipped", "errors")
+        money = ("position", "avg_price", "realized", "fees", "unrealized", "equity", "max_drawdown")
+        self._end = _ints(*(told[name] for name in counts), *told["codes"], *told["held_codes"], *told["held_reasons"])
+        self._end += _doubles(*(told[name] for name in money))
+        return told
+
+    def note(self, result: CompiledResult) -> None:
+        """Write the decisions and fills of the last run as answers.cpp does."""
+        assert result.decisions is not None
+        parts = []
+        for ts_ns, codes, position, equity, proposed, action, is_timer in result.decisions.tolist():
+            parts.append(struct.pack("<qQddqqq", ts_ns, codes, position, equity, proposed, action, is_timer))
+        for is_buy, is_maker, price, qty, fee, ts_ns, step in result._fills.told.tolist():
+            parts.append(struct.pack("<qqdddqq", is_buy, is_maker, price, qty, fee, ts_ns, step))
+        self.answers.append(b"".join(parts) + self._end)
+
+
+@pytest.fixture
+def decided_here(monkeypatch: pytest.MonkeyPatch) -> DecidedHere:
+    try:
+        here = DecidedHere(compiled_core())
+    except BackendError as error:
+        pytest.skip(str(error))
+    monkeypatch.setattr("ami_engine.backtest.compiled.compiled_core", lambda: here)
+    return here
 
 
 # Input. -----------------------------------------------------------------------------------------------------------
@@ -399,3 +477,33 @@ def test_numbers_as_text_and_as_decimals(native: Answers, arm: Answers) -> None:
         assert (back, gridded, free) == (value, LINEAR.qty_from_usd(value, 3.7), FREE.qty_from_usd(value, 3.7))
         at += 32
     assert at == len(answer)
+
+
+def test_decisions_and_money_of_rough_markets(native: Answers, arm: Answers, decided_here: DecidedHere) -> None:
+    fills = 0
+    for seed, instrument in enumerate([LINEAR, INVERSE, FREE, LINEAR, INVERSE, FREE]):
+        source = ListedSource(rough_market(seed, instrument, 1_500), instrument)
+        table = table_from_source(source, instrument=instrument)
+        queue: Any = ("back", "front", "prob")[seed // 2]
+        result = run_compiled(table, instrument=instrument, start_cash=1_000.0, queue=queue, decisions=True)
+        decided_here.note(result)
+        fills += len(result.fills)
+    assert fills > 100
+    given = b"".join(decided_here.cases)
+    answer = native(given)
+    assert arm(given) == answer
+    assert answer == b"".join(decided_here.answers)
+
+
+def test_decisions_and_money_over_a_table_of_quotes(native: Answers, arm: Answers, decided_here: DecidedHere) -> None:
+    columns = market(20_000, moving=0.05).table
+    del columns["now_ns"]
+    instrument = msgspec.structs.replace(LINEAR, tick_size=0.1, lot_size=1e-6)
+    policy = RiskPolicy(min_depth=0.0)
+    result = run_compiled(columns, instrument=instrument, start_cash=1e6, policy=policy, decisions=True)
+    decided_here.note(result)
+    assert len(result.fills) > 100
+    given = b"".join(decided_here.cases)
+    answer = native(given)
+    assert arm(given) == answer
+    assert answer == b"".join(decided_here.answers)

@@ -27,10 +27,12 @@ public:
             limbs_[size_++] = static_cast<Limb>(value);
         }
     }
-    BigUint(const BigUint& other) : size_(other.size_) { copy_limbs(other); }
+    BigUint(const BigUint& other) { *this = other; }
     BigUint& operator=(const BigUint& other) {
         size_ = other.size_;
-        copy_limbs(other);
+        limbs_[0] = other.limbs_[0];
+        limbs_[1] = other.limbs_[1];
+        if (size_ > 2) copy_rest(other);
         return *this;
     }
 
@@ -50,6 +52,7 @@ public:
     // -1, 0 or 1.
     static int compare(const BigUint& a, const BigUint& b) {
         if (a.size_ != b.size_) return a.size_ < b.size_ ? -1 : 1;
+        if (a.is_wide()) return static_cast<int>(a.wide() > b.wide()) - static_cast<int>(a.wide() < b.wide());
         for (std::size_t i = a.size_; i-- > 0;) {
             if (a.limbs_[i] != b.limbs_[i]) return a.limbs_[i] < b.limbs_[i] ? -1 : 1;
         }
@@ -57,6 +60,10 @@ public:
     }
 
     BigUint& operator+=(const BigUint& other) {
+        if (is_wide() && other.is_wide()) {
+            const Wide sum = wide() + other.wide();
+            if (sum >= other.wide()) return set_wide(sum);
+        }
         const std::size_t n = std::max(size_, other.size_);
         Wide carry = 0;
         for (std::size_t i = 0; i < n; ++i) {
@@ -71,6 +78,7 @@ public:
 
     // `other` is at most this.
     BigUint& operator-=(const BigUint& other) {
+        if (is_wide()) return set_wide(wide() - other.wide());
         Limb borrow = 0;
         for (std::size_t i = 0; i < size_; ++i) borrow = subtract(limbs_[i], other.at(i), borrow);
         trim();
@@ -79,18 +87,11 @@ public:
 
     friend BigUint operator*(const BigUint& a, const BigUint& b) {
         BigUint product;
-        if (a.is_zero() || b.is_zero()) return product;
-        product.resize(a.size_ + b.size_);
-        for (std::size_t i = 0; i < a.size_; ++i) {
-            Wide carry = 0;
-            for (std::size_t j = 0; j < b.size_; ++j) {
-                carry += static_cast<Wide>(a.limbs_[i]) * b.limbs_[j] + product.limbs_[i + j];
-                product.limbs_[i + j] = static_cast<Limb>(carry);
-                carry >>= kBits;
-            }
-            product.limbs_[i + b.size_] = static_cast<Limb>(carry);
+        if (a.size_ <= 1 && b.size_ <= 1) {
+            product.set_wide(static_cast<Wide>(a.limbs_[0]) * b.limbs_[0]);
+        } else if (!a.is_zero() && !b.is_zero()) {
+            product.multiply(a, b);
         }
-        product.trim();
         return product;
     }
 
@@ -251,9 +252,31 @@ private:
 #endif
     }
 
-    // A loop, since there is hardly more than one limb: the library's copy is a call.
-    void copy_limbs(const BigUint& other) {
-        for (std::size_t i = 0; i < other.size_; ++i) limbs_[i] = other.limbs_[i];
+    // Most amounts are of two limbs at most: they are computed with as one number.
+    bool is_wide() const { return size_ <= 2; }
+    Wide wide() const { return (static_cast<Wide>(limbs_[1]) << kBits) | limbs_[0]; }
+    BigUint& set_wide(Wide value) {
+        limbs_[0] = static_cast<Limb>(value);
+        limbs_[1] = static_cast<Limb>(value >> kBits);
+        size_ = limbs_[1] != 0 ? 2 : limbs_[0] != 0 ? 1 : 0;
+        return *this;
+    }
+
+    [[gnu::noinline]] void copy_rest(const BigUint& other) { std::copy_n(other.limbs_.data(), size_, limbs_.data()); }
+
+    // Become a × b; neither is 0.
+    [[gnu::noinline]] void multiply(const BigUint& a, const BigUint& b) {
+        resize(a.size_ + b.size_);
+        for (std::size_t i = 0; i < a.size_; ++i) {
+            Wide carry = 0;
+            for (std::size_t j = 0; j < b.size_; ++j) {
+                carry += static_cast<Wide>(a.limbs_[i]) * b.limbs_[j] + limbs_[i + j];
+                limbs_[i + j] = static_cast<Limb>(carry);
+                carry >>= kBits;
+            }
+            limbs_[i + b.size_] = static_cast<Limb>(carry);
+        }
+        trim();
     }
 
     // a −= b + borrow; return what is borrowed of the next limb.
@@ -332,8 +355,13 @@ private:
         return static_cast<Limb>(digit - 1);
     }
 
-    std::size_t size_ = 0;  // Invariant: the limb above which there is none is not 0
-    std::array<Limb, kLimbs> limbs_;
+    // Invariants: the highest limb is not 0, and the first two are 0 where there are fewer. The others are not looked at.
+    struct Limbs : std::array<Limb, kLimbs> {
+        Limbs() { (*this)[0] = (*this)[1] = 0; }  // not the whole array
+    };
+
+    std::size_t size_ = 0;
+    Limbs limbs_;
 };
 
 }  // namespace ami

@@ -4,6 +4,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
+#include <stdexcept>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -62,18 +65,19 @@ public:
     CompiledLoop(const CompiledLoop&) = delete;
     CompiledLoop& operator=(const CompiledLoop&) = delete;
 
-    // Run over the table, `most_steps` events of it at most; a negative number is all. To be called once.
+    // Run over the table, `most_steps` events of it at most; a negative number is all. To be called once. Throws
+    // std::overflow_error where an order would be made of a price that is more ticks than a 64-bit number holds.
     void run(const LoopColumns& columns, std::int64_t most_steps, bool records_decisions) {
         records_ = records_decisions;
         if (records_ && most_steps != 0) decisions.reserve(columns.rows + columns.rows / 8);
-        for (std::size_t i = 0; i < columns.rows && core_.counts.steps != most_steps; ++i) {
-            const std::int64_t ts = columns.ts[i];
-            // An event that will be refused says nothing of the time: it must not make timers up to its own.
-            if (timer_due_ns_ != 0 && timer_due_ns_ < ts && would_accept(columns, i, ts)) {
-                while (timer_due_ns_ != 0 && timer_due_ns_ < ts) step_timer();
+        try {
+            if (is_of_quotes(columns)) {
+                run_rows<true>(columns, most_steps);
+            } else {
+                run_rows<false>(columns, most_steps);
             }
-            ++core_.counts.rows_read;
-            step_row(columns, i, ts);
+        } catch (const TooManyTicks& error) {
+            throw std::overflow_error(told(error));
         }
         core_.count_codes();
         core_.finish();
@@ -85,13 +89,65 @@ public:
 private:
     // Events. --------------------------------------------------------------------------------------------------
 
+    std::string told(const TooManyTicks& error) const {
+        char text[160];
+        std::snprintf(text, sizeof text, "row %lld: `%s` must be at most 2^62 ticks of %.15g to make an order of it, was %.17g",
+                      static_cast<long long>(core_.counts.rows_read - 1), error.field,
+                      core_.settings().instrument.tick_size, error.price);
+        return text;
+    }
+
+    // Whether every row is a quote: then nothing else has to be asked of any.
+    static bool is_of_quotes(const LoopColumns& c) {
+        const bool has_quotes = c.bid != nullptr && c.ask != nullptr && c.bid_depth != nullptr && c.ask_depth != nullptr;
+        return has_quotes && c.kind == nullptr && c.bids == nullptr && c.asks == nullptr && c.image == nullptr &&
+               c.has_gap == nullptr;
+    }
+
+    template <bool kOfQuotes>
+    void run_rows(const LoopColumns& columns, std::int64_t most_steps) {
+        for (std::size_t i = 0; i < columns.rows && core_.counts.steps != most_steps; ++i) {
+            const std::int64_t ts = columns.ts[i];
+            // An event that will be refused says nothing of the time: it must not make timers up to its own.
+            if (timer_due_ns_ != 0 && timer_due_ns_ < ts && would_accept(columns, i, ts)) {
+                while (timer_due_ns_ != 0 && timer_due_ns_ < ts) step_timer();
+            }
+            ++core_.counts.rows_read;
+            if constexpr (kOfQuotes) {
+                step_quote(columns, i, ts);
+            } else {
+                step_row(columns, i, ts);
+            }
+        }
+    }
+
+    [[gnu::always_inline]] void step_quote(const LoopColumns& c, std::size_t i, std::int64_t ts) {
+        Fault fault = check_time(ts);
+        if (!fault) fault = builder_.push_quote(ts, c.bid[i], c.ask[i], c.bid_depth[i], c.ask_depth[i], 0);
+        if (fault) {
+            refuse(fault);
+            return;
+        }
+        core_.take_book(ts, c.bid_depth[i], c.ask_depth[i]);
+        last_ts_ns_ = ts;
+        arm_timer(ts);
+        BookLevels levels;
+        levels.image = BookImage::whole;
+        core_.venue().on_book(ts, core_.view, levels);
+        decide(ts, false);
+    }
+
+    [[gnu::noinline, gnu::cold]] void refuse(const Fault& fault) {
+        ++core_.counts.refused[static_cast<std::size_t>(fault.reason)];
+    }
+
     void step_row(const LoopColumns& c, std::size_t i, std::int64_t ts) {
         const RowKind kind = kind_of(c, i);
         if (c.has_gap != nullptr) core_.has_gap = c.has_gap[i] != 0;
         if (kind == RowKind::refused) return;
         const Fault fault = observe(c, i, ts, kind);
         if (fault) {
-            ++core_.counts.refused[static_cast<std::size_t>(fault.reason)];
+            refuse(fault);
             return;
         }
         last_ts_ns_ = ts;
@@ -133,10 +189,15 @@ private:
         return {};
     }
 
-    // Bring a row to the features, or say what is wrong with it.
-    Fault push(FeatureBuilder& builder, const LoopColumns& c, std::size_t i, std::int64_t ts) const {
+    Fault check_time(std::int64_t ts) const {
         if (ts <= 0) return {Reason::non_positive_time, "recv_ts_ns", static_cast<double>(ts)};
         if (ts < last_ts_ns_) return {Reason::time_backwards, "recv_ts_ns", static_cast<double>(last_ts_ns_ - ts)};
+        return {};
+    }
+
+    // Bring a row to the features, or say what is wrong with it.
+    Fault push(FeatureBuilder& builder, const LoopColumns& c, std::size_t i, std::int64_t ts) const {
+        if (const Fault fault = check_time(ts)) return fault;
         switch (kind_of(c, i)) {
             case RowKind::book:
                 if (has_level(bids_of(c, i), c.bid_levels) || has_level(asks_of(c, i), c.ask_levels)) {
@@ -184,7 +245,7 @@ private:
         if (core_.settings().timer_ns != 0) timer_due_ns_ = ts + core_.settings().timer_ns;
     }
 
-    void step_timer() {
+    [[gnu::noinline]] void step_timer() {
         const std::int64_t now_ns = timer_due_ns_;
         decide(now_ns, true);
         timer_due_ns_ = 0;
@@ -192,19 +253,22 @@ private:
         if (now_ns / kNsPerMs - core_.last_book_ms <= core_.settings().policy.staleness_ms) arm_timer(now_ns);
     }
 
-    void decide(std::int64_t now_ns, bool is_timer) {
+    // Part of each caller: most of what it is for is known there.
+    [[gnu::always_inline]] void decide(std::int64_t now_ns, bool is_timer) {
         core_.settle(now_ns);
         core_.judge();
-        const double position = core_.position();
         const double equity = core_.account().equity;
         core_.act(is_timer);
         core_.count(is_timer);
-        if (records_) {
-            decisions.push_back({now_ns, core_.verdict().codes, position, equity,
-                                 static_cast<std::int8_t>(core_.proposal().action),
-                                 static_cast<std::int8_t>(core_.verdict().action),
-                                 static_cast<std::int8_t>(is_timer ? 1 : 0)});
-        }
+        if (records_) record(now_ns, equity, is_timer);
+    }
+
+    // `equity` is that of before the decision.
+    void record(std::int64_t now_ns, double equity, bool is_timer) {
+        decisions.push_back({now_ns, core_.verdict().codes, core_.position(), equity,
+                             static_cast<std::int8_t>(core_.proposal().action),
+                             static_cast<std::int8_t>(core_.verdict().action),
+                             static_cast<std::int8_t>(is_timer ? 1 : 0)});
     }
 
     FeatureBuilder builder_;

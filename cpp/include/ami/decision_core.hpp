@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <stdexcept>
 #include <vector>
 
 #include "ami/activity_log.hpp"
@@ -60,6 +61,15 @@ struct LoopCounts {
     std::array<std::int64_t, kReasonCount> refused{};
 };
 
+// An order was to be made of a price that is so many ticks that they are no 64-bit number.
+struct TooManyTicks : std::overflow_error {
+    TooManyTicks(const char* name, double value)
+        : std::overflow_error("a price is too many ticks"), field(name), price(value) {}
+
+    const char* field;  // a literal
+    double price;
+};
+
 class DecisionCore {
 public:
     // `row` is the market's live feature row.
@@ -100,11 +110,10 @@ public:
     // The stages of a decision, to be called in this order. ------------------------------------------------------------
 
     // Book the venue's fills and mark the position.
-    void settle(std::int64_t now_ns) {
+    [[gnu::always_inline]] void settle(std::int64_t now_ns) {
         now_ns_ = now_ns;
         now_ms_ = now_ns / kNsPerMs;
-        keeper_.poll(now_ms_, new_fills_);
-        for (const VenueFill& fill : new_fills_) book(fill);
+        if (keeper_.has_news(now_ms_)) book_fills();
         if (mid > 0.0) {
             account_.mark(mid);
             risk_.on_book(now_ns, mid);
@@ -116,8 +125,8 @@ public:
     }
 
     // Ask the model, fill the context, let the guards judge.
-    void judge() {
-        if (!propose_unasked()) proposal_ = ask();
+    [[gnu::always_inline]] void judge() {
+        if (!propose_unasked()) ask();
         weigh();
     }
 
@@ -125,99 +134,79 @@ public:
     // True when there is no book yet, or the position is to be closed.
     bool propose_unasked() {
         exit_ = Exit::none;
-        proposal_ = Proposal{};
         if (last_book_ts_ns == 0) {
+            proposal_ = Proposal{};
             proposal_.reasons = kNoBookYet;
             return true;
         }
         if (position_ != 0.0) exit_ = positions_.should_flatten(mid, static_cast<double>(now_ms_));
         if (exit_ == Exit::none) return false;
+        proposal_ = Proposal{};
         proposal_.action = Action::EXIT;
         return true;
     }
     void take(const Proposal& proposal) { proposal_ = proposal; }
-    void weigh() {
-        const std::int64_t open_orders = keeper_.open_count();
-        risk_.fill_context(context_, now_ns_, now_ms_);
-        fill_market();
-        context_.current_total_exposure_usd = account_.exposure_usd;
-        context_.abs_inventory = std::fabs(position_);
-        context_.open_orders = open_orders;
-        context_.active_markets = position_ != 0.0 || open_orders > 0 ? 1 : 0;
-        context_.equity_usd = account_.equity * rate_;
-        context_.drawdown_usd = account_.drawdown() * rate_;
-        verdict_ = guards_.judge(proposal_.action, proposal_.has_size, proposal_.size_usd, context_);
+    [[gnu::always_inline]] void weigh() {
+        fill_context();
+        if (risk_.is_due(now_ms_)) look_at_lasting();
+        const Proposal& asked = proposal_;
+        if (has_lasting_ || guards_.finds_in_step(asked.action, asked.has_size, asked.size_usd, context_)) {
+            judge_findings();
+        } else {
+            verdict_ = Verdict{};
+            verdict_.action = asked.action;
+            verdict_.size_usd = asked.size_usd;
+        }
     }
 
     // False when a price is so many ticks that they are no 64-bit number: nothing can be decided on it here. Whoever
     // goes on elsewhere then may settle the same time again.
-    bool can_act() const {
-        const bool has_quotes = proposal_.action == Action::ACT;
-        const double highest = std::max({view.bid, view.ask, has_quotes ? proposal_.bid_quote : 0.0,
-                                         has_quotes ? proposal_.ask_quote : 0.0});
-        return highest <= highest_price_;
-    }
+    bool can_act() const { return price_beyond_ticks().name == nullptr; }
 
-    // Do what was decided, and let the risk state remember it.
-    void act(bool is_timer) {
+    // Do what was decided, and let the risk state remember it. Throws TooManyTicks, before any order is touched, where it
+    // cannot be done.
+    [[gnu::always_inline]] void act(bool is_timer) {
         actions_ = Actions{};
-        if (!s_.is_dry) {
-            const Quotes quotes = {proposal_.bid_quote, proposal_.ask_quote, verdict_.size_usd, proposal_.post_only};
-            actions_ = keeper_.apply(verdict_.action, quotes, now_ms_, view, position_, verdict_.pulls, decisions_made_);
-        }
+        const bool leaves_all = keeper_.leaves_all(verdict_.action, proposal_.bid_quote, proposal_.ask_quote,
+                                                   proposal_.post_only, now_ms_, view, verdict_.pulls);
+        if (!leaves_all && !s_.is_dry) change_orders();
         if (activity.is_kept) activity.quotes(decisions_made_, now_ns_, quote_at(Place::bid), quote_at(Place::ask));
         ++decisions_made_;
-        if (actions_.has_error) counts.is_last_error_the_models = false;
-        if ((proposal_.reasons & kModelInvalid) != 0) actions_.has_error = counts.is_last_error_the_models = true;
+        if ((proposal_.reasons & kModelInvalid) != 0) note_invalid_model();
         risk_.on_verdict(now_ns_, proposal_.action, verdict_);
-        if (actions_.canceled != 0) risk_.on_cancels(now_ns_, actions_.canceled);
         if (!is_timer) risk_.on_step(actions_.has_error);
     }
 
     void count(bool is_timer) {
-        counts.submitted += actions_.submitted;
-        counts.canceled += actions_.canceled;
-        counts.rejected += actions_.rejected;
-        counts.skipped += actions_.skipped;
-        counts.errors += actions_.has_error ? 1 : 0;
-        std::uint64_t held = 0;
-        std::uint32_t reasons = 0;
+        if (actions_.has_error) ++counts.errors;
+        const bool is_held = !is_timer & (verdict_.action == Action::HOLD);
+        const bool is_held_by_model = is_held & (proposal_.action == Action::HOLD);
         if (!is_timer) {
             ++counts.proposals[static_cast<std::size_t>(proposal_.action)];
             ++counts.actions[static_cast<std::size_t>(verdict_.action)];
-            if (verdict_.action == Action::HOLD) {
-                if (proposal_.action == Action::HOLD) {
-                    reasons = proposal_.reasons;
-                } else {
-                    held = verdict_.held_codes;
-                }
-            }
         }
-        // The same findings come many times in a row: they are added up when they change.
-        if (verdict_.codes != same_codes_ || held != same_held_ || reasons != same_reasons_) {
-            count_codes();
-            same_codes_ = verdict_.codes;
-            same_held_ = held;
-            same_reasons_ = reasons;
-        }
-        ++same_count_;
+        // Held for no reason at all: that is added to nothing later.
+        ++holds_[proposal_.reasons * static_cast<std::uint32_t>(is_held_by_model)];
+        if (verdict_.codes != 0) count_findings(is_held & !is_held_by_model ? verdict_.held_codes : 0);
         ++(is_timer ? counts.timers : counts.steps);
     }
 
-    // Bring `counts` up to date: it lags behind while the same findings come again.
+    // Bring the counts of codes and reasons up to date: they lag behind.
     void count_codes() {
-        add_bits(same_codes_, counts.codes.data());
-        add_bits(same_held_, counts.held_codes.data());
-        add_bits(same_reasons_, counts.held_reasons.data());
+        add_bits(same_codes_, same_count_, counts.codes.data());
+        add_bits(same_held_, same_count_, counts.held_codes.data());
         same_count_ = 0;
+        for (std::size_t reasons = 0; reasons < holds_.size(); ++reasons) {
+            add_bits(reasons, holds_[reasons], counts.held_reasons.data());
+        }
+        holds_.fill(0);
     }
 
     // Cancel every order and book the last fills.
     void finish() {
         if (s_.is_dry) return;
         counts.canceled += keeper_.cancel_all();
-        keeper_.poll(now_ms_, new_fills_);
-        for (const VenueFill& fill : new_fills_) book(fill);
+        book_fills();
     }
 
     // What there is to read after a decision. ---------------------------------------------------------------------------
@@ -256,6 +245,11 @@ private:
         return working.is_live ? working.order.price : 0.0;
     }
 
+    [[gnu::noinline]] void book_fills() {
+        keeper_.poll(now_ms_, new_fills_);
+        for (const VenueFill& fill : new_fills_) book(fill);
+    }
+
     void book(const VenueFill& fill) {
         fills.push_back(fill);
         const FillResult result = account_.apply(fill.is_buy, fill.price, fill.qty, fill.fee);
@@ -274,8 +268,82 @@ private:
         }
     }
 
-    Proposal ask() const {
-        return s_.model != nullptr ? propose_by(s_.model, row_, s_.model_params) : propose_reference(row_, s_.reference);
+    void ask() {
+        if (s_.model != nullptr) {
+            propose_by(s_.model, row_, s_.model_params, proposal_);
+        } else {
+            propose_reference(row_, s_.reference, proposal_);
+        }
+    }
+
+    // What moves with every step.
+    void fill_context() {
+        fill_market();
+        const std::int64_t open_orders = keeper_.open_count();
+        context_.now_ms = now_ms_;
+        context_.current_total_exposure_usd = account_.exposure_usd;
+        context_.abs_inventory = std::fabs(position_);
+        context_.open_orders = open_orders;
+        context_.active_markets = (position_ != 0.0) | (open_orders > 0) ? 1 : 0;
+        context_.equity_usd = account_.equity * rate_;
+        context_.drawdown_usd = account_.drawdown() * rate_;
+        context_.daily_pnl = risk_.daily_pnl();
+    }
+
+    [[gnu::noinline]] void look_at_lasting() {
+        risk_.fill_context(context_, now_ns_, now_ms_);
+        has_lasting_ = guards_.finds_lasting(context_);
+        if (has_lasting_) risk_.stay_due();
+    }
+
+    [[gnu::noinline]] void judge_findings() {
+        verdict_ = guards_.judge(proposal_.action, proposal_.has_size, proposal_.size_usd, context_);
+    }
+
+    struct NamedPrice {
+        const char* name = nullptr;  // a literal; null: there is none
+        double price = 0.0;
+    };
+
+    NamedPrice price_beyond_ticks() const {
+        const bool has_quotes = proposal_.action == Action::ACT;
+        for (const NamedPrice& known : {NamedPrice{"bid", view.bid}, NamedPrice{"ask", view.ask},
+                                        NamedPrice{"bid_quote", has_quotes ? proposal_.bid_quote : 0.0},
+                                        NamedPrice{"ask_quote", has_quotes ? proposal_.ask_quote : 0.0}}) {
+            if (!(known.price <= highest_price_)) return known;
+        }
+        return {};
+    }
+
+    [[gnu::noinline]] void change_orders() {
+        const bool makes_orders = verdict_.action == Action::ACT || verdict_.action == Action::EXIT;
+        if (const NamedPrice beyond = price_beyond_ticks(); makes_orders && beyond.name != nullptr) {
+            throw TooManyTicks(beyond.name, beyond.price);
+        }
+        const Quotes quotes = {proposal_.bid_quote, proposal_.ask_quote, verdict_.size_usd, proposal_.post_only};
+        actions_ = keeper_.apply(verdict_.action, quotes, now_ms_, view, position_, verdict_.pulls, decisions_made_);
+        counts.submitted += actions_.submitted;
+        counts.canceled += actions_.canceled;
+        counts.rejected += actions_.rejected;
+        counts.skipped += actions_.skipped;
+        if (actions_.has_error) counts.is_last_error_the_models = false;
+        if (actions_.canceled != 0) risk_.on_cancels(now_ns_, actions_.canceled);
+    }
+
+    [[gnu::noinline, gnu::cold]] void note_invalid_model() {
+        actions_.has_error = counts.is_last_error_the_models = true;
+    }
+
+    // The same findings come many times in a row: they are added up when they change.
+    [[gnu::noinline]] void count_findings(std::uint64_t held) {
+        if (verdict_.codes != same_codes_ || held != same_held_) {
+            add_bits(same_codes_, same_count_, counts.codes.data());
+            add_bits(same_held_, same_count_, counts.held_codes.data());
+            same_count_ = 0;
+            same_codes_ = verdict_.codes;
+            same_held_ = held;
+        }
+        ++same_count_;
     }
 
     void fill_market() {
@@ -293,10 +361,10 @@ private:
         context_.sigma_spike_z = feature(Feature::sigma_spike_z);
     }
 
-    void add_bits(std::uint64_t bits, std::int64_t* counters) const {
+    static void add_bits(std::uint64_t bits, std::int64_t count, std::int64_t* counters) {
         for (; bits != 0; bits >>= 8, counters += 8) {
             if ((bits & 0xffu) == 0) continue;
-            for (unsigned i = 0; i < 8; ++i) counters[i] += (bits >> i & 1u) != 0 ? same_count_ : 0;
+            for (unsigned i = 0; i < 8; ++i) counters[i] += (bits >> i & 1u) != 0 ? count : 0;
         }
     }
 
@@ -322,9 +390,10 @@ private:
     std::int64_t decisions_made_ = 0;
     std::vector<VenueFill> new_fills_;
 
+    bool has_lasting_ = false;  // what guards found that look at counts, times and latches
+    std::array<std::int64_t, 1u << kReasonBits> holds_{};  // by reasons of the model
     std::uint64_t same_codes_ = 0;
     std::uint64_t same_held_ = 0;
-    std::uint32_t same_reasons_ = 0;
     std::int64_t same_count_ = 0;
 };
 

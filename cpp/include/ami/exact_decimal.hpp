@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <limits>
 #include <string>
 
@@ -25,16 +26,15 @@ public:
     // The shortest decimal that reads back as `value`: what Python's repr() shows. `value` is finite.
     static Decimal from_double(double value) {
         const double magnitude = std::fabs(value);
-        // Decimals of at most 15 digits are all different doubles, so the first that fits is the shortest.
-        double scale = 1.0;
-        for (int places = 0; places <= 15; ++places, scale *= 10.0) {
-            const double scaled = magnitude * scale;
-            if (!(scaled < 1e15)) break;
+        if (magnitude == 0.0) return {};
+        // Decimals of at most 15 digits are all different doubles: when one of them reads back, it is the shortest's value.
+        int places = kDigits - 1 - decimal_exponent(magnitude);
+        if (places >= 0 && places < static_cast<int>(kScales.size())) {
+            double scaled = magnitude * kScales[static_cast<std::size_t>(places)];
+            if (scaled >= 1e15) scaled = magnitude * kScales[static_cast<std::size_t>(--places)];
             const auto digits = static_cast<std::int64_t>(scaled + 0.5);
-            const auto whole = static_cast<double>(digits);
-            // Only what is as near as one rounding can read back: most places are told without a division.
-            if (std::fabs(scaled - whole) <= scaled * kRounding && whole / scale == magnitude) {
-                return {value < 0.0, BigUint(static_cast<std::uint64_t>(digits)), -places};
+            if (static_cast<double>(digits) / kScales[static_cast<std::size_t>(places)] == magnitude) {
+                return without_zeros(value < 0.0, static_cast<std::uint64_t>(digits), places);
             }
         }
         return read_shortest(value);
@@ -166,6 +166,26 @@ public:
     }
 
 private:
+    static constexpr int kDigits = 15;
+
+    // ⌊log10(magnitude)⌋, or one less.
+    static int decimal_exponent(double magnitude) {
+        std::uint64_t bits = 0;
+        std::memcpy(&bits, &magnitude, sizeof bits);
+        const int exponent = static_cast<int>(bits >> 52) - 1023;
+        return (exponent * 1233) >> 12;  // log10(2), rounded down
+    }
+
+    static Decimal without_zeros(bool is_negative, std::uint64_t digits, int places) {
+        for (const int count : {8, 4, 2, 1}) {
+            const std::uint64_t unit = kWords[static_cast<std::size_t>(count)];
+            if (digits % unit != 0) continue;
+            digits /= unit;
+            places -= count;
+        }
+        return {is_negative, BigUint(digits), -places};
+    }
+
     static constexpr std::uint64_t kHalfWord = std::uint64_t{1} << 32;
     static constexpr std::array<std::uint64_t, 16> kWords = [] {
         std::array<std::uint64_t, 16> powers{};
@@ -173,7 +193,6 @@ private:
         for (std::size_t i = 1; i < powers.size(); ++i) powers[i] = 10 * powers[i - 1];
         return powers;
     }();
-    static constexpr double kRounding = 4.0 * std::numeric_limits<double>::epsilon();
     static constexpr std::array<double, 23> kScales = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,
                                                        1e8,  1e9,  1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
                                                        1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};

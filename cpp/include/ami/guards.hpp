@@ -66,70 +66,87 @@ struct Verdict {
 
 class Guards {
 public:
-    explicit Guards(const RiskPolicy& policy) : p(policy) {}
+    explicit Guards(const RiskPolicy& policy) : p(policy) {
+        // A limit of 0 is none: one that no number is beyond, so that nobody has to ask.
+        for (double* limit : {&p.min_depth_p10_market, &p.max_drawdown_stop_usd, &p.equity_floor_usd, &p.min_order_usd}) {
+            if (*limit == 0.0) *limit = std::numeric_limits<double>::quiet_NaN();
+        }
+        if (p.sigma_5m_max == 0.0) p.sigma_5m_max = kFar;
+        if (p.spread_med_5m_max_bps == 0.0) p.spread_med_5m_max_bps = kFar;
+        if (p.depth_p10_5m_min == 0.0) p.depth_p10_5m_min = -kFar;
+        for (std::int64_t* limit : {&p.max_open_orders, &p.max_active_markets}) {
+            if (*limit == 0) *limit = std::numeric_limits<std::int64_t>::max();
+        }
+    }
 
     Verdict judge(Action proposed, bool has_size, double size_usd, const GuardContext& c) const {
         Finder f(proposed);
-        const bool is_act = proposed == Action::ACT;
-        if (!c.has_market) f.miss_context();
-        check_operations(c, f);
-        if (c.has_market) check_market(c, f);
-        check_exposure(c, is_act, has_size, size_usd, f);
-        check_counts(c, f);
-        check_adverse(Code::adverse_selection_15, c, 0, p.adv15_max_ticks, f);
-        check_adverse(Code::adverse_selection_60, c, 1, p.adv60_max_ticks, f);
-        if (c.has_market && c.sigma_spike_z > p.sigma_spike_z_max) f.hold(Code::sigma_spike);
-        const double cost = c.has_market ? c.cost_ticks : p.cost_ticks;
-        if (is_act && !(c.tp_ticks >= cost + p.min_profit_ticks)) f.hold(Code::insufficient_profit_potential);
-        check_streak(c, f);
-        check_drawdown(c, f);
-        check_pauses(c, f);
-        check_orders(c, is_act, has_size, size_usd, f);
-        if (proposed == Action::EXIT && c.abs_inventory == 0.0) f.lower_exit();
+        check_lasting(c, f);
+        check_step(proposed, has_size, size_usd, c, f);
+        return f.verdict(size_usd);
+    }
 
-        Verdict verdict;
-        verdict.action = f.action();
-        verdict.codes = f.codes;
-        verdict.held_codes = f.held;
-        verdict.pulls = (f.codes & (kPullCodes | kContextMissing)) != 0;
-        verdict.size_usd = f.codes != 0 ? f.left : size_usd;
-        return verdict;
+    // Whether the guards that look at counts, times and latches alone find something.
+    bool finds_lasting(const GuardContext& c) const {
+        AnyFinding f;
+        check_lasting(c, f);
+        return f.is_found;
+    }
+
+    // Whether the others do: they look at what moves with every step.
+    [[gnu::always_inline]] bool finds_in_step(Action proposed, bool has_size, double size_usd, const GuardContext& c) const {
+        AnyFinding f;
+        check_step(proposed, has_size, size_usd, c, f);
+        return f.is_found;
     }
 
 private:
+    static constexpr double kFar = std::numeric_limits<double>::infinity();
+
     // What was found so far, and the most severe action that it asks for.
     struct Finder {
         explicit Finder(Action proposal) : proposed(proposal) {}
 
-        void ask(Code code, Action action) {
+        void ask(bool is_found, Code code, Action action) {
+            if (!is_found) return;
             codes |= bit(code);
             if (severity(action) > rank) {
                 rank = severity(action);
                 asked = action;
             }
         }
-        void hold(Code code) {
-            held |= bit(code);
-            ask(code, Action::HOLD);
+        void hold(bool is_found, Code code) {
+            if (is_found) held |= bit(code);
+            ask(is_found, code, Action::HOLD);
         }
-        void clamp(Code code, double size_usd) {
+        // An order can be no larger than `size_usd`; where that is nothing, there is none.
+        void clamp(bool is_found, Code code, double size_usd) {
+            if (size_usd <= 0.0) return hold(is_found, code);
+            if (!is_found) return;
             codes |= bit(code);
             left = std::min(left, size_usd);
         }
-        void miss_context() {
+        void miss_context(bool is_missing) {
+            if (!is_missing) return;
             codes |= kContextMissing;
             held |= kContextMissing;
-            rank = severity(Action::HOLD);
-            asked = Action::HOLD;
+            rank = std::max(rank, severity(Action::HOLD));
+            if (rank == severity(Action::HOLD)) asked = Action::HOLD;
         }
         // There is nothing to exit from: the one finding that makes a proposal less severe.
-        void lower_exit() {
-            hold(Code::no_inventory_to_exit);
-            is_exit_lowered = true;
+        void lower_exit(bool is_found) {
+            hold(is_found, Code::no_inventory_to_exit);
+            is_exit_lowered = is_found;
         }
-        Action action() const {
+        Verdict verdict(double size_usd) const {
             const Action start = is_exit_lowered ? Action::HOLD : proposed;
-            return rank > severity(start) ? asked : start;
+            Verdict verdict;
+            verdict.action = rank > severity(start) ? asked : start;
+            verdict.codes = codes;
+            verdict.held_codes = held;
+            verdict.pulls = (codes & (kPullCodes | kContextMissing)) != 0;
+            verdict.size_usd = codes != 0 ? left : size_usd;
+            return verdict;
         }
 
         Action proposed;
@@ -138,126 +155,131 @@ private:
         bool is_exit_lowered = false;
         std::uint64_t codes = 0;
         std::uint64_t held = 0;
-        double left = std::numeric_limits<double>::infinity();
+        double left = kFar;
     };
 
-    void check_operations(const GuardContext& c, Finder& f) const {
-        if (c.now_ms < c.ops_cooldown_until_ms) f.hold(Code::ops_cooldown);
-        if (p.max_429_per_window != 0 && c.rate_limits_in_window >= p.max_429_per_window) f.hold(Code::rate_limit_429);
-        if (p.max_ws_reconnects_per_window != 0 && c.ws_reconnects_in_window >= p.max_ws_reconnects_per_window) {
-            f.hold(Code::ws_reconnect_limit);
+    // The same checks, of which most steps need to know only that nothing was found: hence a branch that is never taken.
+    struct AnyFinding {
+        void ask(bool is, Code, Action) {
+            if (is) note();
         }
-        if ((c.latched & bit(Code::kill_switch)) != 0) f.ask(Code::kill_switch, Action::STOP);
+        void hold(bool is, Code) {
+            if (is) note();
+        }
+        void clamp(bool is, Code, double) {
+            if (is) note();
+        }
+        void miss_context(bool is) {
+            if (is) note();
+        }
+        void lower_exit(bool is) {
+            if (is) note();
+        }
+        [[gnu::noinline, gnu::cold]] void note() { is_found = true; }
+
+        bool is_found = false;
+        static constexpr double left = kFar;
+    };
+
+    // What is rare stands first in a condition: what the step proposes is not to be guessed from the last one.
+
+    template <class Found>
+    void check_lasting(const GuardContext& c, Found& f) const {
+        f.hold(c.now_ms < c.ops_cooldown_until_ms, Code::ops_cooldown);
+        f.hold(p.max_429_per_window != 0 && (c.rate_limits_in_window >= p.max_429_per_window), Code::rate_limit_429);
+        f.hold(p.max_ws_reconnects_per_window != 0 && (c.ws_reconnects_in_window >= p.max_ws_reconnects_per_window),
+               Code::ws_reconnect_limit);
+        f.ask((c.latched & bit(Code::kill_switch)) != 0, Code::kill_switch, Action::STOP);
+        f.hold(c.cancels_in_window >= p.cancel_rate_limit, Code::cancel_rate_exceeded);
+        f.hold(has_many_errors(c), Code::error_rate_exceeded);
+        f.ask((c.latched & bit(Code::circuit_breaker)) != 0 || (c.recent_failures >= p.circuit_breaker_failures),
+              Code::circuit_breaker, Action::STOP);
+        check_adverse(Code::adverse_selection_15, c, 0, p.adv15_max_ticks, f);
+        check_adverse(Code::adverse_selection_60, c, 1, p.adv60_max_ticks, f);
+        check_streak(c, f);
+        f.hold(c.now_ms < c.throttle_refresh_until_ms, Code::throttle_active);
+        f.hold(c.now_ms < c.cooldown_until_ms, Code::post_fill_cooldown);
+        f.hold(c.now_ms < c.quote_budget_until_ms ||
+                   (p.quote_cap_per_window != 0 && (c.quotes_in_window >= p.quote_cap_per_window)),
+               Code::quote_budget);
     }
 
-    void check_market(const GuardContext& c, Finder& f) const {
-        if (c.now_ms - c.last_event_ts_ms > p.staleness_ms) f.hold(Code::staleness_exceeded);
-        if (c.depth < p.min_depth || (p.min_depth_p10_market != 0.0 && c.depth_p10_5m < p.min_depth_p10_market)) {
-            f.hold(Code::insufficient_depth);
-        }
-        if (!(c.spread_bps <= p.max_spread_bps)) {
-            f.hold(std::isnan(c.spread_bps) ? Code::one_sided_book : Code::spread_too_wide);
-        }
-        if (std::isnan(c.sigma_5m) || (p.sigma_5m_max != 0.0 && c.sigma_5m > p.sigma_5m_max)) {
-            f.hold(Code::regime_volatile);
-        }
+    template <class Found>
+    [[gnu::always_inline]] void check_step(Action proposed, bool has_size, double size_usd, const GuardContext& c, Found& f) const {
+        const bool is_act = proposed == Action::ACT;
+        f.miss_context(!c.has_market);
+        if (c.has_market) check_market(c, f);
+        check_exposure(c, is_act, is_act & has_size, size_usd, f);
+        const double cost = c.has_market ? c.cost_ticks : p.cost_ticks;
+        f.hold(!(c.tp_ticks >= cost + p.min_profit_ticks) && is_act, Code::insufficient_profit_potential);
+        check_money(c, f);
+        f.hold(c.open_orders >= p.max_open_orders, Code::max_open_orders);
+        f.hold(c.active_markets >= p.max_active_markets, Code::max_active_markets);
+        f.hold(std::min(size_usd, f.left) < p.min_order_usd && is_act && has_size, Code::below_min_order);
+        f.lower_exit(proposed == Action::EXIT && c.abs_inventory == 0.0);
+    }
+
+    template <class Found>
+    [[gnu::always_inline]] void check_market(const GuardContext& c, Found& f) const {
+        f.hold(c.now_ms - c.last_event_ts_ms > p.staleness_ms, Code::staleness_exceeded);
+        f.hold(c.depth < p.min_depth || c.depth_p10_5m < p.min_depth_p10_market, Code::insufficient_depth);
+        f.hold(!(c.spread_bps <= p.max_spread_bps),
+               std::isnan(c.spread_bps) ? Code::one_sided_book : Code::spread_too_wide);
+        f.hold(!(c.sigma_5m <= p.sigma_5m_max), Code::regime_volatile);
         // Without a limit a finite spread is never too wide, whatever it is in basis points.
-        if (p.spread_med_5m_max_bps != 0.0 || !std::isfinite(c.spread_med_5m)) {
-            const double wide_bps =
-                c.mid > 0.0 ? 1e4 * c.spread_med_5m / c.mid : std::numeric_limits<double>::infinity();
-            if (std::isnan(wide_bps) || std::isnan(c.spread_med_5m) ||
-                (p.spread_med_5m_max_bps != 0.0 && wide_bps > p.spread_med_5m_max_bps)) {
-                f.hold(Code::regime_wide);
-            }
-        }
-        if (std::isnan(c.depth_p10_5m) || (p.depth_p10_5m_min != 0.0 && c.depth_p10_5m < p.depth_p10_5m_min)) {
-            f.hold(Code::regime_thin);
-        }
+        const double wide_bps = c.mid > 0.0 ? 1e4 * c.spread_med_5m / c.mid : kFar;
+        f.hold((!(wide_bps <= p.spread_med_5m_max_bps) || std::isnan(c.spread_med_5m)) &&
+                   (p.spread_med_5m_max_bps < kFar || !std::isfinite(c.spread_med_5m)),
+               Code::regime_wide);
+        f.hold(!(c.depth_p10_5m >= p.depth_p10_5m_min), Code::regime_thin);
+        f.hold(c.sigma_spike_z > p.sigma_spike_z_max, Code::sigma_spike);
     }
 
-    double room(const GuardContext& c) const {
-        return p.exposure_headroom_frac * p.max_total_exposure_usd - c.current_total_exposure_usd;
+    template <class Found>
+    [[gnu::always_inline]] void check_exposure(const GuardContext& c, bool is_act, bool is_sized, double size_usd, Found& f) const {
+        const bool is_exceeded = c.current_total_exposure_usd >= p.max_total_exposure_usd;
+        const double room = p.exposure_headroom_frac * p.max_total_exposure_usd - c.current_total_exposure_usd;
+        const bool is_short = !(room > 0.0 && (size_usd <= room || !is_sized)) && is_act && !is_exceeded;
+        f.ask(is_exceeded, Code::total_exposure_exceeded, Action::EXIT);
+        f.clamp(is_short, Code::exposure_limit, room);
+        f.clamp(size_usd > p.max_per_market_usd && is_sized, Code::size_clamped, p.max_per_market_usd);
+        f.ask(std::fabs(c.abs_inventory) >= p.max_abs_inventory, Code::inventory_limit, Action::EXIT);
     }
 
-    void check_exposure(const GuardContext& c, bool is_act, bool has_size, double size_usd, Finder& f) const {
-        if (c.current_total_exposure_usd >= p.max_total_exposure_usd) {
-            f.ask(Code::total_exposure_exceeded, Action::EXIT);
-        } else if (is_act && !(room(c) > 0.0 && (!has_size || size_usd <= room(c)))) {
-            if (room(c) <= 0.0) {
-                f.hold(Code::exposure_limit);
-            } else {
-                f.clamp(Code::exposure_limit, room(c));
-            }
-        }
-        if (is_act && has_size && size_usd > p.max_per_market_usd) {
-            if (p.max_per_market_usd == 0.0) {
-                f.hold(Code::size_clamped);
-            } else {
-                f.clamp(Code::size_clamped, p.max_per_market_usd);
-            }
-        }
-        if (std::fabs(c.abs_inventory) >= p.max_abs_inventory) f.ask(Code::inventory_limit, Action::EXIT);
+    template <class Found>
+    [[gnu::always_inline]] void check_money(const GuardContext& c, Found& f) const {
+        const auto is_latched = [&c](Code code) { return (c.latched & bit(code)) != 0; };
+        f.ask(is_latched(Code::daily_loss_stop) || (c.daily_pnl <= -p.daily_loss_stop_usd), Code::daily_loss_stop,
+              Action::STOP);
+        const bool is_deep = c.drawdown_usd >= p.max_drawdown_stop_usd;
+        const bool is_low = c.equity_usd <= p.equity_floor_usd;
+        f.ask(is_low, Code::equity_floor, Action::STOP);
+        f.ask(is_deep || (is_latched(Code::drawdown_stop) && !is_low), Code::drawdown_stop, Action::STOP);
     }
 
-    void check_counts(const GuardContext& c, Finder& f) const {
-        if (c.cancels_in_window >= p.cancel_rate_limit) f.hold(Code::cancel_rate_exceeded);
-        if ((c.latched & bit(Code::daily_loss_stop)) != 0 || c.daily_pnl <= -p.daily_loss_stop_usd) {
-            f.ask(Code::daily_loss_stop, Action::STOP);
-        }
-        if (c.errors_in_window > 0 && c.steps_in_window >= kMinStepsForErrorRate &&
-            static_cast<double>(c.errors_in_window) / static_cast<double>(c.steps_in_window) > p.error_rate_max) {
-            f.hold(Code::error_rate_exceeded);
-        }
-        if ((c.latched & bit(Code::circuit_breaker)) != 0 || c.recent_failures >= p.circuit_breaker_failures) {
-            f.ask(Code::circuit_breaker, Action::STOP);
-        }
+    bool has_many_errors(const GuardContext& c) const {
+        return c.errors_in_window > 0 && c.steps_in_window >= kMinStepsForErrorRate &&
+               static_cast<double>(c.errors_in_window) / static_cast<double>(c.steps_in_window) > p.error_rate_max;
     }
 
-    void check_adverse(Code code, const GuardContext& c, int horizon, double limit, Finder& f) const {
-        if (c.now_ms < c.adverse_until_ms[horizon]) {
-            f.hold(code);
-        } else if (c.adverse_ticks[horizon] > limit) {
-            if (p.adverse_cooldown_ms != 0) {
-                f.ask(code, Action::CANCEL);
-            } else {
-                f.hold(code);
-            }
-        }
+    template <class Found>
+    void check_adverse(Code code, const GuardContext& c, int horizon, double limit, Found& f) const {
+        const bool waits = c.now_ms < c.adverse_until_ms[horizon];
+        const bool is_adverse = !waits && (c.adverse_ticks[horizon] > limit);
+        const bool has_cooldown = p.adverse_cooldown_ms != 0;
+        f.hold(waits || (is_adverse && !has_cooldown), code);
+        f.ask(is_adverse && has_cooldown, code, Action::CANCEL);
     }
 
-    void check_streak(const GuardContext& c, Finder& f) const {
-        if (c.now_ms < c.streak_cooldown_until_ms) {
-            f.hold(Code::loss_streak);
-        } else if (p.max_consecutive_losses != 0 && c.consecutive_losses >= p.max_consecutive_losses) {
-            f.ask(Code::loss_streak, Action::CANCEL);
-        }
+    template <class Found>
+    void check_streak(const GuardContext& c, Found& f) const {
+        const bool waits = c.now_ms < c.streak_cooldown_until_ms;
+        f.hold(waits, Code::loss_streak);
+        f.ask(!waits && p.max_consecutive_losses != 0 && c.consecutive_losses >= p.max_consecutive_losses,
+              Code::loss_streak, Action::CANCEL);
     }
 
-    void check_drawdown(const GuardContext& c, Finder& f) const {
-        const bool is_deep = p.max_drawdown_stop_usd != 0.0 && c.drawdown_usd >= p.max_drawdown_stop_usd;
-        const bool is_low = p.equity_floor_usd != 0.0 && c.equity_usd <= p.equity_floor_usd;
-        if (is_low) f.ask(Code::equity_floor, Action::STOP);
-        if (is_deep || (!is_low && (c.latched & bit(Code::drawdown_stop)) != 0)) f.ask(Code::drawdown_stop, Action::STOP);
-    }
-
-    void check_pauses(const GuardContext& c, Finder& f) const {
-        if (c.now_ms < c.throttle_refresh_until_ms) f.hold(Code::throttle_active);
-        if (c.now_ms < c.cooldown_until_ms) f.hold(Code::post_fill_cooldown);
-        if (c.now_ms < c.quote_budget_until_ms ||
-            (p.quote_cap_per_window != 0 && c.quotes_in_window >= p.quote_cap_per_window)) {
-            f.hold(Code::quote_budget);
-        }
-    }
-
-    void check_orders(const GuardContext& c, bool is_act, bool has_size, double size_usd, Finder& f) const {
-        if (p.max_open_orders != 0 && c.open_orders >= p.max_open_orders) f.hold(Code::max_open_orders);
-        if (p.max_active_markets != 0 && c.active_markets >= p.max_active_markets) f.hold(Code::max_active_markets);
-        if (p.min_order_usd != 0.0 && is_act && has_size && std::min(size_usd, f.left) < p.min_order_usd) {
-            f.hold(Code::below_min_order);
-        }
-    }
-
-    const RiskPolicy& p;
+    RiskPolicy p;
 };
 
 }  // namespace ami

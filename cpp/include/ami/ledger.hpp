@@ -28,38 +28,19 @@ public:
         const Decimal signed_qty = is_buy ? size : size.negated();
         const Decimal price = Decimal::from_double(price_value);
         const Decimal fee = Decimal::from_double(fee_value);
-        Decimal closing;
-        if (!qty_.is_zero() && qty_.is_positive() != signed_qty.is_positive()) {
-            closing = Decimal::compare(signed_qty.abs(), qty_.abs()) < 0 ? signed_qty : qty_.negated();
-        }
-        const Decimal opening = minus(signed_qty, closing);
-        Decimal realized;
-        Decimal closing_fee;
-        if (!closing.is_zero()) {
-            const Decimal kept = plus(qty_, closing);
-            const Decimal left = kept.is_zero() ? Decimal() : over(times(cost_, kept), qty_);
-            realized = minus(value(closing, price).negated(), minus(cost_, left));
-            closing_fee = over(times(fee, closing), signed_qty);
-            cost_ = left;
-            qty_ = kept;
-        }
         FillResult result;
-        result.is_closed = !closing.is_zero() && qty_.is_zero();
-        result.is_opened = !opening.is_zero() && qty_.is_zero();
-        const Decimal trip = minus(plus(trip_pnl_, realized), closing_fee);
-        trip_pnl_ = minus(result.is_closed ? Decimal() : trip, minus(fee, closing_fee));
-        if (!opening.is_zero()) {
-            cost_ = plus(cost_, value(opening, price));
-            qty_ = plus(qty_, opening);
+        result.is_opened = qty_.is_zero();
+        if (qty_.is_zero() || qty_.is_positive() == signed_qty.is_positive()) {
+            trip_pnl_ = minus(trip_pnl_, fee);
+            open(signed_qty, price);
+        } else {
+            result.is_opened = close(signed_qty, price, fee, result);
+            // A sum that began at nothing is never a negative zero.
+            realized_view_ = realized_.to_double() + 0.0;
         }
-        realized_ = plus(realized_, realized);
         fees_ = plus(fees_, fee);
-        result.realized = realized.to_double();
-        if (result.is_closed) result.trip_pnl = trip.to_double();
         qty_view_ = qty_.to_double();
         average_view_ = average_price();
-        // A sum that began at nothing is never a negative zero.
-        realized_view_ = realized_.to_double() + 0.0;
         fees_view_ = fees_.to_double() + 0.0;
         return result;
     }
@@ -85,6 +66,32 @@ private:
     Decimal value(const Decimal& qty, const Decimal& price) const {
         const Decimal size = times(qty, multiplier_);
         return is_inverse_ ? over(size.negated(), price) : times(size, price);
+    }
+
+    void open(const Decimal& signed_qty, const Decimal& price) {
+        cost_ = plus(cost_, value(signed_qty, price));
+        qty_ = plus(qty_, signed_qty);
+    }
+
+    // Close of the position what the fill is enough for, and open another with what is left of it: true when there is.
+    bool close(const Decimal& signed_qty, const Decimal& price, const Decimal& fee, FillResult& result) {
+        const int order = Decimal::compare(signed_qty.abs(), qty_.abs());
+        const Decimal closing = order < 0 ? signed_qty : qty_.negated();
+        const Decimal kept = order < 0 ? plus(qty_, closing) : Decimal();
+        const Decimal left = order < 0 ? over(times(cost_, kept), qty_) : Decimal();
+        const Decimal realized = minus(value(closing, price).negated(), minus(cost_, left));
+        const Decimal closing_fee = order == 0 ? fee : over(times(fee, closing), signed_qty);
+        cost_ = left;
+        qty_ = kept;
+        result.is_closed = order >= 0;
+        const Decimal trip = minus(plus(trip_pnl_, realized), closing_fee);
+        trip_pnl_ = minus(result.is_closed ? Decimal() : trip, minus(fee, closing_fee));
+        realized_ = plus(realized_, realized);
+        result.realized = realized.to_double();
+        if (result.is_closed) result.trip_pnl = trip.to_double();
+        if (order <= 0) return false;
+        open(minus(signed_qty, closing), price);
+        return true;
     }
 
     double average_price() const {
@@ -150,11 +157,9 @@ public:
             }
         }
         equity = settled_ + unrealized;
-        if (equity > peak) {
-            peak = equity;
-        } else if (peak - equity > max_drawdown) {
-            max_drawdown = peak - equity;
-        }
+        peak = equity > peak ? equity : peak;
+        const double fall = peak - equity;
+        max_drawdown = fall > max_drawdown ? fall : max_drawdown;
     }
 
 private:

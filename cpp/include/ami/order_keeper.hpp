@@ -82,7 +82,7 @@ public:
     bool is_stopped() const { return is_stopped_; }
     const BoundedQueue<std::int64_t>& replaced_ms() const { return replaced_ms_; }
 
-    std::int64_t open_count() const { return (bid_.is_live ? 1 : 0) + (ask_.is_live ? 1 : 0) + (exit_.is_live ? 1 : 0); }
+    std::int64_t open_count() const { return open_count_; }
     const QuoteFault& last_fault() const { return fault_; }
 
     // False when an order was filled but for a crumb that is lost in rounding here and rests on at the venue.
@@ -104,6 +104,11 @@ public:
         return true;
     }
 
+    // Whether there is anything for `poll` to do.
+    bool has_news(std::int64_t now_ms) const {
+        return !venue_.fills.empty() || (exit_.is_live && now_ms >= exit_.lookup_ms);
+    }
+
     // Bring the venue's fills to their orders; they are in `fills` then, oldest first.
     void poll(std::int64_t now_ms, std::vector<VenueFill>& fills) {
         now_ms_ = now_ms;
@@ -122,11 +127,19 @@ public:
         }
     }
 
-    // An ACT that leaves everything as it is, or a HOLD that leaves the quotes, is seen at once.
+    // True for an ACT that leaves everything as it is, and for a HOLD that leaves the quotes: most decisions.
+    // Prices and post-only are those of the quotes.
+    bool leaves_all(Action action, double bid, double ask, bool post_only, std::int64_t now_ms, const MarketView& view,
+                    bool pulls) const {
+        // Which of the two it is nobody can guess: a HOLD, whose quotes say nothing, takes the way of most ACTs.
+        const bool is_act = action == Action::ACT;
+        return ((action == Action::HOLD) & !pulls) | (is_calm(!is_act, bid, ask, post_only, now_ms, view) & is_act);
+    }
+
+    // Do what was decided, unless it leaves everything as it is.
     Actions apply(Action action, const Quotes& quotes, std::int64_t now_ms, const MarketView& view, double position,
                   bool pulls, std::int64_t step) {
         Actions done;
-        if (action == Action::ACT ? is_calm(quotes, now_ms, view) : action == Action::HOLD && !pulls) return done;
         now_ms_ = now_ms;
         if (action != Action::STOP && action != Action::HOLD) is_stopped_ = false;
         if (action == Action::ACT) {
@@ -154,13 +167,14 @@ public:
 private:
     static constexpr std::int64_t kNever = std::numeric_limits<std::int64_t>::min();
     static constexpr std::int64_t kAlways = std::numeric_limits<std::int64_t>::max();
+    static constexpr double kFar = std::numeric_limits<double>::infinity();
 
     void fold(const VenueFill& fill) {
         Working& working = fill.place == Place::bid ? bid_ : fill.place == Place::ask ? ask_ : exit_;
         OrderRecord& order = working.order;
         const double excess = order.filled_qty + fill.qty - order.qty;
         const double tolerance = kQtyRelTol * order.qty;
-        calm_.until_ms = kNever;
+        disturb();
         order.avg_price += (fill.price - order.avg_price) * (fill.qty / (order.filled_qty + fill.qty));
         if (excess >= -tolerance) {
             order.filled_qty = order.qty;
@@ -176,43 +190,38 @@ private:
 
     void close(Working& working, OrderEnd how) {
         working.is_live = false;
+        --open_count_;
         working.order.end = how;
-        calm_.until_ms = kNever;
+        disturb();
         if (log_ != nullptr) log_->close(working.order);
     }
 
-    bool is_calm(const Quotes& q, std::int64_t now_ms, const MarketView& view) const {
-        const Calm& c = calm_;
-        if (now_ms >= c.until_ms || q.post_only != c.post_only) return false;
-        return is_within(q, view) || is_young(q, now_ms, view);
-    }
+    // What `calm_` and the orders say, as bounds alone: those of a side that is off let nothing but 0 through.
+    struct Bounds {
+        std::int64_t until_ms = kNever;
+        std::int64_t bid_young_until_ms = kNever;  // until then it is not replaced, wherever the quote is
+        std::int64_t ask_young_until_ms = kNever;
+        double bid_low, bid_high, bid_price;  // the quotes stay where the orders are
+        double ask_low, ask_high, ask_price;
+        double least_bid, most_bid, least_ask;  // they are sound, and of the same sides
+        double least_gap, most_ask;
+    };
 
-    // The quotes stay where the orders are.
-    bool is_within(const Quotes& q, const MarketView& view) const {
-        const Calm& c = calm_;
-        const bool is_bid_calm = c.is_bid_off ? q.bid_quote == 0.0
-                                              : c.bid_low <= q.bid_quote && q.bid_quote < c.bid_high &&
-                                                    bid_.order.price < view.ask;
-        if (!is_bid_calm) return false;
-        return c.is_ask_off ? q.ask_quote == 0.0
-                            : c.ask_low < q.ask_quote && q.ask_quote <= c.ask_high && ask_.order.price > view.bid;
+    bool is_calm(bool is_sound, double bid, double ask, bool post_only, std::int64_t now_ms, const MarketView& view) const {
+        const Bounds& b = bounds_;
+        if (now_ms >= b.until_ms || post_only != calm_.post_only) return false;
+        is_sound |= (b.least_bid <= bid) & (bid <= b.most_bid) & (ask - bid >= b.least_gap) & (ask <= b.most_ask);
+        if (view.ask >= b.least_ask && is_sound) {
+            return (now_ms < b.bid_young_until_ms || is_bid_within(bid, view)) &&
+                   (now_ms < b.ask_young_until_ms || is_ask_within(ask, view));
+        }
+        return is_bid_within(bid, view) && is_ask_within(ask, view);
     }
-
-    // The orders are too young to be replaced, wherever the quotes are, as long as these are sound and of the same sides.
-    bool is_young(const Quotes& q, std::int64_t now_ms, const MarketView& view) const {
-        const double tick = instrument_.tick_size;
-        if (!calm_.is_bid_off) {
-            const bool is_sound = q.bid_quote >= 2.0 * tick && view.ask >= 3.0 * tick;
-            if (!is_sound || now_ms - bid_.order.placed_ms >= limits_.refresh_ms) return false;
-        } else if (q.bid_quote != 0.0) {
-            return false;
-        }
-        if (!calm_.is_ask_off) {
-            // A quarter of a tick between the quotes is a whole one when they are on the grid: it takes them apart.
-            const bool is_sound = q.ask_quote - q.bid_quote >= tick / 4.0;
-            return is_sound && now_ms - ask_.order.placed_ms < limits_.refresh_ms;
-        }
-        return q.ask_quote == 0.0;
+    bool is_bid_within(double bid, const MarketView& view) const {
+        return (bounds_.bid_low <= bid) & (bid < bounds_.bid_high) & (bounds_.bid_price < view.ask);
+    }
+    bool is_ask_within(double ask, const MarketView& view) const {
+        return (bounds_.ask_low < ask) & (ask <= bounds_.ask_high) & (bounds_.ask_price > view.bid);
     }
 
     void act(Quotes q, const MarketView& view, std::int64_t step, Actions& done) {
@@ -312,6 +321,7 @@ private:
 
     void note_sent(Working& working, const OrderRequest& request, std::int64_t ticks, Actions& done) {
         working.is_live = true;
+        ++open_count_;
         OrderRecord& order = working.order;
         order = OrderRecord{};
         order.place = request.place;
@@ -322,7 +332,7 @@ private:
         order.ticks = ticks;
         order.placed_ms = now_ms_;
         order.step = request.step;
-        calm_.until_ms = kNever;
+        disturb();
         if (log_ != nullptr) {
             log_->last_sent[request.is_buy ? 0 : 1] = request.step;
             log_->note(OrderNote::submitted, order);
@@ -359,7 +369,7 @@ private:
     // Work out within which bounds, and until when, an ACT changes nothing.
     void note_calm(const Quotes& q) {
         // Bounds of an earlier ACT say nothing of these sides.
-        calm_.until_ms = kNever;
+        disturb();
         calm_.is_bid_off = q.bid_quote == 0.0;
         calm_.is_ask_off = q.ask_quote == 0.0;
         // A side that waits for a cooldown may have to be acted on at the next step.
@@ -382,7 +392,31 @@ private:
         calm_.post_only = q.post_only;
         const bool ages = limits_.order_ttl_ms != 0 && oldest_ms != kAlways;
         calm_.until_ms = ages ? oldest_ms + limits_.order_ttl_ms : kAlways;
+        note_bounds();
     }
+
+    void note_bounds() {
+        const double tick = instrument_.tick_size;
+        const Calm& c = calm_;
+        Bounds& b = bounds_;
+        b.until_ms = c.until_ms;
+        b.bid_young_until_ms = c.is_bid_off ? kAlways : bid_.order.placed_ms + limits_.refresh_ms;
+        b.ask_young_until_ms = c.is_ask_off ? kAlways : ask_.order.placed_ms + limits_.refresh_ms;
+        b.bid_low = c.is_bid_off ? 0.0 : c.bid_low;
+        b.bid_high = c.is_bid_off ? std::numeric_limits<double>::denorm_min() : c.bid_high;
+        b.bid_price = c.is_bid_off ? -kFar : bid_.order.price;
+        b.ask_low = c.is_ask_off ? -std::numeric_limits<double>::denorm_min() : c.ask_low;
+        b.ask_high = c.is_ask_off ? 0.0 : c.ask_high;
+        b.ask_price = c.is_ask_off ? kFar : ask_.order.price;
+        b.least_bid = c.is_bid_off ? 0.0 : 2.0 * tick;
+        b.most_bid = c.is_bid_off ? 0.0 : kFar;
+        b.least_ask = c.is_bid_off ? -kFar : 3.0 * tick;
+        // A quarter of a tick between the quotes is a whole one when they are on the grid: it takes them apart.
+        b.least_gap = c.is_ask_off ? -kFar : tick / 4.0;
+        b.most_ask = c.is_ask_off ? 0.0 : kFar;
+    }
+
+    void disturb() { calm_.until_ms = bounds_.until_ms = kNever; }
 
     double price_of(double ticks) const { return instrument_.price_from_ticks(static_cast<std::int64_t>(ticks)); }
 
@@ -396,10 +430,12 @@ private:
     Working bid_;
     Working ask_;
     Working exit_;
+    std::int64_t open_count_ = 0;
 
     bool is_stopped_ = false;
     OrderLog* log_ = nullptr;
     Calm calm_;
+    Bounds bounds_{};
 };
 
 }  // namespace ami

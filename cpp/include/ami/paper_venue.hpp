@@ -13,6 +13,7 @@
 #include "ami/exact_decimal.hpp"
 #include "ami/instrument.hpp"
 #include "ami/order_log.hpp"
+#include "ami/select.hpp"
 
 namespace ami {
 
@@ -113,7 +114,9 @@ public:
           draws_(draws),
           draw_count_(draw_count),
           multiplier_(Decimal::from_double(instrument.multiplier)),
-          lot_(Decimal::from_double(on_grid ? instrument.lot_size : 0.0)) {}
+          lot_(Decimal::from_double(on_grid ? instrument.lot_size : 0.0)),
+          maker_fee_(fraction_of(instrument.maker_fee_bps)),
+          taker_fee_(fraction_of(instrument.taker_fee_bps)) {}
 
     // Events, in their order. Whatever they fill waits in `fills`.
     void on_book(std::int64_t now_ns, const MarketView& view, const BookLevels& levels) {
@@ -367,27 +370,37 @@ private:
             if (0.0 < view_.ask && view_.ask <= buy_.high) {
                 is_reached = true;
             } else {
-                buy_.takes = false;
-                if (view_.bid < buy_.low) {
-                    buy_.ahead = 0.0;
-                } else if (view_.bid <= buy_.high) {
-                    keep_place(buy_, view_.bid_size);
-                }
+                const bool is_better = view_.bid < buy_.low;
+                wait(buy_, is_better, !is_better & (view_.bid <= buy_.high), view_.bid_size);
             }
         }
         if (sell_.is_open) {
-            if (view_.bid >= sell_.low) {
+            if (view_.bid >= sell_.low && view_.bid > 0.0) {
                 is_reached = true;
             } else {
-                sell_.takes = false;
-                if (view_.ask > sell_.high || view_.ask == 0.0) {
-                    sell_.ahead = 0.0;
-                } else if (view_.ask >= sell_.low) {
-                    keep_place(sell_, view_.ask_size);
-                }
+                const bool is_better = (view_.ask > sell_.high) | (view_.ask == 0.0);
+                wait(sell_, is_better, !is_better & (view_.ask >= sell_.low), view_.ask_size);
             }
         }
-        if (!is_reached) return;
+        if (is_reached) meet_reached();
+    }
+
+    // An order stays where it is: alone where its price is better than the best, else in its place there, or unseen.
+    void wait(Order& order, bool is_better, bool is_best, double displayed) {
+        order.takes = false;
+        if (queue_ != Queue::back) {
+            if (is_better) order.ahead = 0.0;
+            if (is_best) keep_place(order, displayed);
+            return;
+        }
+        // What is ahead is never more than what was last shown: of an unchanged display, the less of both is the same.
+        const double most = value_if(!is_better, choose(is_best, displayed, kInfinity));
+        order.ahead = order.ahead < most ? order.ahead : most;
+        if (order.traded > 0.0 && is_best && displayed != order.shown) order.traded = 0.0;
+        order.shown = choose(is_best, displayed, order.shown);
+    }
+
+    [[gnu::noinline]] void meet_reached() {
         if (buy_.is_open && reaches(buy_)) meet(buy_);
         if (sell_.is_open && reaches(sell_)) meet(sell_);
     }
@@ -510,14 +523,17 @@ private:
     }
 
     Decimal fee_of(const Decimal& price, const Decimal& qty, bool is_maker) const {
-        const double rate = is_maker ? instrument_.maker_fee_bps : instrument_.taker_fee_bps;
-        if (rate == 0.0) return {};
-        const Decimal fraction = Decimal::multiply(Decimal::from_double(rate), Decimal(false, BigUint(1), -4));
+        const Decimal& fraction = is_maker ? maker_fee_ : taker_fee_;
+        if (fraction.is_zero()) return {};
         const Decimal size = Decimal::multiply(qty, multiplier_);
         if (!instrument_.is_inverse) return Decimal::multiply(Decimal::multiply(size, price), fraction);
         // A coin amount is rounded to the smallest unit that any coin has, its fee once more.
         const Decimal coins = Decimal::divide(size, price, 300).quantized(kCoinExponent);
         return Decimal::multiply(coins, fraction).quantized(kCoinExponent);
+    }
+
+    static Decimal fraction_of(double bps) {
+        return Decimal::multiply(Decimal::from_double(bps), Decimal(false, BigUint(1), -4));
     }
 
     static constexpr int kCoinExponent = -18;
@@ -530,6 +546,8 @@ private:
     std::size_t next_draw_ = 0;
     Decimal multiplier_;
     Decimal lot_;  // 0: sizes are not rounded
+    Decimal maker_fee_;
+    Decimal taker_fee_;
     std::int64_t now_ns_ = 0;
     MarketView view_;
     BookLevels levels_;

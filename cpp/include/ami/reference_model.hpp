@@ -8,6 +8,7 @@
 
 #include "ami/decision_tables.hpp"
 #include "ami/feature_ids.hpp"
+#include "ami/select.hpp"
 
 namespace ami {
 
@@ -48,7 +49,9 @@ struct ReferenceParams {
 
     // Whether 1 / (1 + exp(−5 (raw − 0.5))) reaches its threshold. Away from where it does, no exponential is needed.
     bool is_confident(double raw) const {
-        if (std::fabs(raw - raw_threshold) > 1e-9) return raw > raw_threshold;
+        return std::fabs(raw - raw_threshold) > 1e-9 ? raw > raw_threshold : is_just_confident(raw);
+    }
+    [[gnu::noinline, gnu::cold]] bool is_just_confident(double raw) const {
         return 1.0 / (1.0 + std::exp(-5.0 * (raw - 0.5))) >= confidence_threshold;
     }
 
@@ -73,34 +76,33 @@ inline double reference_confidence(const double* row) {
     return std::isfinite(sum) ? 1.0 / (1.0 + std::exp(-5.0 * (reference_raw(row) - 0.5))) : 0.0;
 }
 
-inline Proposal propose_reference(const double* row, const ReferenceParams& params) {
+inline void propose_reference(const double* row, const ReferenceParams& params, Proposal& proposal) {
     const double mid = row[static_cast<int>(Feature::mid)];
     const double spread = row[static_cast<int>(Feature::spread)];
     const double spread_bps = row[static_cast<int>(Feature::spread_bps)];
     const double depth = row[static_cast<int>(Feature::depth)];
     const double imbalance = row[static_cast<int>(Feature::imbalance)];
-    Proposal proposal;
+    proposal = Proposal{};
     if (!std::isfinite(mid + spread + spread_bps + depth + imbalance)) {
         proposal.reasons = kLowConfidence;
-        return proposal;
+        return;
     }
-    const double d = std::min(1.0, depth / 100.0);
+    const double part = depth / 100.0;
+    const double d = part < 1.0 ? part : 1.0;
     const double s = std::fabs(imbalance);
     const double w = std::min(1.0, std::max(0.0, 1.0 - spread_bps / 1000.0));
-    if (d > 0.5) proposal.reasons |= kSufficientDepth;
-    if (s > params.imbalance_threshold) proposal.reasons |= kImbalance;
-    if (w > 0.7) proposal.reasons |= kTightSpread;
-    if (proposal.reasons == 0) proposal.reasons = kLowConfidence;
-    if (s < params.imbalance_threshold) return proposal;
-    if (!params.is_confident(reference_raw(row))) return proposal;
-    proposal.action = Action::ACT;
-    proposal.has_size = true;
-    proposal.size_usd = std::min(params.max_size_usd, 2.0 * d * params.max_size_usd);
-    if (mid > 0.0) {
-        proposal.bid_quote = mid - spread / 4.0;
-        proposal.ask_quote = mid + spread / 4.0;
-    }
-    return proposal;
+    const auto flag = [](bool is, ReasonBit reason) { return (std::uint32_t{0} - static_cast<std::uint32_t>(is)) & reason; };
+    const std::uint32_t reasons = flag(d > 0.5, kSufficientDepth) | flag(s > params.imbalance_threshold, kImbalance) |
+                                  flag(w > 0.7, kTightSpread);
+    proposal.reasons = reasons | flag(reasons == 0, kLowConfidence);
+    const bool is_act = !(s < params.imbalance_threshold) & params.is_confident(0.4 * d + 0.4 * s + 0.2 * w);
+    const bool has_quotes = is_act & (mid > 0.0);
+    proposal.action = static_cast<Action>(static_cast<int>(Action::ACT) * static_cast<int>(is_act));
+    proposal.has_size = is_act;
+    const double wanted = 2.0 * d * params.max_size_usd;
+    proposal.size_usd = value_if(is_act, wanted < params.max_size_usd ? wanted : params.max_size_usd);
+    proposal.bid_quote = value_if(has_quotes, mid - spread / 4.0);
+    proposal.ask_quote = value_if(has_quotes, mid + spread / 4.0);
 }
 
 // int32 f(const double* row, int64 n, const double* params, double* out): the place of an action in `Action`, and out =
@@ -108,20 +110,20 @@ inline Proposal propose_reference(const double* row, const ReferenceParams& para
 using ModelFunction = std::int32_t (*)(const double*, std::int64_t, const double*, double*);
 inline constexpr int kModelOutputs = 5;
 
-inline Proposal propose_by(ModelFunction model, const double* row, const double* params) {
+inline void propose_by(ModelFunction model, const double* row, const double* params, Proposal& proposal) {
     std::array<double, kModelOutputs> out = {1.0, 0.0, 0.0, 0.0, 1.0};
     const std::int32_t action = model(row, kFeatureCount, params, out.data());
-    Proposal proposal;
+    proposal = Proposal{};
     for (const double value : out) {
         if (std::isnan(value)) {
             proposal.reasons = kModelNan;
-            return proposal;
+            return;
         }
     }
     const bool is_amount = out[1] >= 0.0 && out[2] >= 0.0 && out[3] >= 0.0 && std::isfinite(out[1] + out[2] + out[3]);
     if (action < 0 || action >= kActionCount || !(out[0] >= 0.0 && out[0] <= 1.0) || !is_amount) {
         proposal.reasons = kModelInvalid;
-        return proposal;
+        return;
     }
     proposal.action = static_cast<Action>(action);
     proposal.reasons = kModel;
@@ -130,10 +132,9 @@ inline Proposal propose_by(ModelFunction model, const double* row, const double*
         proposal.has_size = true;
         proposal.bid_quote = out[1];
         proposal.ask_quote = out[2];
-        proposal.size_usd = out[3];
+    proposal.size_usd = out[3];
         proposal.post_only = out[4] != 0.0;
     }
-    return proposal;
 }
 
 }  // namespace ami

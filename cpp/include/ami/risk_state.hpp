@@ -18,7 +18,7 @@ namespace ami {
 template <class T>
 class BoundedQueue {
 public:
-    explicit BoundedQueue(std::size_t most) : most_(most), items_(room_for(std::min<std::size_t>(most, 1024))) {}
+    explicit BoundedQueue(std::size_t most) : most_(most), items_(room_for(1 + std::min<std::size_t>(most, 1024))) {}
 
     std::size_t size() const { return size_; }
     bool is_full() const { return size_ == most_; }
@@ -27,10 +27,16 @@ public:
     T& operator[](std::size_t i) { return items_[wrapped(head_ + i)]; }
 
     void push(const T& item) {
-        if (is_full()) pop();
-        if (size_ > mask_) grow();
+        push_if(true, item);
+    }
+    // Without a branch on whether it is pushed: there is always room for one more than counts.
+    void push_if(bool is_pushed, const T& item) {
+        const std::size_t dropped = is_pushed & is_full() ? 1 : 0;
+        head_ = wrapped(head_ + dropped);
+        size_ -= dropped;
+        if (size_ == mask_) grow();
         items_[wrapped(head_ + size_)] = item;
-        ++size_;
+        size_ += is_pushed ? 1 : 0;
     }
     void pop() {
         head_ = wrapped(head_ + 1);
@@ -45,7 +51,7 @@ private:
         return room;
     }
     std::size_t wrapped(std::size_t i) const { return i & mask_; }
-    void grow() {
+    [[gnu::noinline, gnu::cold]] void grow() {
         std::vector<T> larger(2 * items_.size());
         for (std::size_t i = 0; i < size_; ++i) larger[i] = (*this)[i];
         items_ = std::move(larger);
@@ -66,16 +72,45 @@ public:
     TimeWindow(std::int64_t length_ms, std::int64_t most)
         : length_ns_(length_ms * kNsPerMs), times_(static_cast<std::size_t>(std::max(most, kMinWindowEvents))) {}
 
-    void add(std::int64_t now_ns) { times_.push(now_ns); }
-    const BoundedQueue<std::int64_t>& times() const { return times_; }
+    void add_if(bool is_added, std::int64_t now_ns) { times_.push_if(is_added, now_ns); }
+    // How many there are at most: those that have grown old are still among them.
+    std::int64_t most_count() const { return static_cast<std::int64_t>(times_.size()); }
     std::int64_t count(std::int64_t now_ns) {
         while (times_.size() > 0 && times_.front() <= now_ns - length_ns_) times_.pop();
-        return static_cast<std::int64_t>(times_.size());
+        return most_count();
     }
+    const BoundedQueue<std::int64_t>& times() const { return times_; }
 
 private:
     std::int64_t length_ns_;
     BoundedQueue<std::int64_t> times_;
+};
+
+// Which of the last steps failed. Hardly any does, so only their numbers are kept.
+class FailureWindow {
+public:
+    explicit FailureWindow(std::int64_t most) : most_(most), failed_(static_cast<std::size_t>(most)) {}
+
+    void add(bool has_failed) {
+        if (has_failed) failed_.push(seen_);
+        ++seen_;
+        if (failed_.size() > 0 && failed_.front() < seen_ - most_) failed_.pop();
+    }
+    std::size_t size() const { return static_cast<std::size_t>(std::min(seen_, most_)); }
+    std::int64_t failures() const { return static_cast<std::int64_t>(failed_.size()); }
+    // Of the steps in the window, the oldest first, whether it failed.
+    bool operator[](std::size_t i) const {
+        const std::int64_t number = std::max<std::int64_t>(0, seen_ - most_) + static_cast<std::int64_t>(i);
+        for (std::size_t at = 0; at < failed_.size(); ++at) {
+            if (failed_[at] == number) return true;
+        }
+        return false;
+    }
+
+private:
+    std::int64_t most_;
+    std::int64_t seen_ = 0;
+    BoundedQueue<std::int64_t> failed_;  // numbers of the steps
 };
 
 // Adverse selection of our fills: what the mid did against them at each horizon.
@@ -85,13 +120,13 @@ public:
         : window_ns_(window_ns), tick_size_(tick_size), fills_(static_cast<std::size_t>(kMaxMarkoutFills)) {}
 
     void on_mid(std::int64_t now_ns, double mid) {
-        if (fills_.size() > 0) {
-            settle(now_ns - 1);
+        if (now_ns < next_ns_) {
             mid_ = mid;
-            settle(now_ns);
-        } else {
-            mid_ = mid;
+            return;
         }
+        settle(now_ns - 1);
+        mid_ = mid;
+        settle(now_ns);
     }
 
     void on_fill(std::int64_t now_ns, double sign, double qty, double mid) {
@@ -100,6 +135,13 @@ public:
         if (fills_.is_full()) drop_oldest();
         fills_.push({now_ns, sign, qty, mid, {0.0, 0.0}});
         plan();
+    }
+
+    // The first time, ms, at which `write_adverse_ticks` may write something else, unless a fill comes.
+    std::int64_t next_ms() const {
+        const std::int64_t settles_ms = next_ns_ / kNsPerMs;
+        if (fills_.size() == 0) return settles_ms;
+        return std::min(settles_ms, fills_[0].ts_ns / kNsPerMs + window_ns_ / kNsPerMs);
     }
 
     // From here on `write_adverse_ticks` writes the numbers themselves.
@@ -133,7 +175,6 @@ public:
     std::size_t settled(int horizon) const { return settled_[horizon]; }
 
 private:
-
     void settle(std::int64_t until_ns) {
         if (until_ns < next_ns_) return;
         for (int i = 0; i < 2; ++i) {
@@ -245,7 +286,7 @@ public:
           cancels_(policy.cancel_window_ms, policy.cancel_rate_limit),
           quotes_(policy.quote_window_ms, policy.quote_cap_per_window),
           markouts_(policy.adverse_window_ms * kNsPerMs, tick_size),
-          steps_(static_cast<std::size_t>(policy.error_window_steps)) {}
+          steps_(policy.error_window_steps) {}
 
     // What a run that is handed over takes along.
     struct Money {
@@ -266,66 +307,83 @@ public:
     };
 
     const std::vector<Guard>& latches() const { return latches_; }
-    const TimeWindow& cancels() const { return cancels_; }
-    const TimeWindow& quotes() const { return quotes_; }
+    // Of now: while no guard counts them, old times are left where they are.
+    const TimeWindow& cancels() const { return counted(cancels_); }
+    const TimeWindow& quotes() const { return counted(quotes_); }
     const Markouts& markouts() const { return markouts_; }
-    const BoundedQueue<std::int64_t>& steps() const { return steps_; }
+    const FailureWindow& steps() const { return steps_; }
     std::int64_t losses() const { return losses_; }
     double usd_rate() const { return usd_rate_; }
     const Money& money() const { return money_; }
     const Timers& timers() const { return timers_; }
 
-    void be_exact() { markouts_.be_exact(); }
+    // From here on every step is told all numbers anew: somebody reads them.
+    void be_exact() {
+        markouts_.be_exact();
+        is_exact_ = true;
+        due_ms_ = kNow;
+    }
+
+    // False as long as a context that was filled earlier still gives every guard that looks at counts, times and latches
+    // the answer of now: nothing was told here since, and no time has passed that one of them waits for.
+    bool is_due(std::int64_t now_ms) const { return now_ms >= due_ms_; }
+    // Such a guard found something: what it waits for is looked at in every step.
+    void stay_due() { due_ms_ = kNow; }
 
     void on_book(std::int64_t now_ns, double mid) { markouts_.on_mid(now_ns, mid); }
 
     void on_step(bool had_error) {
-        if (steps_.is_full()) errors_ -= steps_.front();
-        steps_.push(had_error ? 1 : 0);
-        errors_ += had_error ? 1 : 0;
+        steps_.add(had_error);
+        if (had_error) due_ms_ = kNow;
     }
 
     void on_fill(std::int64_t now_ns, bool is_buy, double qty, double mid) {
         markouts_.on_fill(now_ns, is_buy ? 1.0 : -1.0, qty, mid);
         if (post_fill_cooldown_ms_ != 0) timers_.post_fill = now_ns / kNsPerMs + post_fill_cooldown_ms_;
+        due_ms_ = kNow;
     }
 
     void on_position_closed(std::int64_t now_ms, double realized) {
         end_streak(now_ms);
         losses_ = realized < 0.0 ? losses_ + 1 : 0;
+        due_ms_ = kNow;
     }
 
     void on_cancels(std::int64_t now_ns, std::int64_t n) {
-        for (std::int64_t i = 0; i < n; ++i) cancels_.add(now_ns);
+        for (std::int64_t i = 0; i < n; ++i) cancels_.add_if(true, now_ns);
+        if (cancels_.most_count() >= p.cancel_rate_limit) due_ms_ = kNow;
     }
 
     // Money of the settlement currency; `usd_rate` is what one unit of it is worth, USD.
     void on_account(std::int64_t now_ns, double realized_after_fees, double unrealized, double equity, double usd_rate) {
         roll_day(now_ns);
+        now_ns_ = now_ns;
         usd_rate_ = usd_rate;
         money_.realized = realized_after_fees;
         money_.total = realized_after_fees + unrealized;
         money_.equity = equity;
-        if (equity > money_.peak_equity) money_.peak_equity = equity;
+        money_.peak_equity = equity > money_.peak_equity ? equity : money_.peak_equity;
     }
 
     void on_verdict(std::int64_t now_ns, Action proposed, const Verdict& verdict) {
-        if (verdict.action == Action::ACT) quotes_.add(now_ns);
-        if (verdict.codes != 0) begin_holds(now_ns / kNsPerMs, verdict.codes);
-        if (verdict.action == Action::STOP) latch_stop(proposed, verdict.codes);
+        quotes_.add_if(verdict.action == Action::ACT, now_ns);
+        if (p.quote_cap_per_window != 0 && quotes_.most_count() >= p.quote_cap_per_window) due_ms_ = kNow;
+        if ((verdict.codes | static_cast<std::uint64_t>(verdict.action == Action::STOP)) != 0) {
+            remember(now_ns, proposed, verdict);
+        }
     }
 
+    double daily_pnl() const { return (money_.total - money_.day_start_total) * usd_rate_; }
+
+    // What the guards are told of counts, times and latches. The account was told of this time before.
     void fill_context(GuardContext& c, std::int64_t now_ns, std::int64_t now_ms) {
-        roll_day(now_ns);
         if (timers_.streak != 0) end_streak(now_ms);
-        c.now_ms = now_ms;
         c.cancels_in_window = cancels_.count(now_ns);
         c.quotes_in_window = quotes_.count(now_ns);
         c.steps_in_window = static_cast<std::int64_t>(steps_.size());
-        c.errors_in_window = errors_;
+        c.errors_in_window = steps_.failures();
         const double most[2] = {p.adv15_max_ticks, p.adv60_max_ticks};
         markouts_.write_adverse_ticks(now_ns, most, c.adverse_ticks);
-        c.daily_pnl = (money_.total - money_.day_start_total) * usd_rate_;
         c.consecutive_losses = losses_;
         c.throttle_refresh_until_ms = timers_.throttle;
         c.cooldown_until_ms = timers_.post_fill;
@@ -334,9 +392,34 @@ public:
         c.streak_cooldown_until_ms = timers_.streak;
         c.quote_budget_until_ms = timers_.quote_budget;
         c.latched = latched_;
+        plan(now_ms);
     }
 
 private:
+    static constexpr std::int64_t kNow = std::numeric_limits<std::int64_t>::min();
+
+    const TimeWindow& counted(TimeWindow& window) const {
+        window.count(now_ns_);
+        return window;
+    }
+
+    // Find the first time at which a guard may answer otherwise though nothing was told here.
+    void plan(std::int64_t now_ms) {
+        due_ms_ = kNow;
+        if (is_exact_ || steps_.failures() > 0) return;
+        due_ms_ = markouts_.next_ms();
+        for (const std::int64_t until_ms : {timers_.throttle, timers_.post_fill, timers_.adverse[0], timers_.adverse[1],
+                                            timers_.streak, timers_.quote_budget}) {
+            if (until_ms > now_ms) due_ms_ = std::min(due_ms_, until_ms);
+        }
+    }
+
+    [[gnu::noinline]] void remember(std::int64_t now_ns, Action proposed, const Verdict& verdict) {
+        begin_holds(now_ns / kNsPerMs, verdict.codes);
+        if (verdict.action == Action::STOP) latch_stop(proposed, verdict.codes);
+        due_ms_ = kNow;
+    }
+
     // A hold that is under way is not prolonged, or it might never end.
     void begin_holds(std::int64_t now_ms, std::uint64_t codes) {
         if ((codes & bit(Code::cancel_rate_exceeded)) != 0) timers_.throttle = now_ms + p.throttle_refresh_ms;
@@ -385,17 +468,19 @@ private:
 
     const RiskPolicy& p;
     std::int64_t post_fill_cooldown_ms_;
-    TimeWindow cancels_;
-    TimeWindow quotes_;
+    mutable TimeWindow cancels_;
+    mutable TimeWindow quotes_;
     Markouts markouts_;
-    BoundedQueue<std::int64_t> steps_;  // 1 for a step that failed
-    std::int64_t errors_ = 0;
+    FailureWindow steps_;
     std::int64_t losses_ = 0;
     Money money_;
     Timers timers_;
     std::uint64_t latched_ = 0;
     std::vector<Guard> latches_;  // oldest first
     double usd_rate_ = 1.0;
+    std::int64_t now_ns_ = 0;
+    std::int64_t due_ms_ = kNow;
+    bool is_exact_ = false;
 };
 
 }  // namespace ami

@@ -229,8 +229,8 @@ def run_compiled(
     ------
     ConfigError
         When an option is wrong, or asks for what compiled decisions do not cover: latency, several symbols, a model,
-        modulator, policy hook, position manager or executor in Python, a trace, or an order beyond the levels that the
-        table keeps.
+        modulator, policy hook, position manager or executor in Python, a trace, an order beyond the levels that the
+        table keeps, or one at a price of more than 2**62 ticks.
     BackendError
         When there is no compiled core.
 
