@@ -160,66 +160,66 @@ inline double to_double(const Pair& a) {
 
 }  // namespace exact
 
-// Sums of samples and of their squares from a stream's beginning on, so that the difference of two is those of the
-// samples between them. On a grid of 2^-66 = 1.4e-20, three digits below what the rounding of a price leaves of a return,
-// nothing is rounded, and integers may wrap: a sample before a window leaves no trace in it, equal samples have a
-// deviation of 0, and no window has a state of its own. Of one window, n Σ|x| must stay below 2^29: half a million moves
-// between the least and the greatest price there is.
+// Sums of a window's samples and of their squares. On a grid of 2^-66 = 1.4e-20, three digits below what the rounding of a
+// price leaves of a return, nothing is rounded: what joins and leaves again leaves no trace, equal samples have a
+// deviation of 0. Of one window, n Σ|x| must stay below 2^29: half a million moves between the least and the greatest
+// price there is.
 class ExactMoments {
 public:
     // What a sample stays below, as the log return of any two prices does.
     static constexpr double kMostSample = 1200.0;
 
-    // Becomes what stands after `value`, of what stood before it. Limb by limb: a copy would wait for each limb's store.
-    void follow(const ExactMoments& before, double value) {
-        if (!is_near(value)) return follow_far(before, value);
-        const auto units = static_cast<std::int64_t>(value * kPerUnit);
-        sum_ = exact::add(before.sum_, exact::widened(units));
-        squares_ = exact::add_signed(before.squares_, exact::multiply_signed(units, units));
+    void add(double value) { replace(0.0, value); }
+    void remove(double value) { replace(value, 0.0); }
+
+    // `value` joins and `oldest` leaves. a² - b² = (a - b)(a + b): one product for both.
+    void replace(double oldest, double value) {
+        if (!is_near(value) || !is_near(oldest)) return replace_far(oldest, value);
+        const std::int64_t joins = near_units_of(value);
+        const std::int64_t leaves = near_units_of(oldest);
+        sum_ = exact::add(sum_, exact::widened(joins - leaves));
+        squares_ = exact::add_signed(squares_, exact::multiply_signed(joins - leaves, joins + leaves));
     }
 
-    // Standard deviation (population) of the last `count` samples; `before` is what stood before them.
-    double std_dev(const ExactMoments& before, std::uint64_t count) const {
-        return root_of_spread(before, count, 0.5) * kUnit / as_double(count == 0 ? 1 : count);
+    // Standard deviation (population) of the `count` samples.
+    double std_dev(std::uint64_t count) const {
+        return root_of_spread(count, 0.5) * kUnit / as_double(count == 0 ? 1 : count);
     }
 
-    // Standard deviations from the mean at which `value` is, of the last `count` > 1 samples; 0 where one is below `least`.
-    double z_score(double value, const ExactMoments& before, std::uint64_t count, double least) const {
+    // Standard deviations from the mean at which `value` is, of `count` > 1 samples; 0 where one is below `least`.
+    double z_score(double value, std::uint64_t count, double least) const {
         // Deviations differ little from each other: three digits may be lost to their mean, of the sixteen.
-        const double root = root_of_spread(before, count, 0x1p0 - 0x1p-10);
+        const double root = root_of_spread(count, 0x1p0 - 0x1p-10);
         if (root < least * kPerUnit * as_double(count)) return 0.0;
-        const exact::Pair sum = exact::subtract(sum_, before.sum_);
-        return exact::to_double(exact::subtract(exact::multiply(units_of(value), count), sum)) / root;
+        return exact::to_double(exact::subtract(exact::multiply(units_of(value), count), sum_)) / root;
     }
 
 private:
     static constexpr double kUnit = 0x1p-66;
     static constexpr double kPerUnit = 0x1p66;
 
-    static bool is_near(double value) { return std::fabs(value) < 0.125; }
+    // Sums and differences of two such samples fit a limb.
+    static bool is_near(double value) { return std::fabs(value) < 0.0625; }
+    static std::int64_t near_units_of(double value) { return static_cast<std::int64_t>(value * kPerUnit); }
 
     // `count` times the standard deviation, in units of the grid. Doubles will do for it while the square of the mean is
     // no more than `most_mean` of the mean square.
-    [[gnu::always_inline]] double root_of_spread(const ExactMoments& before, std::uint64_t count, double most_mean) const {
-        const exact::Pair sum = exact::subtract(sum_, before.sum_);
-        const exact::Pair squares = exact::subtract(squares_.lowest(), before.squares_.lowest());
-        const bool is_common = squares.high > 0 && squares_.high == before.squares_.high;
-        if (!sum.is_narrow() || !is_common) return exact_root(before, count);
-        const double root = static_cast<double>(static_cast<std::int64_t>(sum.low));
+    [[gnu::always_inline]] double root_of_spread(std::uint64_t count, double most_mean) const {
+        const exact::Pair squares = squares_.lowest();
+        if (!sum_.is_narrow() || squares.high <= 0 || squares_.high != 0) return exact_root(count);
+        const double root = static_cast<double>(static_cast<std::int64_t>(sum_.low));
         const double from_squares = exact::positive_as_double(squares) * as_double(count);
         const double from_mean = root * root;
-        if (from_mean > most_mean * from_squares) return exact_root(before, count);
+        if (from_mean > most_mean * from_squares) return exact_root(count);
         return std::sqrt(from_squares - from_mean);
     }
-    [[gnu::noinline, gnu::cold]] double exact_root(const ExactMoments& before, std::uint64_t count) const {
-        const exact::Wide squares = exact::subtract(squares_, before.squares_);
-        const exact::Pair sum = exact::subtract(sum_, before.sum_);
-        return std::sqrt(exact::to_double(exact::subtract(exact::multiply(squares, count), exact::square(sum))));
+    [[gnu::noinline, gnu::cold]] double exact_root(std::uint64_t count) const {
+        return std::sqrt(exact::to_double(exact::subtract(exact::multiply(squares_, count), exact::square(sum_))));
     }
 
     // Cut off, not rounded, as a conversion to an integer does everywhere.
     static exact::Pair units_of(double value) {
-        if (is_near(value)) return exact::widened(static_cast<std::int64_t>(value * kPerUnit));
+        if (is_near(value)) return exact::widened(near_units_of(value));
         return far_units_of(value);
     }
     [[gnu::noinline, gnu::cold]] static exact::Pair far_units_of(double value) {
@@ -231,10 +231,11 @@ private:
         const exact::Pair units{(static_cast<std::uint64_t>(mid) << 32) | static_cast<std::uint64_t>(low), high};
         return value < 0.0 ? exact::subtract(exact::Pair{}, units) : units;
     }
-    [[gnu::noinline, gnu::cold]] void follow_far(const ExactMoments& before, double value) {
-        const exact::Pair units = far_units_of(value);
-        sum_ = exact::add(before.sum_, units);
-        squares_ = exact::add(before.squares_, exact::square(units));
+    [[gnu::noinline, gnu::cold]] void replace_far(double oldest, double value) {
+        const exact::Pair joins = units_of(value);
+        const exact::Pair leaves = units_of(oldest);
+        sum_ = exact::subtract(exact::add(sum_, joins), leaves);
+        squares_ = exact::subtract(exact::add(squares_, exact::square(joins)), exact::square(leaves));
     }
 
     exact::Pair sum_;

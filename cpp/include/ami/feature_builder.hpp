@@ -70,8 +70,8 @@ public:
         : params_(std::move(params)),
           run_count_(params_.sigma_long_steps + 2 - params_.sigma_short_steps),
           longest_count_(std::max(params_.vol_window, params_.sigma_short_steps)),
-          runs_(run_count_ + 1),
-          pairs_(std::max<std::uint64_t>(longest_count_, expected_mids()) + 1),
+          runs_(run_count_),
+          pairs_(std::max<std::uint64_t>(longest_count_, expected_mids())),
           spreads_(0.5, expected_mids()),
           depths_(0.1, expected_mids()),
           trades_(params_.window_steps, params_.window_ns) {
@@ -155,9 +155,9 @@ public:
     }
 
 private:
-    // One pair of successive mids: its order flow, and the moments of all returns up to its own.
+    // What one pair of successive mids gives.
     struct Pair {
-        ExactMoments moments;
+        double log_return = 0.0;
         double flow = 0.0;
     };
 
@@ -298,34 +298,30 @@ private:
 
     // `is_full`: the regime window's oldest pair leaves for it.
     void add_pair(double log_return_value, double flow, bool is_full) {
-        // Two of the regime window's pairs are looked at beside those in it: the one before it, and this one.
-        if (pair_count_ + 2 > pairs_.size()) pairs_.grow();
-        if (is_full) {
-            if (pair_count_ > 0) replace_oldest_flow(flow);
-        } else {
+        if (!is_full) {
+            if (pair_count_ == pairs_.size()) pairs_.grow();
             ++pair_count_;
             flow_.add(flow);
+            regime_.add(log_return_value);
+        } else if (pair_count_ > 0) {
+            const Pair& oldest = pairs_.back(pair_count_ - 1);
+            flow_.add(flow);
+            flow_.add(-oldest.flow);
+            regime_.replace(oldest.log_return, log_return_value);
         }
-        const Pair& last = pairs_.back(0);
-        Pair& pair = pairs_.advance();
-        pair.flow = flow;
-        pair.moments.follow(last.moments, log_return_value);
+        // Before the first return stands 0, which leaves a window as nothing would.
+        returns_.replace(pairs_.back(params_.vol_window - 1).log_return, log_return_value);
+        run_.replace(pairs_.back(params_.sigma_short_steps - 1).log_return, log_return_value);
+        pairs_.advance() = {log_return_value, flow};
         ++pairs_seen_;
-        if (pairs_seen_ >= params_.sigma_short_steps) {
-            add_run(pair.moments.std_dev(pairs_.back(params_.sigma_short_steps).moments, params_.sigma_short_steps));
-        }
+        if (pairs_seen_ >= params_.sigma_short_steps) add_run(run_.std_dev(params_.sigma_short_steps));
         if (!flow_.is_exact()) sum_flow();
     }
 
-    void replace_oldest_flow(double flow) {
-        flow_.add(flow);
-        flow_.add(-pairs_.back(pair_count_ - 1).flow);
-    }
-
     void add_run(double deviation) {
-        last_run_std_ = deviation;
-        const ExactMoments& last = runs_.back(0);
-        runs_.advance().follow(last, deviation);
+        double& place = runs_.advance();
+        run_moments_.replace(place, deviation);
+        place = deviation;
         ++runs_seen_;
     }
 
@@ -343,7 +339,9 @@ private:
 
     // The pair that the window's oldest mid began. Invariant: there is one.
     void drop_oldest_pair() {
-        flow_.add(-pairs_.back(--pair_count_).flow);
+        const Pair& oldest = pairs_.back(--pair_count_);
+        flow_.add(-oldest.flow);
+        regime_.remove(oldest.log_return);
         if (!flow_.is_exact()) sum_flow();
     }
 
@@ -365,12 +363,10 @@ private:
 
     // Everything that changes when a mid enters or leaves a window.
     void write_mid_features(const Rows& rows) const {
-        const ExactMoments& moments = pairs_.back(0).moments;
-        const std::uint64_t vol_count = std::min(pairs_seen_, params_.vol_window);
-        rows.at(Feature::sigma) = moments.std_dev(pairs_.back(vol_count).moments, vol_count);
+        rows.at(Feature::sigma) = returns_.std_dev(std::min(pairs_seen_, params_.vol_window));
         rows.at(Feature::sigma_spike_z) =
-            runs_seen_ < run_count_ ? 0.0 : runs_.back(0).z_score(last_run_std_, runs_.back(run_count_), run_count_, kEps);
-        rows.at(Feature::sigma_5m) = moments.std_dev(pairs_.back(pair_count_).moments, pair_count_);
+            runs_seen_ < run_count_ ? 0.0 : run_moments_.z_score(runs_.back(0), run_count_, kEps);
+        rows.at(Feature::sigma_5m) = regime_.std_dev(pair_count_);
         rows.at(Feature::ofi_5m) = pair_count_ == 0 ? 0.0 : flow_.value();
         if (mids_seen_ == 0) return;
         rows.at(Feature::spread_med_5m) = spreads_.median();
@@ -432,7 +428,6 @@ private:
         ar.value(last_mid_);
         ar.value(last_bid_);
         ar.value(last_ask_);
-        ar.value(last_run_std_);
         ar.value(pair_count_);
         ar.ring(mid_times_);
         flow_.archive(ar);
@@ -452,15 +447,27 @@ private:
         archive_moments(ar);
     }
 
+    // Sums are not saved: they follow from the returns and the deviations.
     template <class Archive>
     void archive_moments(Archive& ar) {
         pairs_seen_ = mids_seen_ == 0 ? 0 : mids_seen_ - 1;
         runs_seen_ = pairs_seen_ < params_.sigma_short_steps ? 0 : pairs_seen_ - params_.sigma_short_steps + 1;
         ar.require(pair_count_ == (spreads_.size() == 0 ? 0 : spreads_.size() - 1));
-        ar.require(std::fabs(last_run_std_) < ExactMoments::kMostSample);
-        while (pairs_.size() <= pair_count_) pairs_.grow();
-        pairs_.archive(ar, 1 + std::min(pairs_seen_, std::max(longest_count_, pair_count_)));
-        runs_.archive(ar, 1 + std::min(runs_seen_, run_count_));
+        while (pairs_.size() < pair_count_) pairs_.grow();
+        pairs_.archive(ar, std::min(pairs_seen_, std::max(longest_count_, pair_count_)));
+        runs_.archive(ar, std::min(runs_seen_, run_count_));
+        if (!Archive::kIsReading) return;
+        for (std::size_t lag = 0; lag < pairs_.size(); ++lag) {
+            const double value = pairs_.back(lag).log_return;
+            ar.require(std::fabs(value) < ExactMoments::kMostSample);
+            if (lag < params_.vol_window) returns_.add(value);
+            if (lag < params_.sigma_short_steps) run_.add(value);
+            if (lag < pair_count_) regime_.add(value);
+        }
+        for (std::size_t lag = 0; lag < runs_.size(); ++lag) {
+            ar.require(std::fabs(runs_.back(lag)) < ExactMoments::kMostSample);
+            run_moments_.add(runs_.back(lag));
+        }
     }
 
     FeatureParams params_;
@@ -478,15 +485,19 @@ private:
 
     std::uint64_t run_count_;      // runs of sigma_spike_z
     std::uint64_t longest_count_;  // returns that the windows by count alone look back on
-    LagRing<ExactMoments> runs_;   // moments of all of their standard deviations so far
+    LagRing<double> runs_;         // their standard deviations
     std::uint64_t runs_seen_ = 0;
-    double last_run_std_ = 0.0;
+    ExactMoments run_moments_;  // of those
 
+    // The regime window's pairs, and as many as the windows by count alone look back on.
     LagRing<Pair> pairs_;
     std::uint64_t pairs_seen_ = 0;
+    ExactMoments returns_;  // of the last `vol_window`
+    ExactMoments run_;      // of the last `sigma_short_steps`
 
     // The regime window. Invariant: spreads_ and depths_ hold one sample a mid in it, and it has one pair less.
     std::uint64_t pair_count_ = 0;
+    ExactMoments regime_;  // of the returns of its pairs
     TripleSum flow_;
     RingBuffer<std::int64_t> mid_times_;
     RollingQuantile spreads_;
