@@ -37,9 +37,13 @@ void roll_std(const double* values, std::size_t count, std::size_t window, doubl
     ami::ExactMoments moments;
     for (std::size_t i = 0; i < count; ++i) {
         double& place = ring.advance();
-        moments.replace(place, values[i]);
+        if (i < window) {
+            moments.add(values[i]);
+        } else {
+            moments.replace(place, values[i]);
+        }
         place = values[i];
-        out[i] = moments.std_dev(std::min(i + 1, window));
+        out[i] = moments.std_dev();
     }
 }
 

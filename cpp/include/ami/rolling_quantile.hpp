@@ -60,20 +60,25 @@ public:
     }
 
     // pop() and push() in one: the rank stays.
-    void replace_oldest(double value) {
+    [[gnu::always_inline]] void replace_oldest(double value) {
         const std::size_t leaving = samples_.oldest_slot();
         const double oldest = samples_.at(leaving);
         const std::size_t slot = samples_.replace_oldest(value);
         ++end_;
-        if (is_in_heaps_) {
-            heaps_.replace(leaving, slot, value);
-            return read_heaps();
-        }
+        if (is_in_heaps_) return replace_in_heaps(leaving, slot, value);
         // Above the table nothing is kept: most often one such sample takes the place of another.
         if (value >= high_bound_ && oldest >= high_bound_) return;
-        insert(value);
-        erase(oldest);
-        settle();
+        // Where few values come again and again, both have their entries.
+        const std::size_t joins = last_place(value);
+        const std::size_t leaves = last_place(oldest);
+        if (values_[joins] == value && values_[leaves] == oldest && counts_[leaves] > 1) {
+            ++counts_[joins];
+            --counts_[leaves];
+            before_ += joins < cursor_;
+            before_ -= leaves < cursor_;
+            return settle();
+        }
+        replace_in_table(oldest, value);
     }
 
     // NumPy's median: the middle sample, or the mean of the two middle ones. Invariant: q = 0.5 and size() > 0.
@@ -156,11 +161,26 @@ private:
         read_heaps();
     }
 
-    // place_of() where few values come again and again: where it stood when it was last looked for, if it still does.
-    std::size_t known_place_of(double value) {
+    [[gnu::noinline]] void replace_in_heaps(std::size_t leaving, std::size_t slot, double value) {
+        heaps_.replace(leaving, slot, value);
+        read_heaps();
+    }
+    [[gnu::noinline]] void replace_in_table(double oldest, double value) {
+        insert(value);
+        erase(oldest);
+        settle();
+    }
+
+    // Where `value`, or another one of its hash, stood when it was last looked for.
+    std::uint8_t& last_place(double value) {
         std::uint64_t bits;
         std::memcpy(&bits, &value, sizeof bits);
-        std::uint8_t& last = last_places_[(bits * 0x9E3779B97F4A7C15) >> kHashShift];
+        return last_places_[(bits * 0x9E3779B97F4A7C15) >> kHashShift];
+    }
+
+    // place_of() where few values come again and again: what the last look found, if that still holds.
+    std::size_t known_place_of(double value) {
+        std::uint8_t& last = last_place(value);
         if (values_[last] == value) return last;
         const std::size_t place = place_of(value);
         last = static_cast<std::uint8_t>(place);
@@ -247,7 +267,7 @@ private:
     }
 
     // Brings the cursor to the entry of the quantile's rank.
-    void settle() {
+    [[gnu::always_inline]] void settle() {
         while (before_ > rank_) {
             if (cursor_ == 0) return start();
             before_ -= counts_[--cursor_];
