@@ -33,13 +33,17 @@ void require(bool holds, const char* rule) {
 }
 
 void roll_std(const double* values, std::size_t count, std::size_t window, double* out) {
-    ami::LagRing<ami::ExactMoments> ring(window + 1);
+    ami::LagRing<double> ring(window);
+    ami::ExactMoments moments;
     for (std::size_t i = 0; i < count; ++i) {
-        const ami::ExactMoments& last = ring.back(0);
-        ami::ExactMoments& moments = ring.advance();
-        moments.follow(last, values[i]);
-        const std::size_t held = std::min(i + 1, window);
-        out[i] = moments.std_dev(ring.back(held), held);
+        double& place = ring.advance();
+        if (i < window) {
+            moments.add(values[i]);
+        } else {
+            moments.replace(place, values[i]);
+        }
+        place = values[i];
+        out[i] = moments.std_dev();
     }
 }
 

@@ -98,8 +98,8 @@ def test_a_snapshot_is_bound_to_config_backend_and_version(make: Make) -> None:
     state = builder.snapshot()
     with pytest.raises(ValueError, match="another FeatureConfig"):
         make(levels=4).restore(state)
-    with pytest.raises(ValueError, match="must be of version 3, was 1"):
-        builder.restore(state[:4] + b"\x01" + state[5:])
+    with pytest.raises(ValueError, match="must be of version 4, was 3"):
+        builder.restore(state[:4] + b"\x03" + state[5:])
     for name, absent in available_backends().items():
         if not absent and name != builder.backend:
             with pytest.raises(ValueError, match=f"must be of the backend {name}, was {builder.backend}"):

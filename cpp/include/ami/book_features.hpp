@@ -3,6 +3,8 @@
 
 #include <cmath>
 #include <cstddef>
+#include <cstdint>
+#include <cstring>
 #include <limits>
 
 #include "ami/event_fault.hpp"
@@ -18,19 +20,28 @@ struct BookSide {
     double weighted = 0.0;  // Σ w q
     double value = 0.0;     // Σ p q
 
-    bool is_missing() const { return price == 0.0; }
+    bool is_missing() const { return !(price > 0.0); }
 
     static BookSide one_level(double price, double size) {
-        if (price == 0.0) return {};
+        if (!(price > 0.0)) return {};
         return {price, size, size, size, price * size};
     }
 };
 
 // True for what a price or a size may be; false for NaN, too.
 inline bool is_in_range(double value) { return value >= 0.0 && value <= kMaxMagnitude; }
+// The same without -0.0, by one comparison: among numbers from 0 on, bits are in the order of values.
+inline bool is_plainly_in_range(double value) {
+    std::uint64_t bits;
+    std::uint64_t most;
+    const double magnitude = kMaxMagnitude;
+    std::memcpy(&bits, &value, sizeof bits);
+    std::memcpy(&most, &magnitude, sizeof most);
+    return bits <= most;
+}
 inline bool is_finite(double value) { return std::fabs(value) <= kMaxMagnitude; }
 
-inline Fault check_quote(double bid, double ask, double bid_depth, double ask_depth) {
+[[gnu::noinline, gnu::cold]] inline Fault check_odd_quote(double bid, double ask, double bid_depth, double ask_depth) {
     if (is_in_range(bid) && is_in_range(ask) && is_in_range(bid_depth) && is_in_range(ask_depth)) return {};
     if (!is_finite(bid)) return {Reason::not_finite, "bid", bid};
     if (!is_finite(ask)) return {Reason::not_finite, "ask", ask};
@@ -40,6 +51,14 @@ inline Fault check_quote(double bid, double ask, double bid_depth, double ask_de
     if (ask < 0.0) return {Reason::negative_price, "ask", ask};
     if (bid_depth < 0.0) return {Reason::negative_size, "bid_depth", bid_depth};
     return {Reason::negative_size, "ask_depth", ask_depth};
+}
+
+inline Fault check_quote(double bid, double ask, double bid_depth, double ask_depth) {
+    if (is_plainly_in_range(bid) && is_plainly_in_range(ask) && is_plainly_in_range(bid_depth) &&
+        is_plainly_in_range(ask_depth)) {
+        return {};
+    }
+    return check_odd_quote(bid, ask, bid_depth, ask_depth);
 }
 
 inline Fault check_trade(double price, double size, long long aggressor) {
@@ -132,14 +151,21 @@ struct Best {
     double size = 0.0;
 };
 
+// `value` where the condition holds, else 0, without a branch: which way a price moves is what no processor can predict.
+inline double where(bool condition, double value) {
+    std::uint64_t bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    bits &= std::uint64_t{0} - static_cast<std::uint64_t>(condition);
+    std::memcpy(&value, &bits, sizeof bits);
+    return value;
+}
+
 // e_n of Cont, Kukanov & Stoikov (2014): what one event added at the best prices.
 inline double order_flow(const Best& bid, const Best& ask, const Best& last_bid, const Best& last_ask) {
-    // Products, not branches: which way a price moves is what no processor can predict. Sizes are finite, so that a
-    // product with 0 or 1 is exact.
-    double flow = static_cast<double>(bid.price >= last_bid.price) * bid.size;
-    flow -= static_cast<double>(bid.price <= last_bid.price) * last_bid.size;
-    flow -= static_cast<double>(ask.price <= last_ask.price) * ask.size;
-    flow += static_cast<double>(ask.price >= last_ask.price) * last_ask.size;
+    double flow = where(bid.price >= last_bid.price, bid.size);
+    flow -= where(bid.price <= last_bid.price, last_bid.size);
+    flow -= where(ask.price <= last_ask.price, ask.size);
+    flow += where(ask.price >= last_ask.price, last_ask.size);
     return flow;
 }
 

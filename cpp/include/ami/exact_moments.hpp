@@ -19,13 +19,14 @@ struct Pair {
     bool is_narrow() const { return high == static_cast<std::int64_t>(low) >> 63; }
 };
 
-// Three limbs, least first; sums and products wrap at 2^192.
+// A number from 0 on, of three limbs, least first; sums and products wrap at 2^192.
 struct Wide {
     std::uint64_t low = 0;
     std::uint64_t mid = 0;
     std::uint64_t high = 0;
 
     Pair lowest() const { return {low, static_cast<std::int64_t>(mid)}; }
+    bool is_narrow() const { return high == 0 && lowest().high >= 0; }
 };
 
 #ifdef __SIZEOF_INT128__
@@ -48,12 +49,18 @@ inline Pair add(const Pair& a, const Pair& b) {
 inline Pair subtract(const Pair& a, const Pair& b) {
     return pair_of(static_cast<Int128>(static_cast<Uint128>(value_of(a)) - static_cast<Uint128>(value_of(b))));
 }
-inline Wide add_signed(const Wide& a, const Pair& b) {
-    const Uint128 addend = static_cast<Uint128>(value_of(b));
-    const Uint128 sum = ((static_cast<Uint128>(a.mid) << 64) | a.low) + addend;
-    const std::uint64_t carry = sum < addend;
-    return {static_cast<std::uint64_t>(sum), static_cast<std::uint64_t>(sum >> 64),
-            a.high + static_cast<std::uint64_t>(b.high >> 63) + carry};
+// These add to `sum`, and say true, where the answer fits; else they change nothing.
+inline bool add_if_it_fits(std::int64_t& sum, std::int64_t value) {
+    std::int64_t total;
+    const bool fits = !__builtin_add_overflow(sum, value, &total);
+    if (fits) sum = total;
+    return fits;
+}
+inline bool add_if_it_fits(Pair& sum, const Pair& value) {
+    Int128 total;
+    const bool fits = !__builtin_add_overflow(value_of(sum), value_of(value), &total);
+    if (fits) sum = pair_of(total);
+    return fits;
 }
 inline Wide subtract(const Wide& a, const Wide& b) {
     const Uint128 from = (static_cast<Uint128>(a.mid) << 64) | a.low;
@@ -88,14 +95,18 @@ inline Pair subtract(const Pair& a, const Pair& b) {
     return {a.low - b.low,
             static_cast<std::int64_t>(static_cast<std::uint64_t>(a.high) - static_cast<std::uint64_t>(b.high) - borrow)};
 }
-inline Wide add_signed(const Wide& a, const Pair& b) {
-    const std::uint64_t low = a.low + b.low;
-    const std::uint64_t carry = low < a.low;
-    const auto high = static_cast<std::uint64_t>(b.high);
-    const std::uint64_t mid = a.mid + high;
-    const std::uint64_t total = mid + carry;
-    const std::uint64_t carries = static_cast<std::uint64_t>(mid < high) + (total < mid);
-    return {low, total, a.high + static_cast<std::uint64_t>(b.high >> 63) + carries};
+// A sum overflowed where its sign is neither addend's.
+inline bool add_if_it_fits(std::int64_t& sum, std::int64_t value) {
+    const auto total = static_cast<std::int64_t>(static_cast<std::uint64_t>(sum) + static_cast<std::uint64_t>(value));
+    const bool fits = ((sum ^ total) & (value ^ total)) >= 0;
+    if (fits) sum = total;
+    return fits;
+}
+inline bool add_if_it_fits(Pair& sum, const Pair& value) {
+    const Pair total = add(sum, value);
+    const bool fits = ((sum.high ^ total.high) & (value.high ^ total.high)) >= 0;
+    if (fits) sum = total;
+    return fits;
 }
 inline Wide subtract(const Wide& a, const Wide& b) {
     const std::uint64_t borrow = a.low < b.low;
@@ -108,6 +119,10 @@ inline Wide subtract(const Wide& a, const Wide& b) {
 inline Wide add(const Wide& a, const Wide& b) { return subtract(a, subtract(Wide{}, b)); }
 
 inline Pair widened(std::int64_t value) { return {static_cast<std::uint64_t>(value), value >> 63}; }
+
+inline Wide widened(const Pair& a) {
+    return {a.low, static_cast<std::uint64_t>(a.high), static_cast<std::uint64_t>(a.high >> 63)};
+}
 
 inline Pair multiply(const Pair& a, std::uint64_t b) {
     const Pair low = multiply(a.low, b);
@@ -143,9 +158,9 @@ inline double limb_as_double(std::uint64_t limb) {
     return as_double(limb >> 32) * 0x1p32 + as_double(limb & 0xFFFFFFFF);
 }
 
-// Of a number with a high limb above 0, where most are by far. Within two units of the last place.
-inline double positive_as_double(const Pair& a) {
-    return static_cast<double>(a.high) * 0x1p64 + as_double(a.low >> 1) * 2.0;
+// Half of a number with a high limb above 0, where most are by far. Within two units of the last place.
+inline double half_as_double(const Pair& a) {
+    return static_cast<double>(a.high) * 0x1p63 + as_double(a.low >> 1);
 }
 
 // Within two units of the last place; 0 for 0 alone.
@@ -160,66 +175,95 @@ inline double to_double(const Pair& a) {
 
 }  // namespace exact
 
-// Sums of samples and of their squares from a stream's beginning on, so that the difference of two is those of the
-// samples between them. On a grid of 2^-66 = 1.4e-20, three digits below what the rounding of a price leaves of a return,
-// nothing is rounded, and integers may wrap: a sample before a window leaves no trace in it, equal samples have a
-// deviation of 0, and no window has a state of its own. Of one window, n Σ|x| must stay below 2^29: half a million moves
-// between the least and the greatest price there is.
+// Sums of a window's samples and of their squares. On a grid of 2^-66 = 1.4e-20, three digits below what the rounding of a
+// price leaves of a return, nothing is rounded: what joins and leaves again leaves no trace, equal samples have a
+// deviation of 0. Of one window, n Σ|x| must stay below 2^29: half a million moves between the least and the greatest
+// price there is.
 class ExactMoments {
 public:
     // What a sample stays below, as the log return of any two prices does.
     static constexpr double kMostSample = 1200.0;
 
-    // Becomes what stands after `value`, of what stood before it. Limb by limb: a copy would wait for each limb's store.
-    void follow(const ExactMoments& before, double value) {
-        if (!is_near(value)) return follow_far(before, value);
-        const auto units = static_cast<std::int64_t>(value * kPerUnit);
-        sum_ = exact::add(before.sum_, exact::widened(units));
-        squares_ = exact::add_signed(before.squares_, exact::multiply_signed(units, units));
+    void add(double value) {
+        twice_count_ += 2.0;
+        count_units_ += kPerUnit;
+        replace(0.0, value);
+    }
+    void remove(double value) {
+        twice_count_ -= 2.0;
+        count_units_ -= kPerUnit;
+        replace(value, 0.0);
+    }
+    // `value` joins and `oldest` leaves. a² - b² = (a - b)(a + b): one product for both.
+    [[gnu::always_inline]] void replace(double oldest, double value) {
+        if (!is_near(value) || !is_near(oldest) || is_wide()) return replace_far(oldest, value);
+        const std::int64_t joins = near_units_of(value);
+        const std::int64_t leaves = near_units_of(oldest);
+        std::int64_t sum = sum_;
+        if (!exact::add_if_it_fits(sum, joins - leaves) ||
+            !exact::add_if_it_fits(squares_, exact::multiply_signed(joins - leaves, joins + leaves))) {
+            return replace_far(oldest, value);
+        }
+        sum_ = sum;
     }
 
-    // Standard deviation (population) of the last `count` samples; `before` is what stood before them.
-    double std_dev(const ExactMoments& before, std::uint64_t count) const {
-        return root_of_spread(before, count, 0.5) * kUnit / as_double(count == 0 ? 1 : count);
+    // Standard deviation (population) of the samples; 0 of none.
+    [[gnu::always_inline]] double std_dev() const {
+        const double variance = scaled_variance(0.5);
+        if (variance < 0.0) return exact_std_dev();
+        return std::sqrt(variance) / count_units_;
     }
 
-    // Standard deviations from the mean at which `value` is, of the last `count` > 1 samples; 0 where one is below `least`.
-    double z_score(double value, const ExactMoments& before, std::uint64_t count, double least) const {
+    // Standard deviations from the mean at which `value` is, of more than one sample; 0 where one is below `least`.
+    [[gnu::always_inline]] double z_score(double value, double least) const {
         // Deviations differ little from each other: three digits may be lost to their mean, of the sixteen.
-        const double root = root_of_spread(before, count, 0x1p0 - 0x1p-10);
-        if (root < least * kPerUnit * as_double(count)) return 0.0;
-        const exact::Pair sum = exact::subtract(sum_, before.sum_);
-        return exact::to_double(exact::subtract(exact::multiply(units_of(value), count), sum)) / root;
+        const double variance = scaled_variance(0x1p0 - 0x1p-10);
+        const double root = variance < 0.0 ? exact_root() : std::sqrt(variance);
+        if (root < least * count_units_) return 0.0;
+        return gap_to_mean(value) / root;
     }
 
 private:
-    static constexpr double kUnit = 0x1p-66;
     static constexpr double kPerUnit = 0x1p66;
 
-    static bool is_near(double value) { return std::fabs(value) < 0.125; }
+    // Sums and differences of two such samples fit a limb.
+    static bool is_near(double value) { return std::fabs(value) < 0.0625; }
+    static std::int64_t near_units_of(double value) { return static_cast<std::int64_t>(value * kPerUnit); }
 
-    // `count` times the standard deviation, in units of the grid. Doubles will do for it while the square of the mean is
-    // no more than `most_mean` of the mean square.
-    [[gnu::always_inline]] double root_of_spread(const ExactMoments& before, std::uint64_t count, double most_mean) const {
-        const exact::Pair sum = exact::subtract(sum_, before.sum_);
-        const exact::Pair squares = exact::subtract(squares_.lowest(), before.squares_.lowest());
-        const bool is_common = squares.high > 0 && squares_.high == before.squares_.high;
-        if (!sum.is_narrow() || !is_common) return exact_root(before, count);
-        const double root = static_cast<double>(static_cast<std::int64_t>(sum.low));
-        const double from_squares = exact::positive_as_double(squares) * as_double(count);
-        const double from_mean = root * root;
-        if (from_mean > most_mean * from_squares) return exact_root(before, count);
-        return std::sqrt(from_squares - from_mean);
+    bool is_wide() const { return squares_.high < 0; }
+    std::int64_t count() const { return static_cast<std::int64_t>(twice_count_ * 0.5); }
+
+    // Square of `count` times the standard deviation, in units of the grid. Doubles will do for it while the square of the
+    // mean is no more than `most_mean` of the mean square: negative where they will not.
+    [[gnu::always_inline]] double scaled_variance(double most_mean) const {
+        if (squares_.high <= 0) return -1.0;
+        const double sum = static_cast<double>(sum_);
+        const double from_squares = exact::half_as_double(squares_) * twice_count_;
+        const double from_mean = sum * sum;
+        return from_mean > most_mean * from_squares ? -1.0 : from_squares - from_mean;
     }
-    [[gnu::noinline, gnu::cold]] double exact_root(const ExactMoments& before, std::uint64_t count) const {
-        const exact::Wide squares = exact::subtract(squares_, before.squares_);
-        const exact::Pair sum = exact::subtract(sum_, before.sum_);
-        return std::sqrt(exact::to_double(exact::subtract(exact::multiply(squares, count), exact::square(sum))));
+    // `count` times the standard deviation, in units of the grid.
+    [[gnu::noinline, gnu::cold]] double exact_root() const {
+        const exact::Wide squares = exact::multiply(all_squares(), static_cast<std::uint64_t>(count()));
+        return std::sqrt(exact::to_double(exact::subtract(squares, exact::square(whole_sum()))));
+    }
+    [[gnu::noinline, gnu::cold]] double exact_std_dev() const {
+        return twice_count_ == 0.0 ? 0.0 : exact_root() / count_units_;
+    }
+    // `count` times what `value` is above the mean, in units of the grid.
+    [[gnu::always_inline]] double gap_to_mean(double value) const {
+        if (!is_near(value) || is_wide()) return far_gap_to_mean(value);
+        const exact::Pair product = exact::multiply_signed(near_units_of(value), count());
+        return exact::to_double(exact::subtract(product, exact::widened(sum_)));
+    }
+    [[gnu::noinline, gnu::cold]] double far_gap_to_mean(double value) const {
+        const exact::Pair product = exact::multiply(units_of(value), static_cast<std::uint64_t>(count()));
+        return exact::to_double(exact::subtract(product, whole_sum()));
     }
 
     // Cut off, not rounded, as a conversion to an integer does everywhere.
     static exact::Pair units_of(double value) {
-        if (is_near(value)) return exact::widened(static_cast<std::int64_t>(value * kPerUnit));
+        if (is_near(value)) return exact::widened(near_units_of(value));
         return far_units_of(value);
     }
     [[gnu::noinline, gnu::cold]] static exact::Pair far_units_of(double value) {
@@ -231,14 +275,26 @@ private:
         const exact::Pair units{(static_cast<std::uint64_t>(mid) << 32) | static_cast<std::uint64_t>(low), high};
         return value < 0.0 ? exact::subtract(exact::Pair{}, units) : units;
     }
-    [[gnu::noinline, gnu::cold]] void follow_far(const ExactMoments& before, double value) {
-        const exact::Pair units = far_units_of(value);
-        sum_ = exact::add(before.sum_, units);
-        squares_ = exact::add(before.squares_, exact::square(units));
+    [[gnu::noinline, gnu::cold]] void replace_far(double oldest, double value) {
+        const exact::Pair joins = units_of(value);
+        const exact::Pair leaves = units_of(oldest);
+        wide_sum_ = exact::subtract(exact::add(whole_sum(), joins), leaves);
+        wide_squares_ = exact::subtract(exact::add(all_squares(), exact::square(joins)), exact::square(leaves));
+        sum_ = static_cast<std::int64_t>(wide_sum_.low);
+        squares_ = wide_squares_.lowest();
+        if (!wide_sum_.is_narrow() || !wide_squares_.is_narrow()) squares_.high = -1;
     }
 
-    exact::Pair sum_;
-    exact::Wide squares_;
+    exact::Pair whole_sum() const { return is_wide() ? wide_sum_ : exact::widened(sum_); }
+    exact::Wide all_squares() const { return is_wide() ? wide_squares_ : exact::widened(squares_); }
+
+    // Times powers of two, as the formulas have them: that rounds nothing.
+    double twice_count_ = 0.0;
+    double count_units_ = 0.0;
+    std::int64_t sum_ = 0;
+    exact::Pair squares_;  // never negative: where it is, the sums have more limbs, and stand below
+    exact::Pair wide_sum_;
+    exact::Wide wide_squares_;
 };
 
 // A sum that numbers join and leave, kept as three doubles that together are the sum itself: what an addition drops goes

@@ -70,8 +70,8 @@ public:
         : params_(std::move(params)),
           run_count_(params_.sigma_long_steps + 2 - params_.sigma_short_steps),
           longest_count_(std::max(params_.vol_window, params_.sigma_short_steps)),
-          runs_(run_count_ + 1),
-          pairs_(std::max<std::uint64_t>(longest_count_, expected_mids()) + 1),
+          runs_(run_count_),
+          pairs_(std::max<std::uint64_t>(longest_count_, expected_mids())),
           spreads_(0.5, expected_mids()),
           depths_(0.1, expected_mids()),
           trades_(params_.window_steps, params_.window_ns) {
@@ -155,9 +155,9 @@ public:
     }
 
 private:
-    // One pair of successive mids: its order flow, and the moments of all returns up to its own.
+    // What one pair of successive mids gives.
     struct Pair {
-        ExactMoments moments;
+        double log_return = 0.0;
         double flow = 0.0;
     };
 
@@ -239,7 +239,7 @@ private:
         last_ts_ = ts_ns;
         trades_.add_trade(mids_seen_, ts_ns, price, size, aggressor);
         if (has_book_) rows.at(Feature::staleness_ms) = staleness_ms(ts_ns, now_ns);
-        if (move_time(ts_ns) || mids_seen_ == 0) write_mid_features(rows);
+        if (move_time(ts_ns) || mids_seen_ == 0) write_mid_features_apart(rows);
         write_trade_features(rows);
         return {};
     }
@@ -264,14 +264,19 @@ private:
         has_book_ = true;
         write_book_features(bid, ask, params_.tick_size, params_.cost_ticks, rows.row);
         rows.at(Feature::staleness_ms) = staleness_ms(ts_ns, now_ns);
-        if (is_two_sided) add_mid(ts_ns, {bid.price, bid.size}, {ask.price, ask.size}, rows);
-        move_time(ts_ns);
-        write_mid_features(rows);
-        write_trade_features(rows);
+        fold_book(ts_ns, {bid.price, bid.size}, {ask.price, ask.size}, is_two_sided, rows);
         return {};
     }
 
-    [[gnu::noinline]] void add_mid(std::int64_t ts_ns, Best best_bid, Best best_ask, const Rows& rows) {
+    // One function for all that follows from a book, and once in the program: calls within it would cost a tenth of it.
+    [[gnu::noinline]] void fold_book(std::int64_t ts_ns, Best best_bid, Best best_ask, bool is_two_sided, const Rows rows) {
+        if (is_two_sided) add_mid(ts_ns, best_bid, best_ask, rows);
+        move_time(ts_ns);
+        write_mid_features(rows);
+        write_trade_features(rows);
+    }
+
+    [[gnu::always_inline]] void add_mid(std::int64_t ts_ns, Best best_bid, Best best_ask, const Rows& rows) {
         const double mid = rows.at(Feature::mid);
         const double spread = rows.at(Feature::spread);
         const double depth = rows.at(Feature::depth);
@@ -297,36 +302,39 @@ private:
     }
 
     // `is_full`: the regime window's oldest pair leaves for it.
-    void add_pair(double log_return_value, double flow, bool is_full) {
-        // Two of the regime window's pairs are looked at beside those in it: the one before it, and this one.
-        if (pair_count_ + 2 > pairs_.size()) pairs_.grow();
-        if (is_full) {
-            if (pair_count_ > 0) replace_oldest_flow(flow);
-        } else {
+    [[gnu::always_inline]] void add_pair(double log_return_value, double flow, bool is_full) {
+        if (!is_full) {
+            if (pair_count_ == pairs_.size()) pairs_.grow();
             ++pair_count_;
             flow_.add(flow);
+            regime_.add(log_return_value);
+        } else if (pair_count_ > 0) {
+            const Pair& oldest = pairs_.back(pair_count_ - 1);
+            flow_.add(flow);
+            flow_.add(-oldest.flow);
+            regime_.replace(oldest.log_return, log_return_value);
         }
-        const Pair& last = pairs_.back(0);
-        Pair& pair = pairs_.advance();
-        pair.flow = flow;
-        pair.moments.follow(last.moments, log_return_value);
+        add_return(returns_, params_.vol_window, log_return_value);
+        add_return(run_, params_.sigma_short_steps, log_return_value);
+        pairs_.advance() = {log_return_value, flow};
         ++pairs_seen_;
-        if (pairs_seen_ >= params_.sigma_short_steps) {
-            add_run(pair.moments.std_dev(pairs_.back(params_.sigma_short_steps).moments, params_.sigma_short_steps));
-        }
+        if (pairs_seen_ >= params_.sigma_short_steps) add_run(run_.std_dev());
         if (!flow_.is_exact()) sum_flow();
     }
 
-    void replace_oldest_flow(double flow) {
-        flow_.add(flow);
-        flow_.add(-pairs_.back(pair_count_ - 1).flow);
+    [[gnu::always_inline]] void add_return(ExactMoments& moments, std::uint64_t window, double log_return_value) {
+        if (pairs_seen_ < window) return moments.add(log_return_value);
+        moments.replace(pairs_.back(window - 1).log_return, log_return_value);
     }
 
-    void add_run(double deviation) {
-        last_run_std_ = deviation;
-        const ExactMoments& last = runs_.back(0);
-        runs_.advance().follow(last, deviation);
-        ++runs_seen_;
+    [[gnu::always_inline]] void add_run(double deviation) {
+        double& place = runs_.advance();
+        if (runs_seen_++ < run_count_) {
+            run_moments_.add(deviation);
+        } else {
+            run_moments_.replace(place, deviation);
+        }
+        place = deviation;
     }
 
     // Where the flow's numbers are too far apart for its sum: from the window itself.
@@ -343,14 +351,18 @@ private:
 
     // The pair that the window's oldest mid began. Invariant: there is one.
     void drop_oldest_pair() {
-        flow_.add(-pairs_.back(--pair_count_).flow);
+        const Pair& oldest = pairs_.back(--pair_count_);
+        flow_.add(-oldest.flow);
+        regime_.remove(oldest.log_return);
         if (!flow_.is_exact()) sum_flow();
     }
 
     // Drop what time has taken out of the regime window; true when a mid left. The last mid stays.
-    bool move_time(std::int64_t ts_ns) {
-        trades_.drop_old(mids_seen_, ts_ns);
-        if (params_.window_ns == 0) return false;
+    [[gnu::always_inline]] bool move_time(std::int64_t ts_ns) {
+        if (trades_.holds_closed()) trades_.drop_old(mids_seen_, ts_ns);
+        return params_.window_ns != 0 && move_window(ts_ns);
+    }
+    [[gnu::noinline]] bool move_window(std::int64_t ts_ns) {
         const std::int64_t horizon = ts_ns - params_.window_ns;
         bool has_moved = false;
         while (spreads_.size() > 1 && mid_times_.front() <= horizon) {
@@ -363,14 +375,14 @@ private:
         return has_moved;
     }
 
+    [[gnu::noinline]] void write_mid_features_apart(const Rows& rows) const { write_mid_features(rows); }
+
     // Everything that changes when a mid enters or leaves a window.
-    void write_mid_features(const Rows& rows) const {
-        const ExactMoments& moments = pairs_.back(0).moments;
-        const std::uint64_t vol_count = std::min(pairs_seen_, params_.vol_window);
-        rows.at(Feature::sigma) = moments.std_dev(pairs_.back(vol_count).moments, vol_count);
+    [[gnu::always_inline]] void write_mid_features(const Rows& rows) const {
+        rows.at(Feature::sigma) = returns_.std_dev();
         rows.at(Feature::sigma_spike_z) =
-            runs_seen_ < run_count_ ? 0.0 : runs_.back(0).z_score(last_run_std_, runs_.back(run_count_), run_count_, kEps);
-        rows.at(Feature::sigma_5m) = moments.std_dev(pairs_.back(pair_count_).moments, pair_count_);
+            runs_seen_ < run_count_ ? 0.0 : run_moments_.z_score(runs_.back(0), kEps);
+        rows.at(Feature::sigma_5m) = regime_.std_dev();
         rows.at(Feature::ofi_5m) = pair_count_ == 0 ? 0.0 : flow_.value();
         if (mids_seen_ == 0) return;
         rows.at(Feature::spread_med_5m) = spreads_.median();
@@ -432,7 +444,6 @@ private:
         ar.value(last_mid_);
         ar.value(last_bid_);
         ar.value(last_ask_);
-        ar.value(last_run_std_);
         ar.value(pair_count_);
         ar.ring(mid_times_);
         flow_.archive(ar);
@@ -452,15 +463,27 @@ private:
         archive_moments(ar);
     }
 
+    // Sums are not saved: they follow from the returns and the deviations.
     template <class Archive>
     void archive_moments(Archive& ar) {
         pairs_seen_ = mids_seen_ == 0 ? 0 : mids_seen_ - 1;
         runs_seen_ = pairs_seen_ < params_.sigma_short_steps ? 0 : pairs_seen_ - params_.sigma_short_steps + 1;
         ar.require(pair_count_ == (spreads_.size() == 0 ? 0 : spreads_.size() - 1));
-        ar.require(std::fabs(last_run_std_) < ExactMoments::kMostSample);
-        while (pairs_.size() <= pair_count_) pairs_.grow();
-        pairs_.archive(ar, 1 + std::min(pairs_seen_, std::max(longest_count_, pair_count_)));
-        runs_.archive(ar, 1 + std::min(runs_seen_, run_count_));
+        while (pairs_.size() < pair_count_) pairs_.grow();
+        pairs_.archive(ar, std::min(pairs_seen_, std::max(longest_count_, pair_count_)));
+        runs_.archive(ar, std::min(runs_seen_, run_count_));
+        if (!Archive::kIsReading) return;
+        for (std::size_t lag = 0; lag < std::min<std::uint64_t>(pairs_seen_, pairs_.size()); ++lag) {
+            const double value = pairs_.back(lag).log_return;
+            ar.require(std::fabs(value) < ExactMoments::kMostSample);
+            if (lag < params_.vol_window) returns_.add(value);
+            if (lag < params_.sigma_short_steps) run_.add(value);
+            if (lag < pair_count_) regime_.add(value);
+        }
+        for (std::size_t lag = 0; lag < std::min(runs_seen_, run_count_); ++lag) {
+            ar.require(std::fabs(runs_.back(lag)) < ExactMoments::kMostSample);
+            run_moments_.add(runs_.back(lag));
+        }
     }
 
     FeatureParams params_;
@@ -478,15 +501,19 @@ private:
 
     std::uint64_t run_count_;      // runs of sigma_spike_z
     std::uint64_t longest_count_;  // returns that the windows by count alone look back on
-    LagRing<ExactMoments> runs_;   // moments of all of their standard deviations so far
+    LagRing<double> runs_;         // their standard deviations
     std::uint64_t runs_seen_ = 0;
-    double last_run_std_ = 0.0;
+    ExactMoments run_moments_;  // of those
 
+    // The regime window's pairs, and as many as the windows by count alone look back on.
     LagRing<Pair> pairs_;
     std::uint64_t pairs_seen_ = 0;
+    ExactMoments returns_;  // of the last `vol_window`
+    ExactMoments run_;      // of the last `sigma_short_steps`
 
     // The regime window. Invariant: spreads_ and depths_ hold one sample a mid in it, and it has one pair less.
     std::uint64_t pair_count_ = 0;
+    ExactMoments regime_;  // of the returns of its pairs
     TripleSum flow_;
     RingBuffer<std::int64_t> mid_times_;
     RollingQuantile spreads_;

@@ -6,124 +6,122 @@
 #include <cstdint>
 #include <vector>
 
-#include "ami/ring_buffer.hpp"
-#include "ami/rolling_stats.hpp"
+#include "ami/exact_moments.hpp"
+#include "ami/sample_ring.hpp"
 
 namespace ami {
 
-// The q-quantile of a first-in first-out window in O(log n): the samples up to the quantile in a max-heap, the rest in a
-// min-heap, each sample's place kept by its position in the window.
+// The q-quantile of a window in O(log n): the samples up to the quantile in a heap with the greatest on top ("low"), the
+// rest in one with the least on top ("high"). Both share one array: the low heap grows from its front, the high one from
+// its end, so that room for the window is room for any split of it. Samples are known by their slot in the window.
+// Each parent has four children: they lie in one cache line, and the way down is half as long as with two.
 class HeapQuantile {
 public:
     explicit HeapQuantile(double q) : q_(q) {}
 
-    // Makes room for `size` samples, so that taking over a window asks for no memory.
-    void reserve(std::uint64_t size) {
-        places_.reserve(size);
-        low_.reserve(size);
-        high_.reserve(size);
+    // Makes room for `size` samples, so that taking over a window asks for no memory. The samples are lost.
+    void reserve(std::size_t size) {
+        values_.resize(size);
+        slots_.resize(size);
+        places_.resize(size);
+        low_count_ = high_count_ = 0;
     }
 
-    // Takes the samples of a window over; later calls must follow it push by push and pop by pop. Memory is kept.
-    void assign(const RingBuffer<double>& window) {
-        places_.reset(0);
-        low_.clear();
-        for (std::uint64_t i = window.first(); i != window.end(); ++i) {
-            low_.push_back({window.at(i), places_.end()});
-            places_.push_back({});
+    // Takes the samples of a window over; later calls must follow it push by push and pop by pop.
+    // Invariant: reserve() made room for the window's capacity.
+    void assign(const SampleRing& window) {
+        const std::size_t count = window.size();
+        for (std::size_t age = 0; age < count; ++age) {
+            const std::size_t slot = window.slot_of(age);
+            slots_[age] = static_cast<std::uint32_t>(slot);
         }
-        const auto cut = low_.begin() + static_cast<std::ptrdiff_t>(low_target());
-        const auto by_value = [](const Sample& a, const Sample& b) { return a.value < b.value; };
-        if (cut != low_.end()) std::nth_element(low_.begin(), cut, low_.end(), by_value);
-        high_.assign(cut, low_.end());
-        low_.erase(cut, low_.end());
-        std::make_heap(low_.begin(), low_.end(), by_value);
-        std::make_heap(high_.begin(), high_.end(), [](const Sample& a, const Sample& b) { return a.value > b.value; });
-        for (std::size_t i = 0; i < low_.size(); ++i) put<true>(i, low_[i]);
-        for (std::size_t i = 0; i < high_.size(); ++i) put<false>(i, high_[i]);
+        low_count_ = low_target(count);
+        high_count_ = count - low_count_;
+        const auto begin = slots_.begin();
+        const auto cut = begin + static_cast<std::ptrdiff_t>(low_count_);
+        const auto end = begin + static_cast<std::ptrdiff_t>(count);
+        const auto by_value = [&window](std::uint32_t a, std::uint32_t b) { return window.at(a) < window.at(b); };
+        if (cut != end) std::nth_element(begin, cut, end, by_value);
+        std::copy_backward(cut, end, slots_.end());
+        for (std::size_t i = 0; i < values_.size(); ++i) values_[i] = window.at(slots_[i]);
+        make_heap<true>(low_count_);
+        make_heap<false>(high_count_);
     }
 
-    void push(double value) {
-        const std::uint64_t position = places_.end();
-        places_.push_back({});
-        const bool goes_low = low_.empty() || value <= low_[0].value;
-        std::vector<Sample>& heap = goes_low ? low_ : high_;
-        heap.push_back({value, position});
-        if (goes_low) {
-            sift_up<true>(heap.size() - 1);
+    void push(std::size_t slot, double value) {
+        const Sample sample{value, static_cast<std::uint32_t>(slot)};
+        if (low_count_ == 0 || value <= lower()) {
+            sift_up<true>(low_count_++, sample);
         } else {
-            sift_up<false>(heap.size() - 1);
+            sift_up<false>(high_count_++, sample);
         }
         rebalance();
     }
 
-    void pop() {
-        const Place place = places_.front();
-        if (place.is_low) {
-            remove<true>(place.index);
+    void pop(std::size_t slot) {
+        const std::size_t place = places_[slot];
+        if (place < low_count_) {
+            remove<true>(place);
         } else {
-            remove<false>(place.index);
+            remove<false>(places_.size() - 1 - place);
         }
-        places_.pop_front();
         rebalance();
     }
 
     // pop() and push() in one: sizes stay, so at most one sample changes heaps.
-    void replace_oldest(double value) {
-        const Place place = places_.front();
-        places_.pop_front();
-        const std::uint64_t position = places_.end();
-        places_.push_back(place);
-        const Sample sample{value, position};
-        // Spreads live on few values: most often the newcomer takes the very place of the one that leaves.
-        Sample& leaving = (place.is_low ? low_ : high_)[place.index];
-        if (leaving.value == value) {
-            leaving = sample;
-            return;
-        }
-        if (place.is_low) {
-            if (!high_.empty() && value > high_[0].value) {
-                put<true>(place.index, high_[0]);
-                sift_up<true>(place.index);
-                put<false>(0, sample);
-                sift_down<false>(0);
+    void replace(std::size_t oldest, std::size_t slot, double value) {
+        const std::size_t place = places_[oldest];
+        const Sample sample{value, static_cast<std::uint32_t>(slot)};
+        if (place < low_count_) {
+            if (high_count_ > 0 && value > value_at<false>(0)) {
+                sift_up<true>(place, at<false>(0));
+                sift_down<false>(0, sample);
             } else {
-                put<true>(place.index, sample);
-                settle<true>(place.index);
+                settle<true>(place, sample);
             }
-        } else if (value < low_[0].value) {
-            put<false>(place.index, low_[0]);
-            sift_up<false>(place.index);
-            put<true>(0, sample);
-            sift_down<true>(0);
         } else {
-            put<false>(place.index, sample);
-            settle<false>(place.index);
+            const std::size_t index = places_.size() - 1 - place;
+            if (value < value_at<true>(0)) {
+                sift_up<false>(index, at<true>(0));
+                sift_down<true>(0, sample);
+            } else {
+                settle<false>(index, sample);
+            }
         }
     }
 
-    // The sample of the quantile's rank and the next one up, itself when there is none. Invariant: size() > 0.
-    double lower() const { return low_[0].value; }
-    double upper() const { return high_.empty() ? low_[0].value : high_[0].value; }
+    // The sample of the quantile's rank and the next one up, itself when there is none. Invariant: there is a sample.
+    double lower() const { return values_[0]; }
+    double upper() const { return high_count_ == 0 ? lower() : values_.back(); }
 
 private:
     struct Sample {
         double value = 0.0;
-        std::uint64_t position = 0;
-    };
-    struct Place {
-        std::uint32_t index = 0;
-        std::uint32_t is_low = 0;
+        std::uint32_t slot = 0;
     };
 
-    std::uint64_t low_target() const {
-        const std::uint64_t n = places_.size();
-        return n == 0 ? 0 : static_cast<std::uint64_t>(q_ * as_double(n - 1)) + 1;
+    static constexpr std::size_t kChildren = 4;
+
+    std::size_t low_target(std::size_t count) const {
+        return count == 0 ? 0 : static_cast<std::size_t>(q_ * as_double(count - 1)) + 1;
     }
 
     template <bool kLow>
-    std::vector<Sample>& heap() {
-        return kLow ? low_ : high_;
+    std::size_t place_of(std::size_t index) const {
+        return kLow ? index : places_.size() - 1 - index;
+    }
+    template <bool kLow>
+    Sample at(std::size_t index) const {
+        const std::size_t place = place_of<kLow>(index);
+        return {values_[place], slots_[place]};
+    }
+    template <bool kLow>
+    double value_at(std::size_t index) const {
+        return values_[place_of<kLow>(index)];
+    }
+    template <bool kLow>
+    std::size_t& count() {
+        return kLow ? low_count_ : high_count_;
     }
     template <bool kLow>
     static bool above(double a, double b) {
@@ -131,19 +129,25 @@ private:
     }
     template <bool kLow>
     void put(std::size_t index, const Sample& sample) {
-        heap<kLow>()[index] = sample;
-        places_.at(sample.position) = {static_cast<std::uint32_t>(index), kLow};
+        const std::size_t place = place_of<kLow>(index);
+        values_[place] = sample.value;
+        slots_[place] = sample.slot;
+        places_[sample.slot] = static_cast<std::uint32_t>(place);
     }
 
     template <bool kLow>
-    bool sift_up(std::size_t index) {
-        std::vector<Sample>& samples = heap<kLow>();
-        const Sample sample = samples[index];
+    void make_heap(std::size_t size) {
+        for (std::size_t index = size; index-- > 0;) sift_down<kLow>(index, at<kLow>(index));
+    }
+
+    // Puts the sample where there is room, or as far above as it belongs. Returns whether it moved.
+    template <bool kLow>
+    bool sift_up(std::size_t index, const Sample sample) {
         const std::size_t start = index;
         while (index > 0) {
-            const std::size_t parent = (index - 1) / 2;
-            if (!above<kLow>(sample.value, samples[parent].value)) break;
-            put<kLow>(index, samples[parent]);
+            const std::size_t parent = (index - 1) / kChildren;
+            if (!above<kLow>(sample.value, value_at<kLow>(parent))) break;
+            put<kLow>(index, at<kLow>(parent));
             index = parent;
         }
         put<kLow>(index, sample);
@@ -151,55 +155,55 @@ private:
     }
 
     template <bool kLow>
-    void sift_down(std::size_t index) {
-        std::vector<Sample>& samples = heap<kLow>();
-        const Sample sample = samples[index];
-        const std::size_t size = samples.size();
+    void sift_down(std::size_t index, const Sample sample) {
+        const std::size_t size = count<kLow>();
         for (;;) {
-            std::size_t child = 2 * index + 1;
-            if (child >= size) break;
-            if (child + 1 < size && above<kLow>(samples[child + 1].value, samples[child].value)) ++child;
-            if (!above<kLow>(samples[child].value, sample.value)) break;
-            put<kLow>(index, samples[child]);
-            index = child;
+            const std::size_t first = kChildren * index + 1;
+            if (first >= size) break;
+            std::size_t best = first;
+            const std::size_t end = std::min(size, first + kChildren);
+            for (std::size_t child = first + 1; child < end; ++child) {
+                if (above<kLow>(value_at<kLow>(child), value_at<kLow>(best))) best = child;
+            }
+            if (!above<kLow>(value_at<kLow>(best), sample.value)) break;
+            put<kLow>(index, at<kLow>(best));
+            index = best;
         }
         put<kLow>(index, sample);
     }
 
     template <bool kLow>
-    void settle(std::size_t index) {
-        if (!sift_up<kLow>(index)) sift_down<kLow>(index);
+    void settle(std::size_t index, const Sample sample) {
+        if (!sift_up<kLow>(index, sample)) sift_down<kLow>(index, sample);
     }
 
     template <bool kLow>
     void remove(std::size_t index) {
-        std::vector<Sample>& samples = heap<kLow>();
-        const Sample last = samples.back();
-        samples.pop_back();
-        if (index == samples.size()) return;
-        put<kLow>(index, last);
-        settle<kLow>(index);
+        const std::size_t last = --count<kLow>();
+        if (index != last) settle<kLow>(index, at<kLow>(last));
     }
 
     template <bool kFromLow>
     void move_top() {
-        const Sample top = heap<kFromLow>()[0];
+        const Sample top = at<kFromLow>(0);
         remove<kFromLow>(0);
-        heap<!kFromLow>().push_back(top);
-        sift_up<!kFromLow>(heap<!kFromLow>().size() - 1);
+        sift_up<!kFromLow>(count<!kFromLow>()++, top);
     }
 
     // Sizes are off by at most one after a push or a pop.
     void rebalance() {
-        const std::uint64_t target = low_target();
-        while (low_.size() > target) move_top<true>();
-        while (low_.size() < target) move_top<false>();
+        const std::size_t target = low_target(low_count_ + high_count_);
+        while (low_count_ > target) move_top<true>();
+        while (low_count_ < target) move_top<false>();
     }
 
     double q_;
-    RingBuffer<Place> places_;
-    std::vector<Sample> low_;
-    std::vector<Sample> high_;
+    std::size_t low_count_ = 0;
+    std::size_t high_count_ = 0;
+    // Value and slot of the sample at each place.
+    std::vector<double> values_;
+    std::vector<std::uint32_t> slots_;
+    std::vector<std::uint32_t> places_;  // by slot
 };
 
 }  // namespace ami

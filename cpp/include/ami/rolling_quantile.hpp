@@ -8,9 +8,9 @@
 #include <cstring>
 #include <limits>
 
+#include "ami/exact_moments.hpp"
 #include "ami/heap_quantile.hpp"
-#include "ami/ring_buffer.hpp"
-#include "ami/rolling_stats.hpp"
+#include "ami/sample_ring.hpp"
 
 namespace ami {
 
@@ -21,7 +21,7 @@ namespace ami {
 // would happen often (a trend), or the window is large, the samples are kept in heaps for a term, O(log n) whatever comes.
 class RollingQuantile {
 public:
-    RollingQuantile(double q, std::size_t expected_size) : q_(q), samples_(expected_size + 1), heaps_(q) {
+    RollingQuantile(double q, std::size_t expected_size) : q_(q), samples_(expected_size), heaps_(q) {
         heaps_.reserve(samples_.capacity());
         clear_table();
     }
@@ -29,11 +29,12 @@ public:
     std::uint64_t size() const { return samples_.size(); }
 
     void push(double value) {
-        if (samples_.size() == samples_.capacity()) heaps_.reserve(2 * samples_.capacity());
-        samples_.push_back(value);
+        if (samples_.is_full()) grow();
+        const std::size_t slot = samples_.push(value);
+        ++end_;
         aim();
         if (is_in_heaps_) {
-            heaps_.push(value);
+            heaps_.push(slot, value);
             return read_heaps();
         }
         insert(value);
@@ -42,15 +43,16 @@ public:
     }
 
     void pop() {
-        const double oldest = samples_.front();
-        samples_.pop_front();
-        if (samples_.empty()) {
+        const std::size_t slot = samples_.oldest_slot();
+        const double oldest = samples_.at(slot);
+        samples_.pop();
+        if (samples_.size() == 0) {
             is_in_heaps_ = false;
             return clear_table();
         }
         aim();
         if (is_in_heaps_) {
-            heaps_.pop();
+            heaps_.pop(slot);
             return read_heaps();
         }
         erase(oldest);
@@ -58,19 +60,25 @@ public:
     }
 
     // pop() and push() in one: the rank stays.
-    void replace_oldest(double value) {
-        const double oldest = samples_.front();
-        samples_.pop_front();
-        samples_.push_back(value);
-        if (is_in_heaps_) {
-            heaps_.replace_oldest(value);
-            return read_heaps();
-        }
+    [[gnu::always_inline]] void replace_oldest(double value) {
+        const std::size_t leaving = samples_.oldest_slot();
+        const double oldest = samples_.at(leaving);
+        const std::size_t slot = samples_.replace_oldest(value);
+        ++end_;
+        if (is_in_heaps_) return replace_in_heaps(leaving, slot, value);
         // Above the table nothing is kept: most often one such sample takes the place of another.
         if (value >= high_bound_ && oldest >= high_bound_) return;
-        insert(value);
-        erase(oldest);
-        settle();
+        // Where few values come again and again, both have their entries.
+        const std::size_t joins = last_place(value);
+        const std::size_t leaves = last_place(oldest);
+        if (values_[joins] == value && values_[leaves] == oldest && counts_[leaves] > 1) {
+            ++counts_[joins];
+            --counts_[leaves];
+            before_ += joins < cursor_;
+            before_ -= leaves < cursor_;
+            return settle();
+        }
+        replace_in_table(oldest, value);
     }
 
     // NumPy's median: the middle sample, or the mean of the two middle ones. Invariant: q = 0.5 and size() > 0.
@@ -85,13 +93,15 @@ public:
     // The samples are the state: everything else follows from them.
     template <class Archive>
     void archive(Archive& ar) {
-        ar.ring(samples_);
+        samples_.archive(ar);
         if (!Archive::kIsReading) return;
-        for (std::uint64_t i = samples_.first(); i != samples_.end(); ++i) ar.require(std::isfinite(samples_.at(i)));
+        for (std::size_t age = 0; age < samples_.size(); ++age) ar.require(std::isfinite(samples_.at(samples_.slot_of(age))));
+        heaps_.reserve(samples_.capacity());
         clear_table();
         is_in_heaps_ = false;
-        debt_ = 0;
-        if (samples_.empty()) return;
+        end_ = samples_.size();
+        last_scan_ = debt_ = 0;
+        if (end_ == 0) return;
         aim();
         start();
     }
@@ -125,7 +135,7 @@ private:
     bool is_bounded() const { return low_bound_ != -kInfinity || high_bound_ != kInfinity; }
 
     void read_heaps() {
-        if (samples_.end() - heaps_since_ >= kHeapTerm && samples_.size() <= kMostScanned / 2) {
+        if (end_ - heaps_since_ >= kHeapTerm && samples_.size() <= kMostScanned / 2) {
             debt_ = 0;
             return start();
         }
@@ -133,24 +143,44 @@ private:
         upper_ = heaps_.upper();
     }
 
+    [[gnu::noinline, gnu::cold]] void grow() {
+        samples_.grow();
+        heaps_.reserve(samples_.capacity());
+        if (is_in_heaps_) heaps_.assign(samples_);
+    }
+
     // Sets the structures up from the samples.
     [[gnu::noinline, gnu::cold]] void start() {
-        const std::uint64_t now = samples_.end();
-        debt_ -= std::min(debt_, now - last_scan_);
-        last_scan_ = now;
+        debt_ -= std::min(debt_, end_ - last_scan_);
+        last_scan_ = end_;
         debt_ += kScanPrice;
         is_in_heaps_ = samples_.size() > kMostScanned || debt_ > kMostDebt;
         if (!is_in_heaps_) return read_window();
-        heaps_since_ = now;
+        heaps_since_ = end_;
         heaps_.assign(samples_);
         read_heaps();
     }
 
-    // place_of() where few values come again and again: where it stood when it was last looked for, if it still does.
-    std::size_t known_place_of(double value) {
+    [[gnu::noinline]] void replace_in_heaps(std::size_t leaving, std::size_t slot, double value) {
+        heaps_.replace(leaving, slot, value);
+        read_heaps();
+    }
+    [[gnu::noinline]] void replace_in_table(double oldest, double value) {
+        insert(value);
+        erase(oldest);
+        settle();
+    }
+
+    // Where `value`, or another one of its hash, stood when it was last looked for.
+    std::uint8_t& last_place(double value) {
         std::uint64_t bits;
         std::memcpy(&bits, &value, sizeof bits);
-        std::uint8_t& last = last_places_[(bits * 0x9E3779B97F4A7C15) >> kHashShift];
+        return last_places_[(bits * 0x9E3779B97F4A7C15) >> kHashShift];
+    }
+
+    // place_of() where few values come again and again: what the last look found, if that still holds.
+    std::size_t known_place_of(double value) {
+        std::uint8_t& last = last_place(value);
         if (values_[last] == value) return last;
         const std::size_t place = place_of(value);
         last = static_cast<std::uint8_t>(place);
@@ -237,7 +267,7 @@ private:
     }
 
     // Brings the cursor to the entry of the quantile's rank.
-    void settle() {
+    [[gnu::always_inline]] void settle() {
         while (before_ > rank_) {
             if (cursor_ == 0) return start();
             before_ -= counts_[--cursor_];
@@ -253,8 +283,8 @@ private:
     // Fills the table anew, about the quantile. Invariant: 0 < size() <= kMostScanned.
     void read_window() {
         double all[kMostScanned];
-        const auto n = static_cast<std::size_t>(samples_.size());
-        for (std::size_t i = 0; i < n; ++i) all[i] = samples_.at(samples_.first() + i);
+        const std::size_t n = samples_.size();
+        for (std::size_t age = 0; age < n; ++age) all[age] = samples_.at(samples_.slot_of(age));
         // Enough for a full table where values are distinct; where few are, the whole window says which.
         const auto rank = static_cast<std::size_t>(rank_);
         std::size_t first = rank > kTableSize / 2 ? rank - kTableSize / 2 : 0;
@@ -318,10 +348,11 @@ private:
     std::uint32_t counts_[kTableSize];
     std::uint8_t last_places_[std::size_t{1} << (64 - kHashShift)] = {};
 
-    RingBuffer<double> samples_;
+    SampleRing samples_;
     HeapQuantile heaps_;  // not looked at while the table serves
     bool is_in_heaps_ = false;
-    // Positions in the window, which count events.
+    // Samples so far, and how many there were when the heaps took over and when the window was last read.
+    std::uint64_t end_ = 0;
     std::uint64_t heaps_since_ = 0;
     std::uint64_t last_scan_ = 0;
     std::uint64_t debt_ = 0;  // events until the scans so far are paid for

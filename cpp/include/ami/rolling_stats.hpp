@@ -161,23 +161,12 @@ public:
 
     // `position` is the sample's place in its window, increasing.
     void push(std::uint64_t position, double value) {
+        // The first sample that gives way. Halves are chosen without a branch, as which it is cannot be predicted.
         std::uint64_t low = deque_.first();
-        std::uint64_t high = deque_.end();
-        // The usual cases first: nothing gives way, or everything does.
-        if (low != high) {
-            if (Better{}(deque_.back().value, value)) {
-                low = high;
-            } else if (!Better{}(deque_.front().value, value)) {
-                high = low;
-            }
-        }
-        while (low != high) {
-            const std::uint64_t middle = low + (high - low) / 2;
-            if (Better{}(deque_.at(middle).value, value)) {
-                low = middle + 1;
-            } else {
-                high = middle;
-            }
+        for (std::uint64_t left = deque_.size(); left > 0;) {
+            const std::uint64_t half = (left + 1) / 2;
+            low += Better{}(deque_.at(low + half - 1).value, value) ? half : 0;
+            left -= half;
         }
         deque_.truncate(low);
         deque_.push_back({value, position});

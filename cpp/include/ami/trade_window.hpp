@@ -48,7 +48,6 @@ public:
     }
 
     void drop_old(std::uint64_t mids_seen, std::int64_t now_ns) {
-        if (places_.empty()) return;
         // Mids are counted from 1 here: trades after the oldest mid of the window have seen at least this many.
         const std::uint64_t oldest = window_steps_ > 0 && mids_seen > window_steps_ ? mids_seen - window_steps_ + 1 : 0;
         const std::int64_t horizon = now_ns - window_ns_;
@@ -59,6 +58,8 @@ public:
         }
     }
 
+    // Whether there is a trade that can grow old: the open ones followed the last mid.
+    bool holds_closed() const { return !places_.empty(); }
     bool is_empty() const { return places_.empty() && !is_open_; }
 
     // Invariant: not empty.

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from numba import njit
 
 from ami_engine.features.backends import numba_layout as at
-from ami_engine.features.backends.numba_moments import moments_push, moments_std
+from ami_engine.features.backends.numba_moments import moments_replace, moments_std, ring_push, ring_slot
 from ami_engine.features.backends.numba_order import (
     maximum_drop,
     maximum_push,
@@ -30,8 +30,9 @@ FloatArray = npt.NDArray[np.float64]
 
 def _std(f: Any, i: Any, values: Any, window: int, out: Any) -> None:
     for k in range(len(values)):
-        moments_push(i, at.RETURNS, values[k])
-        out[k] = moments_std(i, at.RETURNS, min(k + 1, window))
+        moments_replace(i, at.REGIME_MOMENTS, f[ring_slot(i, at.RETURNS, k - window)], values[k])
+        ring_push(f, i, at.RETURNS, values[k])
+        out[k] = moments_std(i, at.REGIME_MOMENTS, min(k + 1, window))
 
 
 def _median(f: Any, i: Any, values: Any, window: int, out: Any) -> None:

@@ -26,10 +26,11 @@ from ami_engine.features.backends.numba_book import (
     write_book_features,
 )
 from ami_engine.features.backends.numba_moments import (
-    moments_push,
-    moments_size,
+    moments_replace,
     moments_std,
     moments_z,
+    ring_push,
+    ring_slot,
     sum_add,
     sum_value,
 )
@@ -97,19 +98,29 @@ def add_returns(f: Any, i: Any, change: float, flow: float, is_full: bool) -> No
     """Add a pair of mids; with `is_full` the regime window's oldest pair leaves for it."""
     count = pair_count(i)
     end = i[at.RETURNS + at.END]
-    if is_full:
-        if count > 0:
-            add_flow(f, i, flow)
-            add_flow(f, i, -f[flow_place(i, end - count)])
-    else:
+    if not is_full:
         add_flow(f, i, flow)
+        moments_replace(i, at.REGIME_MOMENTS, 0.0, change)
         count += 1
+    elif count > 0:
+        add_flow(f, i, flow)
+        add_flow(f, i, -f[flow_place(i, end - count)])
+        moments_replace(i, at.REGIME_MOMENTS, f[ring_slot(i, at.RETURNS, end - count)], change)
+    # Before the first return stands 0, which leaves a window as nothing would.
+    moments_replace(i, at.VOL_MOMENTS, f[ring_slot(i, at.RETURNS, end - i[at.VOL_WINDOW])], change)
+    moments_replace(i, at.RUN_MOMENTS, f[ring_slot(i, at.RETURNS, end - i[at.RUN_LENGTH])], change)
     f[flow_place(i, end)] = flow
-    moments_push(i, at.RETURNS, change)
-    if moments_size(i, at.RETURNS) >= i[at.RUN_LENGTH]:
-        f[at.LAST_RUN_STD] = moments_std(i, at.RETURNS, i[at.RUN_LENGTH])
-        moments_push(i, at.RUNS, f[at.LAST_RUN_STD])
+    ring_push(f, i, at.RETURNS, change)
+    if end + 1 >= i[at.RUN_LENGTH]:
+        add_run(f, i, moments_std(i, at.RUN_MOMENTS, i[at.RUN_LENGTH]))
     sum_flow(f, i, count)
+
+
+@compiled
+def add_run(f: Any, i: Any, deviation: float) -> None:
+    oldest = f[ring_slot(i, at.RUNS, i[at.RUNS + at.END] - i[at.RUN_COUNT])]
+    moments_replace(i, at.RUNS_MOMENTS, oldest, deviation)
+    ring_push(f, i, at.RUNS, deviation)
 
 
 @compiled
@@ -189,7 +200,9 @@ def move_time(f: Any, i: Any, ts_ns: int) -> bool:
         quantile_pop(f, i, at.SPREADS, mask, at.MEDIAN, i[at.FIRST_MID])
         quantile_pop(f, i, at.DEPTHS, mask, at.TENTH, i[at.FIRST_MID])
         count = pair_count(i)
-        add_flow(f, i, -f[flow_place(i, i[at.RETURNS + at.END] - count)])
+        oldest = i[at.RETURNS + at.END] - count
+        add_flow(f, i, -f[flow_place(i, oldest)])
+        moments_replace(i, at.REGIME_MOMENTS, f[ring_slot(i, at.RETURNS, oldest)], 0.0)
         sum_flow(f, i, count - 1)
         drop_oldest_mid(i)
         has_moved = True
@@ -198,10 +211,12 @@ def move_time(f: Any, i: Any, ts_ns: int) -> bool:
 
 @compiled
 def write_returns_features(f: Any, i: Any, row: Any) -> None:
-    row[at.ROW_SIGMA] = moments_std(i, at.RETURNS, min(moments_size(i, at.RETURNS), i[at.VOL_WINDOW]))
+    row[at.ROW_SIGMA] = moments_std(i, at.VOL_MOMENTS, min(i[at.RETURNS + at.END], i[at.VOL_WINDOW]))
     row[at.ROW_SPIKE] = 0.0
-    if moments_size(i, at.RUNS) >= i[at.RUN_COUNT]:
-        row[at.ROW_SPIKE] = moments_z(i, at.RUNS, f[at.LAST_RUN_STD], i[at.RUN_COUNT], EPS)
+    runs = i[at.RUNS + at.END]
+    if runs >= i[at.RUN_COUNT]:
+        last = f[ring_slot(i, at.RUNS, runs - 1)]
+        row[at.ROW_SPIKE] = moments_z(i, at.RUNS_MOMENTS, last, i[at.RUN_COUNT], EPS)
     if i[at.MIDS_SEEN] == 0:
         row[at.ROW_SIGMA_5M] = 0.0
         row[at.ROW_OFI] = 0.0
@@ -212,7 +227,7 @@ def write_regime_features(f: Any, i: Any, row: Any) -> None:
     if i[at.MIDS_SEEN] == 0:
         return
     count = pair_count(i)
-    row[at.ROW_SIGMA_5M] = moments_std(i, at.RETURNS, count)
+    row[at.ROW_SIGMA_5M] = moments_std(i, at.REGIME_MOMENTS, count)
     row[at.ROW_OFI] = sum_value(f, at.FLOW) if count > 0 else 0.0
     row[at.ROW_SPREAD_MED] = median(f, i, at.SPREADS)
     row[at.ROW_DEPTH_P10] = quantile(f, i, at.DEPTHS, at.TENTH)

@@ -21,8 +21,8 @@ MASK: Final = 6
 ITEMS: Final = 7
 AGGREGATE_INTS: Final = 8
 
-# A block of moments: positions of its oldest element and of the next one, its ring's mask, and the offset in `i`.
-MOMENTS_INTS: Final = 8
+# A ring of samples has the same block, of which it uses FIRST, END, MASK and ITEMS. Moments are limbs: two and three.
+MOMENTS_INTS: Final = 5
 
 # A quantile's block: how many samples each heap holds, where their values (in `f`), positions and places (in `i`) lie.
 HIGH_COUNT: Final = 0
@@ -62,12 +62,16 @@ ZERO: Final = 16  # always 0: where a heap begins
 PAIR_FLOWS: Final = 17  # offset in the floats: the order flow of each pair of mids
 FLOW_IS_EXACT: Final = 18
 RETURNS: Final = 19
-RUNS: Final = RETURNS + MOMENTS_INTS
-TRADES: Final = RUNS + MOMENTS_INTS
+RUNS: Final = RETURNS + AGGREGATE_INTS
+TRADES: Final = RUNS + AGGREGATE_INTS
 SPREADS: Final = TRADES + AGGREGATE_INTS
 DEPTHS: Final = SPREADS + QUANTILE_INTS
 STALENESS: Final = DEPTHS + QUANTILE_INTS
-HEADER_INTS: Final = STALENESS + QUEUE_INTS
+VOL_MOMENTS: Final = STALENESS + QUEUE_INTS  # of the last VOL_WINDOW returns
+REGIME_MOMENTS: Final = VOL_MOMENTS + MOMENTS_INTS  # of the regime window's returns
+RUN_MOMENTS: Final = REGIME_MOMENTS + MOMENTS_INTS  # of the last RUN_LENGTH returns
+RUNS_MOMENTS: Final = RUN_MOMENTS + MOMENTS_INTS  # of the deviations of the last RUN_COUNT runs
+HEADER_INTS: Final = RUNS_MOMENTS + MOMENTS_INTS
 
 # Floats of the state: parameters, the last two-sided book, sums, and three items (middle, back, answer) of the trades.
 TICK_SIZE: Final = 0
@@ -77,8 +81,7 @@ LAST_BID: Final = 3
 LAST_BID_SIZE: Final = 4
 LAST_ASK: Final = 5
 LAST_ASK_SIZE: Final = 6
-LAST_RUN_STD: Final = 7
-FLOW: Final = 8  # three
+FLOW: Final = 7  # three
 NEW_ITEM: Final = FLOW + 3  # six: what is about to be pushed
 OPEN_SUMS: Final = NEW_ITEM + 6
 TRADES_F: Final = OPEN_SUMS + 6

@@ -1,7 +1,7 @@
 """Deviations of windows for numba, by sums of integers: cpp/include/ami/exact_moments.hpp, with its bits.
 
-A ring holds the sum of all samples and that of their squares after each sample: five limbs. What a window holds is the
-difference of two of them. Element p of a ring lies at its offset + (p & mask) · 5; element 0 stands before all samples.
+A window's sum of its samples and that of their squares are five limbs, from i[m] on. The samples that join and leave
+stand in a ring of floats, whose element p lies at its offset + (p & mask).
 """
 
 from __future__ import annotations
@@ -11,19 +11,12 @@ from typing import Any, Final
 
 from ami_engine.features.backends import numba_layout as at
 from ami_engine.features.backends.numba_rolling import compiled, compiled_apart
-from ami_engine.features.backends.numba_wide import (
-    add_far_moments,
-    add_near_moments,
-    product_less,
-    spread,
-    subtract_pair,
-    subtract_wide,
-)
+from ami_engine.features.backends.numba_wide import product_less, replace_far, replace_near, spread, subtract_pair
 
 LIMBS: Final = 5
 UNIT: Final = 2.0**-66
 PER_UNIT: Final = 2.0**66
-NEAR: Final = 0.125
+NEAR: Final = 0.0625
 TWO_32: Final = 2.0**32
 TWO_64: Final = 2.0**64
 LOW_HALF: Final = 0xFFFFFFFF
@@ -61,69 +54,54 @@ def units_of(value: float) -> Any:
 
 
 @compiled
-def moments_push(i: Any, m: int, value: float) -> None:
-    end = i[m + at.END]
-    mask = i[m + at.MASK]
-    old = i[m + at.ITEMS] + ((end - 1) & mask) * LIMBS
-    new = i[m + at.ITEMS] + (end & mask) * LIMBS
-    if abs(value) < NEAR:
-        sums = add_near_moments(i[old], i[old + 1], i[old + 2], i[old + 3], i[old + 4], int(value * PER_UNIT))
+def ring_slot(i: Any, r: int, position: int) -> int:
+    """Return where in `f` an element of a ring of samples lies."""
+    slot: int = i[r + at.ITEMS] + (position & i[r + at.MASK])
+    return slot
+
+
+@compiled
+def ring_push(f: Any, i: Any, r: int, value: float) -> None:
+    end = i[r + at.END]
+    f[ring_slot(i, r, end)] = value
+    i[r + at.END] = end + 1
+    i[r + at.FIRST] = max(i[r + at.FIRST], end - i[r + at.MASK])
+
+
+@compiled
+def moments_replace(i: Any, m: int, oldest: float, value: float) -> None:
+    """Let `value` join and `oldest` leave; 0 stands for none."""
+    if abs(value) < NEAR and abs(oldest) < NEAR:
+        joins = int(value * PER_UNIT)
+        leaves = int(oldest * PER_UNIT)
+        sums = replace_near(i[m], i[m + 1], i[m + 2], i[m + 3], i[m + 4], joins, leaves)
     else:
-        units = far_units_of(value)
-        sums = add_far_moments(i[old], i[old + 1], i[old + 2], i[old + 3], i[old + 4], units[0], units[1])
-    i[new] = sums[0]
-    i[new + 1] = sums[1]
-    i[new + 2] = sums[2]
-    i[new + 3] = sums[3]
-    i[new + 4] = sums[4]
-    i[m + at.END] = end + 1
-    i[m + at.FIRST] = max(i[m + at.FIRST], end - mask)
-
-
-@compiled
-def moments_size(i: Any, m: int) -> int:
-    """How many samples there were."""
-    size: int = i[m + at.END] - 1
-    return size
-
-
-@compiled
-def newest_place(i: Any, m: int) -> int:
-    place: int = i[m + at.ITEMS] + ((i[m + at.END] - 1) & i[m + at.MASK]) * LIMBS
-    return place
-
-
-@compiled
-def place_before(i: Any, m: int, count: int) -> int:
-    """Return where the sums before the last `count` samples stand."""
-    place: int = i[m + at.ITEMS] + ((i[m + at.END] - 1 - count) & i[m + at.MASK]) * LIMBS
-    return place
+        new = units_of(value)
+        old = units_of(oldest)
+        sums = replace_far(i[m], i[m + 1], i[m + 2], i[m + 3], i[m + 4], new[0], new[1], old[0], old[1])
+    i[m] = sums[0]
+    i[m + 1] = sums[1]
+    i[m + 2] = sums[2]
+    i[m + 3] = sums[3]
+    i[m + 4] = sums[4]
 
 
 @compiled_apart
 def exact_root(i: Any, m: int, count: int) -> float:
-    a = newest_place(i, m)
-    b = place_before(i, m, count)
-    total = subtract_pair(i[a], i[a + 1], i[b], i[b + 1])
-    squares = subtract_wide(i[a + 2], i[a + 3], i[a + 4], i[b + 2], i[b + 3], i[b + 4])
-    v = spread(total[0], total[1], squares[0], squares[1], squares[2], count)
+    v = spread(i[m], i[m + 1], i[m + 2], i[m + 3], i[m + 4], count)
     return math.sqrt(wide_as_double(v[0], v[1], v[2]))
 
 
 @compiled
 def root_of_spread(i: Any, m: int, count: int, most_mean: float) -> float:
-    """Return `count` times the standard deviation of the last `count` samples, in units of the grid.
+    """Return `count` times the standard deviation of the `count` samples, in units of the grid.
 
     Doubles will do for it while the square of the mean is no more than `most_mean` of the mean square.
     """
-    a = newest_place(i, m)
-    b = place_before(i, m, count)
-    total = subtract_pair(i[a], i[a + 1], i[b], i[b + 1])
-    squares = subtract_pair(i[a + 2], i[a + 3], i[b + 2], i[b + 3])
-    if total[1] != total[0] >> 63 or squares[1] <= 0 or i[a + 4] != i[b + 4]:
+    if i[m + 1] != i[m] >> 63 or i[m + 3] <= 0 or i[m + 4] != 0:
         return exact_root(i, m, count)
-    root = float(total[0])
-    from_squares = (float(squares[1]) * TWO_64 + float((squares[0] >> 1) & NO_SIGN) * 2.0) * float(count)
+    root = float(i[m])
+    from_squares = (float(i[m + 3]) * TWO_64 + float((i[m + 2] >> 1) & NO_SIGN) * 2.0) * float(count)
     from_mean = root * root
     if from_mean > most_mean * from_squares:
         return exact_root(i, m, count)
@@ -132,7 +110,7 @@ def root_of_spread(i: Any, m: int, count: int, most_mean: float) -> float:
 
 @compiled
 def moments_std(i: Any, m: int, count: int) -> float:
-    """Return the standard deviation of the last `count` samples."""
+    """Return the standard deviation of the `count` samples."""
     return root_of_spread(i, m, count, 0.5) * UNIT / float(max(1, count))
 
 
@@ -143,11 +121,8 @@ def moments_z(i: Any, m: int, value: float, count: int, least: float) -> float:
     root = root_of_spread(i, m, count, 1.0 - 2.0**-10)
     if root < least * PER_UNIT * float(count):
         return 0.0
-    a = newest_place(i, m)
-    b = place_before(i, m, count)
-    total = subtract_pair(i[a], i[a + 1], i[b], i[b + 1])
     units = units_of(value)
-    gap = product_less(units[0], units[1], count, total[0], total[1])
+    gap = product_less(units[0], units[1], count, i[m], i[m + 1])
     if gap[1] == gap[0] >> 63:
         return float(gap[0]) / root
     return (float(gap[1]) * TWO_64 + limb_as_double(gap[0])) / root

@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ami_engine.features.backends import numba_layout as at
-from ami_engine.features.backends.numba_moments import LIMBS
 from ami_engine.features.feature_config import FeatureConfig
 from ami_engine.features.schema import FEATURE_COUNT
 
@@ -22,14 +21,16 @@ _FIRST_CAPACITY: Final = 512
 _MAX_CAPACITY: Final = 2**40
 _CAPACITIES: Final = struct.Struct("<qq")
 
-_MOMENTS: Final = (at.RETURNS, at.RUNS)
+_SAMPLES: Final = (at.RETURNS, at.RUNS)
+_MOMENTS: Final = (at.VOL_MOMENTS, at.REGIME_MOMENTS, at.RUN_MOMENTS, at.RUNS_MOMENTS)
 _CUTS: Final = (at.FIRST, at.CUT_L, at.CUT_R, at.CUT_A, at.CUT_B, at.END)
 _QUANTILES: Final = ((at.SPREADS, at.MEDIAN), (at.DEPTHS, at.TENTH))
 
 # What of the integers the events move; the rest is parameters and places.
 _MOVING: Final = [
     *(at.LAST_TS, at.LAST_BOOK_TS, at.HAS_BOOK, at.FIRST_MID, at.MIDS_SEEN, at.OPEN_TRADES, at.FLOW_IS_EXACT),
-    *(block + cut for block in _MOMENTS for cut in (at.FIRST, at.END)),
+    *(block + cut for block in _SAMPLES for cut in (at.FIRST, at.END)),
+    *(block + limb for block in _MOMENTS for limb in range(at.MOMENTS_INTS)),
     *(at.TRADES + cut for cut in _CUTS),
     *(block + count for block, _ in _QUANTILES for count in (at.HIGH_COUNT, at.LOW_COUNT)),
     *(at.STALENESS + at.QUEUE_FIRST, at.STALENESS + at.QUEUE_END),
@@ -67,10 +68,10 @@ def _longest(config: FeatureConfig) -> int:
 
 def _rings(config: FeatureConfig, mids: int, trades: int) -> list[_Ring]:
     run_count = config.sigma_long_steps + 2 - config.sigma_short_steps
-    pairs = max(mids, _power_of_two(_longest(config) + 1))
+    pairs = max(mids, _power_of_two(_longest(config)))
     rings = [
-        _Ring(False, at.RETURNS + at.ITEMS, at.RETURNS + at.FIRST, at.RETURNS + at.END, LIMBS, pairs),
-        _Ring(False, at.RUNS + at.ITEMS, at.RUNS + at.FIRST, at.RUNS + at.END, LIMBS, _power_of_two(run_count + 1)),
+        _Ring(True, at.RETURNS + at.ITEMS, at.RETURNS + at.FIRST, at.RETURNS + at.END, 1, pairs),
+        _Ring(True, at.RUNS + at.ITEMS, at.RUNS + at.FIRST, at.RUNS + at.END, 1, _power_of_two(run_count)),
         _Ring(True, at.TRADES + at.ITEMS, at.TRADES + at.FIRST, at.TRADES + at.END, 2 * at.TRADE_SUMS, trades),
         _Ring(True, at.PAIR_FLOWS, at.RETURNS + at.FIRST, at.RETURNS + at.END, 1, pairs),
     ]
@@ -122,11 +123,9 @@ def _empty(config: FeatureConfig, mids: int, trades: int) -> State:
             next_float += ring.width * ring.capacity
         else:
             next_int += ring.width * ring.capacity
-    for block, ring in zip((*_MOMENTS, at.TRADES), rings, strict=False):
+    for block, ring in zip((*_SAMPLES, at.TRADES), rings, strict=False):
         i[block + at.MASK] = ring.capacity - 1
     i[at.FLOW_IS_EXACT] = 1
-    for block in _MOMENTS:
-        i[block + at.END] = 1  # element 0 stands before all samples
     return State(f, i, mids, trades)
 
 
@@ -195,16 +194,16 @@ def _check(config: FeatureConfig, state: State) -> None:
     _require(not config.window_steps or end - first <= config.window_steps)
     returns = max(0, end - 1)
     runs = max(0, returns - config.sigma_short_steps + 1)
-    _check_moments(i, at.RETURNS, returns, max(_longest(config), end - first - 1))
-    _check_moments(i, at.RUNS, runs, int(i[at.RUN_COUNT]))
+    _check_samples(i, at.RETURNS, returns, max(_longest(config), end - first - 1))
+    _check_samples(i, at.RUNS, runs, int(i[at.RUN_COUNT]))
     for block, share in _QUANTILES:
         _check_quantile(state, block, share, first, end)
     _check_queue(state, first, end)
 
 
-def _check_moments(i: IntArray, block: int, seen: int, longest: int) -> None:
+def _check_samples(i: IntArray, block: int, seen: int, longest: int) -> None:
     first, end = int(i[block + at.FIRST]), int(i[block + at.END])
-    _require(end == seen + 1 and 0 <= first <= seen - min(seen, longest) and end - first <= i[block + at.MASK] + 1)
+    _require(end == seen and 0 <= first <= end - min(end, longest) and end - first <= i[block + at.MASK] + 1)
 
 
 def _check_quantile(state: State, block: int, share: float, first: int, end: int) -> None:

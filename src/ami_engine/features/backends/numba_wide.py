@@ -13,7 +13,7 @@ from typing import Any, cast
 from numba import types
 from numba.extending import intrinsic
 
-__all__ = ["add_far_moments", "add_near_moments", "product_less", "spread", "subtract_pair", "subtract_wide"]
+__all__ = ["product_less", "replace_far", "replace_near", "spread", "subtract_pair"]
 
 ir: Any = import_module("llvmlite.ir")
 _LIMB = ir.IntType(64)
@@ -62,40 +62,35 @@ def subtract_pair(context: Any, a0: Any, a1: Any, b0: Any, b1: Any) -> Any:
 
 
 @_limbs_in_llvm
-def subtract_wide(context: Any, a0: Any, a1: Any, a2: Any, b0: Any, b1: Any, b2: Any) -> Any:
-    """Return a − b, of three limbs each."""
+def replace_near(context: Any, s0: Any, s1: Any, q0: Any, q1: Any, q2: Any, joins: Any, leaves: Any) -> Any:
+    """Return a sum of two limbs and one of squares of three, in which a sample took another one's place.
+
+    Sum and difference of the two must fit a limb: a² - b² = (a - b)(a + b) is one product.
+    """
 
     def build(builder: Any, limbs: Any) -> list[Any]:
-        return _split(builder, builder.sub(_joined(builder, limbs[:3], _WIDE), _joined(builder, limbs[3:], _WIDE)))
-
-    return _of_limbs(6, 3, build)
-
-
-@_limbs_in_llvm
-def add_near_moments(context: Any, s0: Any, s1: Any, q0: Any, q1: Any, q2: Any, units: Any) -> Any:
-    """Return a sum of two limbs and one of squares of three, a sample of one limb added."""
-
-    def build(builder: Any, limbs: Any) -> list[Any]:
-        units = builder.sext(limbs[5], _PAIR)
-        total = builder.add(_joined(builder, limbs[:2], _PAIR), units)
-        square = builder.zext(builder.mul(units, units), _WIDE)
+        change = builder.sext(builder.sub(limbs[5], limbs[6]), _PAIR)
+        both = builder.sext(builder.add(limbs[5], limbs[6]), _PAIR)
+        total = builder.add(_joined(builder, limbs[:2], _PAIR), change)
+        square = builder.sext(builder.mul(change, both), _WIDE)
         return _split(builder, total) + _split(builder, builder.add(_joined(builder, limbs[2:5], _WIDE), square))
 
-    return _of_limbs(6, 5, build)
+    return _of_limbs(7, 5, build)
 
 
 @_limbs_in_llvm
-def add_far_moments(context: Any, s0: Any, s1: Any, q0: Any, q1: Any, q2: Any, u0: Any, u1: Any) -> Any:
-    """Return a sum of two limbs and one of squares of three, a sample of two limbs added."""
+def replace_far(context: Any, s0: Any, s1: Any, q0: Any, q1: Any, q2: Any, j0: Any, j1: Any, l0: Any, l1: Any) -> Any:
+    """Do what `replace_near` does, with samples of two limbs."""
 
     def build(builder: Any, limbs: Any) -> list[Any]:
-        units = _joined(builder, limbs[5:], _PAIR)
-        total = builder.add(_joined(builder, limbs[:2], _PAIR), units)
-        units = builder.sext(units, _WIDE)
-        squares = builder.add(_joined(builder, limbs[2:5], _WIDE), builder.mul(units, units))
-        return _split(builder, total) + _split(builder, squares)
+        joins = builder.sext(_joined(builder, limbs[5:7], _PAIR), _WIDE)
+        leaves = builder.sext(_joined(builder, limbs[7:], _PAIR), _WIDE)
+        change = builder.sub(joins, leaves)
+        total = builder.add(_joined(builder, limbs[:2], _PAIR), builder.trunc(change, _PAIR))
+        square = builder.mul(change, builder.add(joins, leaves))
+        return _split(builder, total) + _split(builder, builder.add(_joined(builder, limbs[2:5], _WIDE), square))
 
-    return _of_limbs(7, 5, build)
+    return _of_limbs(9, 5, build)
 
 
 @_limbs_in_llvm

@@ -13,7 +13,7 @@ from ami_engine.features.schema import SCHEMA_HASH
 
 __all__ = ["seal", "unseal"]
 
-_VERSION = 3
+_VERSION = 4
 _HEADER = struct.Struct("<4sH10s16s16sI")  # magic, version, backend, schema, parameters, CRC-32 of the state
 _MAGIC = b"AMIF"
 
