@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 
 #include "ami/decision_tables.hpp"
@@ -108,9 +109,9 @@ inline Proposal propose_reference(const double* row, const ReferenceParams& para
 using ModelFunction = std::int32_t (*)(const double*, std::int64_t, const double*, double*);
 inline constexpr int kModelOutputs = 5;
 
-inline Proposal propose_by(ModelFunction model, const double* row, const double* params) {
+inline Proposal propose_by(ModelFunction model, const double* row, std::size_t row_size, const double* params) {
     std::array<double, kModelOutputs> out = {1.0, 0.0, 0.0, 0.0, 1.0};
-    const std::int32_t action = model(row, kFeatureCount, params, out.data());
+    const std::int32_t action = model(row, static_cast<std::int64_t>(row_size), params, out.data());
     Proposal proposal;
     for (const double value : out) {
         if (std::isnan(value)) {

@@ -27,6 +27,7 @@ public:
     }
 
     std::uint64_t size() const { return samples_.size(); }
+    const RingBuffer<double>& samples() const { return samples_; }
 
     void push(double value) {
         if (samples_.size() == samples_.capacity()) heaps_.reserve(2 * samples_.capacity());

@@ -20,7 +20,7 @@ from ami_engine.loop.latches import Latches
 from ami_engine.loop.market import Market
 from ami_engine.loop.native_log import NativeLog
 from ami_engine.loop.native_run import NativeRun, NativeSettings
-from ami_engine.loop.packets import FeatureRow, PacketInput, TracedDecision, feature_row, traced_decision
+from ami_engine.loop.packets import PacketInput, TracedDecision, feature_row, row_type, traced_decision
 from ami_engine.loop.shutdown import StopSignal
 from ami_engine.loop.step import AccountView, Decision, MarketParts, decide
 from ami_engine.loop.summary import RunCounters
@@ -98,7 +98,8 @@ class Run:
         self.timers = timers
         self._clock = clock
         self._trace = trace
-        self._log_step = trace.begin_steps(_STEP_TYPES, run_id) if trace is not None else None
+        types = StepTypes(Decision, PacketInput, row_type(market.feature_names), TracedDecision)
+        self._log_step = trace.begin_steps(types, run_id) if trace is not None else None
         self._audit = audit
         self._activity = activity
         self._has_moved = False  # quotes, since the activity log was last told
@@ -691,7 +692,6 @@ _EXTERNAL_KEYS = (
 )
 _FLUSH_IS_DUE = 2
 _STAGES = ("observe", "fills", "decide", "orders")
-_STEP_TYPES = StepTypes(Decision, PacketInput, FeatureRow, TracedDecision)
 
 
 def _external(actions: Actions) -> dict[str, Any]:
