@@ -15,7 +15,7 @@ from ami_engine.dmc import guards, risk_state
 from ami_engine.dmc.guards import GUARDS
 from ami_engine.dmc.risk_policy import RiskPolicy, policy_ranges
 from ami_engine.features.feature_config import FeatureConfig
-from ami_engine.features.schema import ALIASES, BOOK_FEATURE_COUNT, FEATURES, FeatureDef
+from ami_engine.features.schema import ALIASES, BASE_FEATURE_COUNT, BOOK_FEATURE_COUNT, FEATURES, FeatureDef
 
 DOCS = Path(__file__).parent
 
@@ -93,9 +93,13 @@ def tolerance(feature: FeatureDef) -> str:
 
 
 def features_part() -> list[str]:
-    """Return the tables of the book features and the rolling features."""
+    """Return the tables of the book features, the rolling features and the signals."""
     lines = []
-    parts = (("Book features", FEATURES[:BOOK_FEATURE_COUNT]), ("Rolling features", FEATURES[BOOK_FEATURE_COUNT:]))
+    parts = (
+        ("Book features", FEATURES[:BOOK_FEATURE_COUNT]),
+        ("Rolling features", FEATURES[BOOK_FEATURE_COUNT:BASE_FEATURE_COUNT]),
+        ("Signal features", FEATURES[BASE_FEATURE_COUNT:]),
+    )
     number = 0
     for title, features in parts:
         rows = []

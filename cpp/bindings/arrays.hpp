@@ -4,8 +4,6 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 
-#include <ami/feature_ids.hpp>
-
 #include <cstdint>
 
 namespace arrays {
@@ -18,9 +16,9 @@ using Ints = nb::ndarray<const std::int64_t, nb::ndim<1>, nb::c_contig, nb::devi
 using Levels = nb::ndarray<const double, nb::shape<-1, 2>, nb::c_contig, nb::device::cpu>;
 // (rows, N, 2): the levels of each row, padded with NaN.
 using LevelTable = nb::ndarray<const double, nb::shape<-1, -1, 2>, nb::c_contig, nb::device::cpu>;
-// (rows, F): where a batch is written.
-using Rows = nb::ndarray<double, nb::shape<-1, ami::kFeatureCount>, nb::c_contig, nb::device::cpu>;
+// (rows, F): where a batch is written. F is what the builder's rows hold.
+using Rows = nb::ndarray<double, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 // The live row as NumPy sees it: read-only.
-using RowView = nb::ndarray<nb::numpy, const double, nb::shape<ami::kFeatureCount>, nb::c_contig>;
+using RowView = nb::ndarray<nb::numpy, const double, nb::ndim<1>, nb::c_contig>;
 
 }  // namespace arrays

@@ -101,18 +101,18 @@ std::int64_t nanoseconds() {
 
 ami::FeatureParams params_of(double tick_size, double cost_ticks, std::vector<double> level_weights,
                              std::uint64_t vol_window, std::uint64_t window_steps, std::uint64_t sigma_short_steps,
-                             std::uint64_t sigma_long_steps) {
+                             std::uint64_t sigma_long_steps, const std::vector<std::uint64_t>& signal_steps) {
     require(!level_weights.empty() && vol_window > 0 && window_steps > 0 && sigma_short_steps > 0 &&
                 sigma_long_steps >= sigma_short_steps,
             "these parameters must come from a FeatureConfig");
     return {tick_size, cost_ticks, std::move(level_weights), vol_window, window_steps, 0, sigma_short_steps,
-            sigma_long_steps};
+            sigma_long_steps, ami::read_signal_params(signal_steps)};
 }
 
 // Time of each push, the clock's own included, and of as many empty intervals; returns the last row.
 nb::list bench_pushes(double tick_size, double cost_ticks, std::vector<double> level_weights, std::uint64_t vol_window,
                       std::uint64_t window_steps, std::uint64_t sigma_short_steps, std::uint64_t sigma_long_steps,
-                      const arrays::Ints& ts, const arrays::Floats& bid, const arrays::Floats& ask,
+                      const std::vector<std::uint64_t>& signal_steps, const arrays::Ints& ts, const arrays::Floats& bid, const arrays::Floats& ask,
                       const arrays::Floats& bid_depth, const arrays::Floats& ask_depth, const IntsOut& push_ns,
                       const IntsOut& clock_ns) {
     const std::size_t rows = ts.shape(0);
@@ -120,7 +120,7 @@ nb::list bench_pushes(double tick_size, double cost_ticks, std::vector<double> l
                 push_ns.shape(0) == rows && clock_ns.shape(0) == rows,
             "all columns must have the same length");
     ami::FeatureBuilder builder(params_of(tick_size, cost_ticks, std::move(level_weights), vol_window, window_steps,
-                                          sigma_short_steps, sigma_long_steps));
+                                          sigma_short_steps, sigma_long_steps, signal_steps));
     {
         const nb::gil_scoped_release release;
         for (std::size_t i = 0; i < rows; ++i) {
@@ -136,7 +136,7 @@ nb::list bench_pushes(double tick_size, double cost_ticks, std::vector<double> l
         }
     }
     nb::list row;
-    for (std::size_t i = 0; i < ami::kFeatureCount; ++i) row.append(builder.row()[i]);
+    for (std::size_t i = 0; i < builder.row_size(); ++i) row.append(builder.row()[i]);
     return row;
 }
 
@@ -184,14 +184,14 @@ private:
 
 nb::list bench_stream(double tick_size, double cost_ticks, std::vector<double> level_weights, std::uint64_t vol_window,
                       std::uint64_t window_steps, std::uint64_t sigma_short_steps, std::uint64_t sigma_long_steps,
-                      std::uint64_t events, std::uint64_t period) {
+                      const std::vector<std::uint64_t>& signal_steps, std::uint64_t events, std::uint64_t period) {
     require(period > 0, "`period` must be at least 1");
     ami::FeatureBuilder builder(params_of(tick_size, cost_ticks, std::move(level_weights), vol_window, window_steps,
-                                          sigma_short_steps, sigma_long_steps));
+                                          sigma_short_steps, sigma_long_steps, signal_steps));
     const QuoteCycle market(period);
     for (std::uint64_t event = 0; event < events; ++event) market.push(builder, event);
     nb::list row;
-    for (std::size_t i = 0; i < ami::kFeatureCount; ++i) row.append(builder.row()[i]);
+    for (std::size_t i = 0; i < builder.row_size(); ++i) row.append(builder.row()[i]);
     return row;
 }
 
@@ -202,11 +202,11 @@ void bind_bench(nb::module_& m) {
           nb::arg("out").noconvert(), "Run one rolling kernel over `values`; for benchmarks.");
     m.def("bench_pushes", &bench_pushes, nb::arg("tick_size"), nb::arg("cost_ticks"), nb::arg("level_weights"),
           nb::arg("vol_window"), nb::arg("window_steps"), nb::arg("sigma_short_steps"), nb::arg("sigma_long_steps"),
-          nb::arg("ts").noconvert(), nb::arg("bid").noconvert(), nb::arg("ask").noconvert(),
+          nb::arg("signal_steps"), nb::arg("ts").noconvert(), nb::arg("bid").noconvert(), nb::arg("ask").noconvert(),
           nb::arg("bid_depth").noconvert(), nb::arg("ask_depth").noconvert(), nb::arg("push_ns").noconvert(),
           nb::arg("clock_ns").noconvert(), "Time each push of a stream, and as many empty intervals; for benchmarks.");
     m.def("bench_stream", &bench_stream, nb::arg("tick_size"), nb::arg("cost_ticks"), nb::arg("level_weights"),
           nb::arg("vol_window"), nb::arg("window_steps"), nb::arg("sigma_short_steps"), nb::arg("sigma_long_steps"),
-          nb::arg("events"), nb::arg("period"),
+          nb::arg("signal_steps"), nb::arg("events"), nb::arg("period"),
           "Push a fixed stream of quotes and return the last row; for counting instructions.");
 }

@@ -96,7 +96,8 @@ ami::FeatureParams read_features(const nb::dict& f) {
             nb::cast<std::uint64_t>(f["window_steps"]),
             nb::cast<std::int64_t>(f["window_ns"]),
             nb::cast<std::uint64_t>(f["sigma_short_steps"]),
-            nb::cast<std::uint64_t>(f["sigma_long_steps"])};
+            nb::cast<std::uint64_t>(f["sigma_long_steps"]),
+            ami::read_signal_params(nb::cast<std::vector<std::uint64_t>>(f["signal_steps"]))};
 }
 
 template <class Counts>

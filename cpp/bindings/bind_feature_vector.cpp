@@ -19,7 +19,14 @@ constexpr const char* kAliases[][2] = {{"pressure", "pressure_ticks"}};
 FeatureVector& values_of(PyObject* self) { return *nb::inst_ptr<FeatureVector>(nb::handle(self)); }
 
 PyObject* get_feature(PyObject* self, void* index) {
-    return PyFloat_FromDouble(values_of(self).values[reinterpret_cast<std::uintptr_t>(index)]);
+    const FeatureVector& vector = values_of(self);
+    const auto place = reinterpret_cast<std::uintptr_t>(index);
+    if (place >= vector.count) {
+        PyErr_Format(PyExc_AttributeError, "'FeatureVector' object has no attribute '%s': its row is without signals",
+                     ami::kFeatureNames[place]);
+        return nullptr;
+    }
+    return PyFloat_FromDouble(vector.values[place]);
 }
 
 // Attributes go through slots of the type, not through bound functions: models read them at every event.
@@ -52,16 +59,17 @@ PyObject* index_by_name() {
     return made;
 }
 
-nb::tuple names() {
+nb::tuple names(const FeatureVector& vector) {
     nb::list list;
-    for (const char* name : ami::kFeatureNames) list.append(nb::str(name));
+    for (std::size_t i = 0; i < vector.count; ++i) list.append(nb::str(ami::kFeatureNames[i]));
     return nb::tuple(list);
 }
 
 // The value of `name`, null without an error set when there is no such feature.
 PyObject* find(PyObject* self, PyObject* name) {
     PyObject* index = PyDict_GetItemWithError(index_by_name(), name);
-    return index == nullptr ? nullptr : get_feature(self, reinterpret_cast<void*>(PyLong_AsSize_t(index)));
+    const std::size_t place = index == nullptr ? ami::kFeatureCount : PyLong_AsSize_t(index);
+    return place < values_of(self).count ? get_feature(self, reinterpret_cast<void*>(place)) : nullptr;
 }
 
 PyObject* subscript(PyObject* self, PyObject* name) {
@@ -70,12 +78,16 @@ PyObject* subscript(PyObject* self, PyObject* name) {
     return value;
 }
 
-Py_ssize_t length(PyObject*) { return ami::kFeatureCount; }
+Py_ssize_t length(PyObject* self) { return static_cast<Py_ssize_t>(values_of(self).count); }
 
-int contains(PyObject*, PyObject* name) { return PyDict_Contains(index_by_name(), name); }
+int contains(PyObject* self, PyObject* name) {
+    PyObject* index = PyDict_GetItemWithError(index_by_name(), name);
+    if (index == nullptr) return PyErr_Occurred() == nullptr ? 0 : -1;
+    return PyLong_AsSize_t(index) < values_of(self).count ? 1 : 0;
+}
 
-PyObject* iterate(PyObject*) {
-    const nb::tuple all = names();
+PyObject* iterate(PyObject* self) {
+    const nb::tuple all = names(values_of(self));
     return PyObject_GetIter(all.ptr());
 }
 
@@ -85,12 +97,14 @@ int get_buffer(PyObject* self, Py_buffer* view, int flags) {
         view->obj = nullptr;
         return -1;
     }
-    static Py_ssize_t shape[1] = {ami::kFeatureCount};
+    static Py_ssize_t shapes[2] = {ami::kFeatureCount, ami::kBaseFeatureCount};
+    FeatureVector& vector = values_of(self);
+    Py_ssize_t* shape = shapes + (vector.count == ami::kBaseFeatureCount);
     static Py_ssize_t strides[1] = {sizeof(double)};
     static char format[] = "d";
-    view->buf = values_of(self).values.data();
+    view->buf = vector.values.data();
     view->obj = Py_NewRef(self);
-    view->len = static_cast<Py_ssize_t>(sizeof(double)) * ami::kFeatureCount;
+    view->len = static_cast<Py_ssize_t>(sizeof(double)) * *shape;
     view->itemsize = sizeof(double);
     view->readonly = 1;
     view->ndim = 1;
@@ -111,19 +125,19 @@ nb::object get(nb::handle self, nb::handle name, nb::object otherwise) {
 
 nb::dict as_dict(const FeatureVector& self) {
     nb::dict result;
-    for (std::size_t i = 0; i < ami::kFeatureCount; ++i) result[ami::kFeatureNames[i]] = self.values[i];
+    for (std::size_t i = 0; i < self.count; ++i) result[ami::kFeatureNames[i]] = self.values[i];
     return result;
 }
 
 nb::list values_list(const FeatureVector& self) {
     nb::list list;
-    for (const double value : self.values) list.append(value);
+    for (std::size_t i = 0; i < self.count; ++i) list.append(self.values[i]);
     return list;
 }
 
 std::string representation(const FeatureVector& self) {
     std::string text = "FeatureVector(";
-    for (std::size_t i = 0; i < ami::kFeatureCount; ++i) {
+    for (std::size_t i = 0; i < self.count; ++i) {
         text += std::string(i == 0 ? "" : ", ") + ami::kFeatureNames[i] + "=" +
                 nb::cast<std::string>(nb::repr(nb::float_(self.values[i])));
     }
@@ -131,13 +145,18 @@ std::string representation(const FeatureVector& self) {
 }
 
 nb::bytes get_state(const FeatureVector& self) {
-    return nb::bytes(reinterpret_cast<const char*>(self.values.data()), sizeof self.values);
+    return nb::bytes(reinterpret_cast<const char*>(self.values.data()), self.count * sizeof(double));
 }
 
 void set_state(FeatureVector& self, const nb::bytes& state) {
-    if (state.size() != sizeof self.values) throw nb::value_error("the pickled FeatureVector has another number of features");
+    const std::size_t count = state.size() / sizeof(double);
+    const bool is_row = count == ami::kFeatureCount || count == ami::kBaseFeatureCount;
+    if (!is_row || state.size() % sizeof(double) != 0) {
+        throw nb::value_error("the pickled FeatureVector has another number of features");
+    }
     new (&self) FeatureVector;
-    std::memcpy(self.values.data(), state.c_str(), sizeof self.values);
+    self.count = count;
+    std::memcpy(self.values.data(), state.c_str(), state.size());
 }
 
 }  // namespace
@@ -159,7 +178,7 @@ void bind_feature_vector(nb::module_& m) {
              nb::sig("def get(self, name: str, default: object = None) -> typing.Any"), "Return a feature, or `default`.")
         .def("as_dict", &as_dict, nb::sig("def as_dict(self) -> dict[str, float]"),
              "Return a new dict of all features in their order.")
-        .def("keys", [](const FeatureVector&) { return names(); }, nb::sig("def keys(self) -> tuple[str, ...]"),
+        .def("keys", &names, nb::sig("def keys(self) -> tuple[str, ...]"),
              "Return the names in their order.")
         .def("values", &values_list, nb::sig("def values(self) -> list[float]"), "Return the values in their order.")
         .def("items", [](const FeatureVector& self) { return as_dict(self).attr("items")(); },

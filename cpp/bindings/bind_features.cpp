@@ -62,7 +62,9 @@ nb::tuple run(FeatureEngine& engine, std::size_t rows, const MaybeInts& ts, cons
         if (std::find(columns.kind, end, 1) != end) throw std::invalid_argument("trades need `price` and `size`");
     }
     if (ns_per_ts < 1) throw std::invalid_argument("`ns_per_ts` must be at least 1");
-    if (out.shape(0) != rows) throw std::invalid_argument("`out` must have one row an event");
+    if (out.shape(0) != rows || out.shape(1) != engine.row_size()) {
+        throw std::invalid_argument("`out` must have one row an event, and one column a feature");
+    }
 
     const ami::RunReport report = engine.run(columns, out.data());
     nb::dict rejected;
@@ -76,7 +78,8 @@ nb::tuple run(FeatureEngine& engine, std::size_t rows, const MaybeInts& ts, cons
 }
 
 arrays::RowView row_view(nb::handle self) {
-    return arrays::RowView(nb::cast<FeatureEngine&>(self).row(), {ami::kFeatureCount}, self);
+    auto& engine = nb::cast<FeatureEngine&>(self);
+    return arrays::RowView(engine.row(), {engine.row_size()}, self);
 }
 
 }  // namespace
@@ -89,16 +92,19 @@ void bind_features(nb::module_& m) {
         .def("__init__",
              [](FeatureEngine* self, double tick_size, double cost_ticks, std::vector<double> level_weights,
                 std::uint64_t vol_window, std::uint64_t window_steps, std::int64_t window_ns,
-                std::uint64_t sigma_short_steps, std::uint64_t sigma_long_steps) {
+                std::uint64_t sigma_short_steps, std::uint64_t sigma_long_steps,
+                const std::vector<std::uint64_t>& signal_steps) {
                  if (level_weights.empty() || vol_window < 1 || sigma_short_steps < 1 ||
                      sigma_long_steps < sigma_short_steps || window_ns < 0 || (window_steps == 0 && window_ns == 0)) {
                      throw std::invalid_argument("these parameters must come from a FeatureConfig");
                  }
                  new (self) FeatureEngine({tick_size, cost_ticks, std::move(level_weights), vol_window, window_steps,
-                                           window_ns, sigma_short_steps, sigma_long_steps});
+                                           window_ns, sigma_short_steps, sigma_long_steps,
+                                           ami::read_signal_params(signal_steps)});
              },
              nb::kw_only(), nb::arg("tick_size"), nb::arg("cost_ticks"), nb::arg("level_weights"), nb::arg("vol_window"),
-             nb::arg("window_steps"), nb::arg("window_ns"), nb::arg("sigma_short_steps"), nb::arg("sigma_long_steps"))
+             nb::arg("window_steps"), nb::arg("window_ns"), nb::arg("sigma_short_steps"), nb::arg("sigma_long_steps"),
+             nb::arg("signal_steps"))
         .def("push_quote", &FeatureEngine::push_quote, nb::arg("ts_ns"), nb::arg("bid"), nb::arg("ask"),
              nb::arg("bid_depth"), nb::arg("ask_depth"), now, "Take a book event of one level; a price of 0 is a missing side.")
         .def("push_book", &FeatureEngine::push_book, nb::arg("ts_ns"), nb::arg("bids"), nb::arg("asks"), now,

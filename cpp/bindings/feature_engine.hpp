@@ -159,11 +159,14 @@ public:
     std::atomic<bool>& is_busy() { return is_busy_; }
 
     double* row() { return builder_.row(); }
+    std::size_t row_size() const { return builder_.row_size(); }
     std::int64_t last_ts_ns() const { return builder_.last_ts_ns(); }
 
 private:
     FeatureVector vector() const {
         FeatureVector vector;
+        vector.count = builder_.row_size();
+        // All of them: of a shorter row nobody reads the rest, and a length that is known is copied faster.
         std::copy_n(builder_.row(), ami::kFeatureCount, vector.values.begin());
         return vector;
     }

@@ -4,7 +4,9 @@
 #include <ami/feature_ids.hpp>
 
 #include <array>
+#include <cstddef>
 
 struct FeatureVector {
+    std::size_t count;  // kFeatureCount, or kBaseFeatureCount of a row without signals
     std::array<double, ami::kFeatureCount> values;
 };

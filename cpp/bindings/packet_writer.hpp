@@ -37,8 +37,8 @@ public:
     RowView& operator=(const RowView&) = delete;
     ~RowView() { release(); }
 
-    // Null when the object is no array of a row's numbers.
-    const double* of(PyObject* array) {
+    // Null when the object is no array of a row's `size` numbers.
+    const double* of(PyObject* array, std::size_t size) {
         if (array == array_) return static_cast<const double*>(view_.buf);
         release();
         if (PyObject_GetBuffer(array, &view_, PyBUF_FORMAT | PyBUF_C_CONTIGUOUS) != 0) {
@@ -46,8 +46,9 @@ public:
             return nullptr;
         }
         array_ = array;
-        const bool is_row = view_.itemsize == sizeof(double) && view_.len == ami::kFeatureCount * view_.itemsize &&
-                            view_.format != nullptr && std::strcmp(view_.format, "d") == 0;
+        const bool is_row = view_.itemsize == sizeof(double) &&
+                            view_.len == static_cast<Py_ssize_t>(size) * view_.itemsize && view_.format != nullptr &&
+                            std::strcmp(view_.format, "d") == 0;
         if (!is_row) release();
         return is_row ? static_cast<const double*>(view_.buf) : nullptr;
     }
@@ -66,6 +67,7 @@ private:
 // What a step's packet is made of besides what each step brings: types of the loop, and the run.
 struct StepTypes {
     nb::object decision, input, row, traced, mismatch;
+    std::size_t row_size = 0;
     nb::object schema_version, run_id;
     std::array<Field, 5> parts;  // of a decision: proposal, final, mismatch, context, policy_hash
     Field flags;
@@ -245,6 +247,8 @@ private:
         types_.decision = types[0];
         types_.input = types[1];
         types_.row = types[2];
+        types_.row_size = nb::len(nb::object(types_.row.attr("__struct_fields__")));
+        if (types_.row_size > ami::kFeatureCount) throw std::invalid_argument("a row has no such features");
         types_.traced = types[3];
         types_.mismatch = types[4];
         types_.schema_version = types[5];
@@ -262,11 +266,12 @@ private:
         Attempt attempt(out);
         objects::ObjectWriter<Form> writer(known_, form);
         ami::StepFacts facts;
+        facts.row_size = types_.row_size;
         ami::StepTimes spent;
         const std::size_t start = chain.open(out);
         if (!read_times(times.ptr(), spent) || !objects::read_whole(step.ptr(), facts.step) ||
             !objects::read_whole(now_ns.ptr(), facts.now_ns) || !read_event(writer, event.ptr(), row.is_none(), facts) ||
-            (!row.is_none() && (facts.row = row_.of(row.ptr())) == nullptr) ||
+            (!row.is_none() && (facts.row = row_.of(row.ptr(), facts.row_size)) == nullptr) ||
             !write_step(writer, form, facts, symbol.ptr(), decision.ptr(), external.ptr()))
             return kNotWritten;
         chain.close(out, start, spent);
@@ -280,7 +285,7 @@ private:
                     std::int64_t timer_ns, nb::handle event, const ami::StepTimes& spent) {
         Plan* const input = known_.plan_of(type_of(types_.input));
         Plan* const row = known_.plan_of(type_of(types_.row));
-        if (!is_plain(core) || input == nullptr || row == nullptr) return kNotWritten;
+        if (!is_plain(core) || input == nullptr || row == nullptr || core.row_size() != types_.row_size) return kNotWritten;
         ami::ByteBuffer& out = *block_;
         Attempt attempt(out);
         objects::ObjectWriter<Form> writer(known_, form);
@@ -291,6 +296,7 @@ private:
         facts.now_ns = core.now_ns();
         facts.has_context = true;
         facts.has_mismatch = core.verdict().codes != 0;
+        facts.row_size = types_.row_size;
         if (timer_ns != 0) {
             facts.ts_ns = timer_ns;
             if (!read_text(writer, words_.timer.string.ptr(), words_.timer.last, facts.kind)) return kNotWritten;

@@ -108,7 +108,8 @@ public:
           keeps_book_(keeps_book),
           is_drawing_(!draws_.empty()),
           log_(history, kClosedKept),
-          core_(read_settings(settings, draws_.data(), draws_.size(), params_), engine_.builder().row()) {
+          core_(read_settings(settings, draws_.data(), draws_.size(), params_), engine_.builder().row(),
+                engine_.builder().row_size()) {
         for (std::size_t i = 0; i < kSeqs; ++i) is_unique_[i] = unique_seq.at(i);
         core_.venue().keep_books(log_, *this);
         core_.keeper().keep_books(log_);

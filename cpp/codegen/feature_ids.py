@@ -17,6 +17,7 @@ enum class Feature : int {{
 
 inline constexpr int kFeatureCount = {count};
 inline constexpr int kBookFeatureCount = {book_count};
+inline constexpr int kBaseFeatureCount = {base_count};  // of a row without signals
 inline constexpr const char* kFeatureNames[kFeatureCount] = {{
 {names}
 }};
@@ -43,6 +44,7 @@ def render(schema_path: str) -> str:
         enumerators="\n".join(f"    {name} = {index}," for index, name in enumerate(names)),
         count=len(names),
         book_count=schema["BOOK_FEATURE_COUNT"],
+        base_count=schema["BASE_FEATURE_COUNT"],
         names="\n".join(f'    "{name}",' for name in names),
         schema_hash=schema["SCHEMA_HASH"],
         eps=float.hex(schema["EPS"]),

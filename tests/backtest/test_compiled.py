@@ -447,6 +447,43 @@ def test_a_model_written_for_other_features_is_refused() -> None:
         CompiledModel(1, schema_hash="0123")
 
 
+@pytest.mark.parametrize("config", [FeatureConfig(), FeatureConfig(signals=False)], ids=["with", "without"])
+def test_a_model_sees_rows_of_the_length_that_it_was_registered_with(config: FeatureConfig) -> None:
+    seen: list[tuple[int, float]] = []
+
+    @_SIGNATURE
+    def quote(row: Any, count: int, params: Any, out: Any) -> int:
+        seen.append((count, row[count - 1]))
+        out[0], out[1], out[2], out[3] = 1.0, row[1], row[2], 10.0
+        return 1
+
+    model = CompiledModel(quote, schema_hash=config.schema_hash)
+    table = table_from_source(synthetic(300))
+    compiled = run_compiled(table, model=model, config=config, decisions=True)
+    in_core, seen[:] = list(seen), []
+    python = watch(
+        synthetic(300),
+        PaperBroker(table.instrument),
+        decision_engine=DecisionEngine(model=model),
+        feature_config=config,
+    )
+    assert_same(compiled, python)
+    assert {count for count, _ in in_core} == {len(config.feature_names)}
+    assert np.array_equal(np.array(in_core), np.array(seen), equal_nan=True)
+
+
+@pytest.mark.parametrize("signals", [True, False])
+def test_a_model_written_for_rows_of_the_other_length_is_refused(signals: bool) -> None:
+    config, other = FeatureConfig(signals=signals), FeatureConfig(signals=not signals)
+    model = CompiledModel(1, schema_hash=config.schema_hash)
+    with pytest.raises(BackendError, match="the model was written for rows with"):
+        run_compiled(table_from_source(synthetic(10)), model=model, config=other)
+    with pytest.raises(BackendError, match="set `signals` of the FeatureConfig to match"):
+        watch(synthetic(10), PaperBroker(), decision_engine=DecisionEngine(model=model), feature_config=other)
+    with pytest.raises(BackendError, match=f"reads rows of {len(config.feature_names)} features"):
+        model(np.zeros(len(other.feature_names)))
+
+
 @pytest.mark.parametrize("function", [0, -5, True, "f", None])
 def test_what_is_no_function_is_no_model(function: Any) -> None:
     with pytest.raises(ConfigError, match="`function`"):

@@ -34,7 +34,7 @@ def read_csv(path: Path) -> tuple[list[str], np.ndarray, list[list[str]]]:
 
 def test_csv_holds_the_builders_rows_to_the_bit(ami: Ami, quotes: Path, tmp_path: Path) -> None:
     said = ami("features", "--source", quotes, "--tick-size", "0.01", "--out", "x.csv")
-    assert said == (0, "200 rows of 30 columns in x.csv\n", "")
+    assert said == (0, "200 rows of 34 columns in x.csv\n", "")
     names, rows, keys = read_csv(tmp_path / "x.csv")
     assert names == [*KEYS, *FEATURE_NAMES]
     np.testing.assert_array_equal(rows, built(quotes))
@@ -51,7 +51,7 @@ def test_parquet_holds_the_same_and_others_can_read_it(ami: Ami, quotes: Path, t
     table = parquet.read_table(tmp_path / "x.parquet")
     _, rows, keys = read_csv(tmp_path / "x.csv")
     assert table.column_names == said.document["columns"] == [*KEYS, *FEATURE_NAMES]
-    assert [str(kind) for kind in table.schema.types] == ["int64", "int64", "string", "string", *["double"] * 26]
+    assert [str(kind) for kind in table.schema.types] == ["int64", "int64", "string", "string", *["double"] * 30]
     np.testing.assert_array_equal(np.column_stack([table[name].to_numpy() for name in FEATURE_NAMES]), rows)
     assert [[str(cell) for cell in row] for row in zip(*(table[key].to_pylist() for key in KEYS), strict=True)] == keys
     frame = polars.read_parquet(tmp_path / "x.parquet")
@@ -128,7 +128,7 @@ def test_stopping_at_a_bad_event_keeps_the_rows_before_it_and_exits_with_1(
 ) -> None:
     said = ami("features", "--source", bad_quotes, "--out", "x.csv", "--on-bad-event", "stop")
     assert said.code == 1
-    assert said.out == "100 rows of 30 columns in x.csv\n"
+    assert said.out == "100 rows of 34 columns in x.csv\n"
     assert "bad_event: bad.jsonl:101: " in said.err
     assert len(read_csv(tmp_path / "x.csv")[1]) == 100
 

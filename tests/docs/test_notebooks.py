@@ -15,7 +15,7 @@ NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "docs" / "notebooks").
 # What each must show, beside not failing.
 SHOWN = {
     "a_run_under_the_lens": ["clean: True", "said the same chain head: True", "ACT → ACT", "of the limit"],
-    "features_of_a_table": ["(6000, 26)", "bit for bit: True", "refused: {'crossed_book': 1}"],
+    "features_of_a_table": ["(6000, 30)", "bit for bit: True", "refused: {'crossed_book': 1}"],
 }
 
 EXECUTE = """

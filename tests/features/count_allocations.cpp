@@ -29,7 +29,7 @@ constexpr int kWarmUp = 40'000;
 
 class Market {
 public:
-    explicit Market(bool is_trending) : is_trending_(is_trending) {}
+    Market(bool is_trending, bool is_wild) : is_trending_(is_trending), is_wild_(is_wild) {}
 
     // Depths that come and go in waves leave the quantile's table again and again, and send it to its heaps.
     void push(ami::FeatureBuilder& builder, int event) {
@@ -37,7 +37,11 @@ public:
         const double wave = is_trending_ && event >= kWarmUp ? 50.0 + 40.0 * std::sin(event / 400.0) : 1.0;
         const double size = wave + 1e-6 * static_cast<double>(draw() % 1'000'000);
         const std::int64_t ts_ns = 1'000'000'000 + 20'000'000LL * event + static_cast<std::int64_t>(draw() % 1'000'000);
-        const double ask = mid + 0.1 * static_cast<double>(1 + draw() % 4);
+        // Spreads of four widths; where the market turns wild, hardly ever the same again.
+        const std::uint64_t width = draw();
+        const bool is_wide = is_wild_ && event >= kWarmUp && event / 7'000 % 2 == 0;
+        const double ask = mid + (is_wide ? 1e-9 * static_cast<double>(1 + width % 1'000'000'000)
+                                          : 0.1 * static_cast<double>(1 + width % 4));
         const std::int64_t now_ns = ts_ns + static_cast<std::int64_t>(draw() % 5'000'000);
         ami::Fault fault;
         if (event % 5 == 4) {
@@ -62,12 +66,14 @@ private:
     }
 
     bool is_trending_;
+    bool is_wild_;
     std::uint64_t state_ = 0x9E3779B97F4A7C15;
 };
 
-void count(const char* name, std::uint64_t steps, std::int64_t window_ns, bool is_trending) {
-    ami::FeatureBuilder builder({0.1, 0.5, std::vector<double>{1.0, 0.5, 0.25}, 50, steps, window_ns, 20, 100});
-    Market market(is_trending);
+void count(const char* name, std::uint64_t steps, std::int64_t window_ns, bool is_trending, bool is_wild = false) {
+    ami::FeatureBuilder builder({0.1, 0.5, std::vector<double>{1.0, 0.5, 0.25}, 50, steps, window_ns, 20, 100,
+                                 ami::SignalParams{10, 20, 5}});
+    Market market(is_trending, is_wild);
     const std::uint64_t before = allocations;
     for (int event = 0; event < kWarmUp; ++event) market.push(builder, event);
     const std::uint64_t warm = allocations;
@@ -82,7 +88,10 @@ int main() {
     count("by_count", 300, 0, false);
     count("by_count_trending", 300, 0, true);
     count("long_by_count", 5'000, 0, true);
+    count("wild_by_count", 300, 0, true, true);
+    count("long_wild_by_count", 5'000, 0, true, true);
     count("by_time", 0, 5'000'000'000, false);
     count("by_time_trending", 0, 5'000'000'000, true);
+    count("wild_by_time", 0, 30'000'000'000, true, true);
     count("by_both", 200, 6'000'000'000, true);
 }

@@ -55,7 +55,21 @@ def test_book_features_of_one_event_with_levels(make: Make) -> None:
 
 def test_rolling_features_of_the_first_event(make: Make) -> None:
     v = quote(make(), 1, 99.0, 101.0, 3.0, 4.0)
-    assert [v[name] for name in FEATURE_NAMES[17:]] == [0.0, 0.0, 0.0, 2.0, 7.0, 0.0, 100.0, 0.0, 0.0]
+    assert [v[name] for name in FEATURE_NAMES[17:]] == [
+        0.0,
+        0.0,
+        0.0,
+        2.0,
+        7.0,
+        0.0,
+        100.0,
+        0.0,
+        0.0,
+        0.0,
+        0.0,
+        0.0,
+        1.0,
+    ]
 
 
 def test_a_row_is_nan_before_the_first_event(make: Make) -> None:

@@ -52,7 +52,7 @@ def test_it_is_a_mapping_in_the_order_of_the_schema(vector: Any) -> None:
     assert isinstance(vector, FeatureVector)
     assert isinstance(vector, Mapping)
     assert list(vector) == list(vector.keys()) == list(FEATURE_NAMES)
-    assert len(vector) == 26
+    assert len(vector) == 30
     assert dict(vector) == vector.as_dict() == dict(vector.items())
     assert list(vector.as_dict().values()) == list(vector.values())
     copied = vector.as_dict()
@@ -101,5 +101,5 @@ def test_a_model_reads_it_like_a_mapping(vector: Any) -> None:
 
 
 def test_a_vector_of_another_length_is_refused() -> None:
-    with pytest.raises(ValueError, match="must hold 26 features"):
+    with pytest.raises(ValueError, match="must hold 30 features, or 26 without signals"):
         FeatureVector([1.0])

@@ -34,7 +34,7 @@ def table_of(symbols: list[Any], seed: int = 1) -> dict[str, Any]:
 
 def one_by_one(table: dict[str, Any], config: Any, backend: str = "auto") -> tuple[Any, dict[str, FeatureBuilder]]:
     """The plain way: a builder a symbol, its rows cut out of the table and put back."""
-    rows, builders = np.empty((len(table["symbol"]), 26)), {}
+    rows, builders = np.empty((len(table["symbol"]), 30)), {}
     for symbol in dict.fromkeys(table["symbol"].tolist()):
         at = table["symbol"] == symbol
         own = config[symbol] if isinstance(config, dict) else config
@@ -93,11 +93,11 @@ def test_each_symbol_may_have_its_own_config() -> None:
 
 def test_rows_go_into_the_array_that_is_given() -> None:
     table = table_of(["A", "B"] * 10)
-    out = np.empty((20, 26))
+    out = np.empty((20, 30))
     rows, _ = run_many(table, config=CONFIG, out=out)
     assert rows is out
-    with pytest.raises(ValueError, match=r"`out` must be a writable, C-contiguous float64 array of shape \(20, 26\)"):
-        run_many(table, config=CONFIG, out=np.empty((19, 26)))
+    with pytest.raises(ValueError, match=r"`out` must be a writable, C-contiguous float64 array of shape \(20, 30\)"):
+        run_many(table, config=CONFIG, out=np.empty((19, 30)))
 
 
 def test_tables_of_others() -> None:
@@ -147,7 +147,7 @@ def test_ten_thousand_symbols_streaming_and_as_a_table() -> None:
     table = table_of(np.tile(np.arange(count), rounds).tolist())
     streaming = [FeatureBuilder(CONFIG) for _ in range(count)]
     columns = [table[name].tolist() for name in ("ts_ns", "bid", "ask", "bid_depth", "ask_depth")]
-    expected = np.full((count * rounds, 26), np.nan)
+    expected = np.full((count * rounds, 30), np.nan)
     for row, quote in enumerate(zip(*columns, strict=True)):
         try:
             streaming[row % count].push(*quote)

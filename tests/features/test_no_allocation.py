@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-STREAMS = ["by_count", "by_count_trending", "long_by_count", "by_time", "by_time_trending", "by_both"]
+STREAMS = [
+    *("by_count", "by_count_trending", "long_by_count", "wild_by_count", "long_wild_by_count"),
+    *("by_time", "by_time_trending", "wild_by_time", "by_both"),
+]
 
 
 @pytest.fixture(scope="module")

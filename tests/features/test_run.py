@@ -166,7 +166,7 @@ def test_rows_are_written_where_the_caller_says(make: Make) -> None:
     assert out[:, 0].tolist() == [100.0, 98.5]
     read_only = np.zeros((2, len(FEATURE_NAMES)))
     read_only.flags.writeable = False
-    for wrong in (np.zeros((3, 26)), np.zeros((2, 26), np.float32), np.zeros((26, 2)).T, read_only):
+    for wrong in (np.zeros((3, 30)), np.zeros((2, 30), np.float32), np.zeros((30, 2)).T, read_only):
         with pytest.raises(ValueError, match="`out` must be"):
             make().run(table, wrong)
 
@@ -210,7 +210,7 @@ def test_a_table_of_trades_or_bars_needs_no_quotes(make: Make) -> None:
 
 def test_an_empty_table_has_no_rows(make: Make) -> None:
     builder = make()
-    assert builder.run({"bid": np.empty(0), "ask": np.empty(0)}).shape == (0, 26)
+    assert builder.run({"bid": np.empty(0), "ask": np.empty(0)}).shape == (0, 30)
     assert builder.last_report is not None
     assert builder.last_report.rows == 0
 

@@ -30,10 +30,10 @@ SCHEMA = Path(schema_module.__file__)
 
 
 def test_features_are_complete_and_named_once() -> None:
-    assert FEATURE_COUNT == len(set(FEATURE_NAMES)) == 26
+    assert FEATURE_COUNT == len(set(FEATURE_NAMES)) == 30
     assert FEATURE_NAMES[BOOK_FEATURE_COUNT - 1] == "staleness_ms"
     assert FEATURE_NAMES[BOOK_FEATURE_COUNT] == "sigma"
-    assert [FEATURE_INDEX[name] for name in FEATURE_NAMES] == list(range(26))
+    assert [FEATURE_INDEX[name] for name in FEATURE_NAMES] == list(range(30))
     assert all(feature.unit and feature.formula and feature.meaning for feature in FEATURES)
     assert set(ALIASES.values()) <= set(FEATURE_NAMES)
     assert not set(ALIASES) & set(FEATURE_NAMES)

@@ -42,7 +42,7 @@ def peak_kib(folder: Path, lines: int, ending: str) -> int:
         text=True,
         check=True,
     )
-    assert done.stdout == f"{lines} rows of 30 columns in {out}\n"
+    assert done.stdout == f"{lines} rows of 34 columns in {out}\n"
     return int(done.stderr)
 
 

@@ -127,6 +127,24 @@ def pair(
 
 
 @pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("signals", [True, False])
+def test_a_trace_holds_the_features_that_the_run_has(tmp_path: Path, form: str, signals: bool) -> None:
+    events, config = rough_market(3, _INSTRUMENT, 150), FeatureConfig(signals=signals)
+    native, python = pair(
+        tmp_path,
+        lambda: ListedSource(events, _INSTRUMENT),
+        lambda: PaperBroker(_INSTRUMENT),
+        trace=form,
+        feature_config=config,
+    )
+    assert_same(native, python)
+    assert native.was_native_to_the_end
+    rows = [packet.input["features"] for packet in read_packets(native.folder) if packet.input.get("features")]
+    assert len(rows) > 50
+    assert all(tuple(row) == config.feature_names for row in rows)
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_a_run_may_be_handed_over_at_every_step(tmp_path: Path, form: str) -> None:
     instrument = Instrument("X", tick_size=0.01, lot_size=0.001, maker_fee_bps=1.0, taker_fee_bps=5.0)
     events = rough_market(11, instrument, 120)

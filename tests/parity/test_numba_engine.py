@@ -81,7 +81,7 @@ HOSTILE = {
 def test_integers_that_would_lead_out_of_the_arrays_are_refused(lab: Any, slot: int, value: int) -> None:
     config = lab.case("walk-both").config
     engine = lab.engine("numba", config)
-    engine.run(lab.case("walk-both").columns, np.empty((500, 26)))
+    engine.run(lab.case("walk-both").columns, np.empty((500, 30)))
     arrays, row = state.unpack(config, state_bytes.unseal("numba", config, engine.snapshot()))
     engine.restore(state_bytes.seal("numba", config, state.pack(arrays, row)))
     arrays.i[slot] = value
@@ -92,7 +92,7 @@ def test_integers_that_would_lead_out_of_the_arrays_are_refused(lab: Any, slot: 
 def test_places_of_a_heap_that_name_a_sample_twice_are_refused(lab: Any) -> None:
     config = lab.case("walk-count").config
     engine = lab.engine("numba", config)
-    engine.run(lab.case("walk-count").columns, np.empty((500, 26)))
+    engine.run(lab.case("walk-count").columns, np.empty((500, 30)))
     arrays, row = state.unpack(config, state_bytes.unseal("numba", config, engine.snapshot()))
     positions = arrays.i[layout.DEPTHS + layout.HIGH_POSITIONS]
     arrays.i[positions] = arrays.i[positions + 1]
@@ -112,7 +112,7 @@ def test_places_of_a_heap_that_name_a_sample_twice_are_refused(lab: Any) -> None
 def test_columns_that_would_be_read_past_their_end_are_refused(lab: Any, change: dict[str, Any], words: str) -> None:
     columns = EventColumns(10, ts=np.arange(1, 11), bid=np.ones(10), ask=np.ones(10))._replace(**change)
     with pytest.raises(ValueError, match=words):
-        lab.engine("numba", ONE_HOUR).run(columns, np.empty((10, 26)))
+        lab.engine("numba", ONE_HOUR).run(columns, np.empty((10, 30)))
 
 
 def test_columns_may_be_read_only_and_unaligned(lab: Any) -> None:

@@ -61,7 +61,7 @@ struct DecisionRecord {
 class CompiledLoop {
 public:
     CompiledLoop(FeatureParams features, const LoopSettings& settings)
-        : builder_(std::move(features)), core_(settings, builder_.row()) {}
+        : builder_(std::move(features)), core_(settings, builder_.row(), builder_.row_size()) {}
     CompiledLoop(const CompiledLoop&) = delete;
     CompiledLoop& operator=(const CompiledLoop&) = delete;
 

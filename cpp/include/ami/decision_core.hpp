@@ -72,10 +72,11 @@ struct TooManyTicks : std::overflow_error {
 
 class DecisionCore {
 public:
-    // `row` is the market's live feature row.
-    DecisionCore(const LoopSettings& settings, const double* row)
+    // `row` is the market's live feature row, of `row_size` features.
+    DecisionCore(const LoopSettings& settings, const double* row, std::size_t row_size)
         : s_(settings),
           row_(row),
+          row_size_(row_size),
           guards_(s_.policy),
           risk_(s_.policy, s_.instrument.tick_size, settings.quoting.post_fill_cooldown_ms),
           positions_(settings.exits, settings.instrument.tick_size),
@@ -215,6 +216,7 @@ public:
     std::vector<VenueFill> fills;  // booked; whoever drives this may take the oldest away
     ActivityLog activity;
     const double* row() const { return row_; }
+    std::size_t row_size() const { return row_size_; }
     const GuardContext& context() const { return context_; }
     const Proposal& proposal() const { return proposal_; }
     const Verdict& verdict() const { return verdict_; }
@@ -270,7 +272,7 @@ private:
 
     void ask() {
         if (s_.model != nullptr) {
-            propose_by(s_.model, row_, s_.model_params, proposal_);
+            propose_by(s_.model, row_, row_size_, s_.model_params, proposal_);
         } else {
             propose_reference(row_, s_.reference, proposal_);
         }
@@ -370,6 +372,7 @@ private:
 
     LoopSettings s_;
     const double* row_;
+    std::size_t row_size_;
     double highest_price_ = s_.instrument.tick_size * 0x1p62;
     Guards guards_;
     RiskState risk_;

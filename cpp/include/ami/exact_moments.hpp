@@ -311,15 +311,12 @@ public:
     bool is_exact() const { return is_exact_; }
     double value() const { return (high_ + mid_) + low_; }
 
-    template <class Archive>
-    void archive(Archive& ar) {
-        ar.value(high_);
-        ar.value(mid_);
-        ar.value(low_);
-        ar.value(is_exact_);
-    }
+    // Makes the first part the nearest double to all but the last one.
+    void settle() { mid_ = two_sum(high_, mid_); }
+    double high() const { return high_; }
+    double mid() const { return mid_; }
+    double low() const { return low_; }
 
-private:
     // Adds to `sum`; returns what rounding dropped.
     static double two_sum(double& sum, double value) {
         const double total = sum + value;
@@ -329,6 +326,15 @@ private:
         return error;
     }
 
+    template <class Archive>
+    void archive(Archive& ar) {
+        ar.value(high_);
+        ar.value(mid_);
+        ar.value(low_);
+        ar.value(is_exact_);
+    }
+
+private:
     double high_ = 0.0;
     double mid_ = 0.0;
     double low_ = 0.0;

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -19,6 +20,7 @@
 #include "ami/ring_buffer.hpp"
 #include "ami/rolling_quantile.hpp"
 #include "ami/rolling_stats.hpp"
+#include "ami/signals.hpp"
 #include "ami/state_archive.hpp"
 #include "ami/trade_window.hpp"
 
@@ -34,6 +36,7 @@ struct FeatureParams {
     std::int64_t window_ns;      // regime window by time; 0: off
     std::uint64_t sigma_short_steps;
     std::uint64_t sigma_long_steps;
+    std::optional<SignalParams> signals;  // nothing: the row ends before them
 };
 
 // Columns of a batch; a null pointer is a column that is absent.
@@ -75,11 +78,13 @@ public:
           spreads_(0.5, expected_mids()),
           depths_(0.1, expected_mids()),
           trades_(params_.window_steps, params_.window_ns) {
+        if (params_.signals) signals_.emplace(*params_.signals, params_.window_steps, expected_mids());
         row_.fill(std::numeric_limits<double>::quiet_NaN());
     }
 
     double* row() { return row_.data(); }
     const double* row() const { return row_.data(); }
+    std::size_t row_size() const { return signals_ ? kFeatureCount : kBaseFeatureCount; }
     std::int64_t last_ts_ns() const { return last_ts_; }
     // The time of an event that brings none: 1 ms after the one before it, 1 ms for the first.
     std::int64_t implicit_ts_ns() const { return last_ts_ + 1'000'000; }
@@ -121,23 +126,24 @@ public:
         return check_time(ts_ns, 0);
     }
 
-    // One row an event into `out` (rows × kFeatureCount); a refused one gives NaN and leaves no other trace.
+    // One row an event into `out` (rows × row_size()); a refused one gives NaN and leaves no other trace.
     void run(const EventColumns& columns, double* out, RunReport& report) {
         report.rows = columns.rows;
         const std::int64_t last_whole_ts = std::numeric_limits<std::int64_t>::max() / columns.ns_per_ts;
         const double* last = row_.data();
-        for (std::size_t i = 0; i < columns.rows; ++i, out += kFeatureCount) {
-            const Fault fault = take_row(columns, i, last_whole_ts, {last, out});
+        const std::size_t width = row_size();
+        for (std::size_t i = 0; i < columns.rows; ++i, out += width) {
+            const Fault fault = take_row(columns, i, last_whole_ts, {last, out, width});
             if (!fault) {
                 last = out;
                 ++report.accepted;
                 continue;
             }
-            std::fill(out, out + kFeatureCount, std::numeric_limits<double>::quiet_NaN());
+            std::fill(out, out + width, std::numeric_limits<double>::quiet_NaN());
             const auto reason = static_cast<std::size_t>(fault.reason);
             if (report.count[reason]++ == 0) report.first[reason] = i;
         }
-        std::copy_n(last, last == row_.data() ? 0 : kFeatureCount, row_.data());
+        std::copy_n(last, last == row_.data() ? 0 : width, row_.data());
     }
 
     std::string save() const {
@@ -177,14 +183,15 @@ private:
     struct Rows {
         const double* last;
         double* row;
+        std::size_t width;
 
         double& at(Feature feature) const { return row[static_cast<int>(feature)]; }
         void repeat_last() const {
-            if (row != last) std::copy_n(last, kFeatureCount, row);
+            if (row != last) std::copy_n(last, width, row);
         }
     };
 
-    Rows own_row() { return {row_.data(), row_.data()}; }
+    Rows own_row() { return {row_.data(), row_.data(), row_size()}; }
 
     Fault check_time(std::int64_t ts_ns, std::int64_t now_ns) const {
         if (ts_ns <= 0) return {Reason::non_positive_time, "ts_ns", static_cast<double>(ts_ns)};
@@ -287,6 +294,7 @@ private:
         last_mid_ = mid;
         last_bid_ = best_bid;
         last_ask_ = best_ask;
+        if (signals_) add_signals(mid, spread, is_full);
         trades_.close_mid(mids_seen_);
         staleness_.push(mids_seen_, rows.at(Feature::staleness_ms));
         if (params_.window_ns > 0) mid_times_.push_back(ts_ns);
@@ -298,6 +306,16 @@ private:
         } else {
             spreads_.push(spread);
             depths_.push(depth);
+        }
+    }
+
+    // To be called while the spreads are those before the new one. Apart, so that rows without signals pay nothing.
+    [[gnu::noinline]] void add_signals(double mid, double spread, bool is_full) {
+        signals_->add_mid(mids_seen_, mid);
+        if (is_full) {
+            signals_->replace_spread(spreads_.samples().front(), spread);
+        } else {
+            signals_->add_spread(spread);
         }
     }
 
@@ -366,12 +384,14 @@ private:
         const std::int64_t horizon = ts_ns - params_.window_ns;
         bool has_moved = false;
         while (spreads_.size() > 1 && mid_times_.front() <= horizon) {
+            if (signals_) signals_->drop_spread(spreads_.samples().front());
             spreads_.pop();
             depths_.pop();
             drop_oldest_pair();
             drop_oldest_mid();
             has_moved = true;
         }
+        if (has_moved && signals_) signals_->rank_again(spreads_.samples().back());
         return has_moved;
     }
 
@@ -384,6 +404,7 @@ private:
             runs_seen_ < run_count_ ? 0.0 : run_moments_.z_score(runs_.back(0), kEps);
         rows.at(Feature::sigma_5m) = regime_.std_dev();
         rows.at(Feature::ofi_5m) = pair_count_ == 0 ? 0.0 : flow_.value();
+        if (signals_) signals_->write(rows.row);
         if (mids_seen_ == 0) return;
         rows.at(Feature::spread_med_5m) = spreads_.median();
         rows.at(Feature::depth_p10_5m) = depths_.quantile();
@@ -461,6 +482,7 @@ private:
         // The logarithm takes nothing else.
         ar.require(mids_seen_ == 0 || (last_mid_ > 0.0 && last_mid_ <= kMaxMagnitude));
         archive_moments(ar);
+        if (signals_) signals_->archive(ar, spreads_.samples());
     }
 
     // Sums are not saved: they follow from the returns and the deviations.
@@ -520,6 +542,7 @@ private:
     RollingQuantile depths_;
     RollingMax staleness_;
     TradeWindow trades_;
+    std::optional<Signals> signals_;  // its spreads are those of `spreads_`
 };
 
 }  // namespace ami

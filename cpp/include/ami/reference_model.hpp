@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 
 #include "ami/decision_tables.hpp"
@@ -110,9 +111,10 @@ inline void propose_reference(const double* row, const ReferenceParams& params, 
 using ModelFunction = std::int32_t (*)(const double*, std::int64_t, const double*, double*);
 inline constexpr int kModelOutputs = 5;
 
-inline void propose_by(ModelFunction model, const double* row, const double* params, Proposal& proposal) {
+inline void propose_by(ModelFunction model, const double* row, std::size_t row_size, const double* params,
+                       Proposal& proposal) {
     std::array<double, kModelOutputs> out = {1.0, 0.0, 0.0, 0.0, 1.0};
-    const std::int32_t action = model(row, kFeatureCount, params, out.data());
+    const std::int32_t action = model(row, static_cast<std::int64_t>(row_size), params, out.data());
     proposal = Proposal{};
     for (const double value : out) {
         if (std::isnan(value)) {

@@ -27,6 +27,7 @@ public:
     }
 
     std::uint64_t size() const { return samples_.size(); }
+    const SampleRing& samples() const { return samples_; }
 
     void push(double value) {
         if (samples_.is_full()) grow();

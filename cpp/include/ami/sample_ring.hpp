@@ -25,6 +25,8 @@ public:
         return slot < data_.size() ? slot : slot - data_.size();
     }
     double at(std::size_t slot) const { return data_[slot]; }
+    double front() const { return data_[first_]; }
+    double back() const { return data_[slot_of(size_ - 1)]; }
 
     // Adds a sample; returns its slot. Invariant: !is_full().
     std::size_t push(double value) {

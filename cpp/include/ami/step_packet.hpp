@@ -36,6 +36,7 @@ struct StepFacts {
     std::int64_t exch_ts_ns = 0;
     std::int64_t seq = 0;
     const double* row = nullptr;  // null for a timer
+    std::size_t row_size = kFeatureCount;
     bool has_context = false;
     bool has_mismatch = false;
 };
@@ -82,10 +83,10 @@ struct RowKeys {
 };
 
 template <class Form>
-void write_row(Form& form, const double* row, const char* layout) {
+void write_row(Form& form, const double* row, std::size_t size, const char* layout) {
     static const RowKeys names;
-    form.open_struct(layout, kFeatureCount);
-    for (std::size_t i = 0; i < kFeatureCount; ++i) {
+    form.open_struct(layout, size);
+    for (std::size_t i = 0; i < size; ++i) {
         if constexpr (Form::kIsJson) form.out.put_piece(names.keys[i].data(), names.keys[i].size());
         form.real(row[i]);
         form.next();
@@ -145,7 +146,7 @@ void open_input(Form& form, const StepFacts& facts, const StepLayouts& layouts) 
     }
     if (facts.row != nullptr) {
         form.field("\"features\":");
-        write_row(form, facts.row, layouts.row);
+        write_row(form, facts.row, facts.row_size, layouts.row);
         form.next();
     } else if (!Form::kIsJson) {
         form.null();

@@ -29,7 +29,7 @@ from ami_engine.events import Fill, Liquidity, Side
 from ami_engine.execution.idempotency import client_order_id
 from ami_engine.execution.order_manager import OrderManager
 from ami_engine.features.columns import EventColumns, read_table
-from ami_engine.features.feature_config import FeatureConfig
+from ami_engine.features.feature_config import FeatureConfig, check_row_of
 from ami_engine.loop.assemble import PROVIDED_CONTEXT
 from ami_engine.loop.native_values import (
     MAX_WHOLE,
@@ -232,7 +232,7 @@ def run_compiled(
         modulator, policy hook, position manager or executor in Python, a trace, an order beyond the levels that the
         table keeps, or one at a price of more than 2**62 ticks.
     BackendError
-        When there is no compiled core.
+        When there is no compiled core, or `model` was written for rows of other features than `config` gives.
 
     Examples
     --------
@@ -253,6 +253,7 @@ def run_compiled(
         tick_size = config.tick_size if config is not None else Instrument("").tick_size
         instrument = given.source.instrument if given.source is not None else Instrument("", tick_size=tick_size)
     config = msgspec.structs.replace(config or FeatureConfig(), tick_size=instrument.tick_size)
+    check_row_of(model, config)
     if queue not in QUEUES:
         raise ConfigError(f"`queue` must be 'back', 'front' or 'prob', was {queue!r}")
     if not math.isfinite(start_cash):

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from ami_engine.errors import BackendError, ConfigError
-from ami_engine.features.schema import FEATURE_COUNT, FEATURE_NAMES, SCHEMA_HASH
+from ami_engine.features.schema import BASE_FEATURE_COUNT, BASE_SCHEMA_HASH, FEATURE_NAMES, SCHEMA_HASH
 from decision_schema.types import Action, Proposal
 
 __all__ = ["CompiledModel"]
 
 _ACTIONS = tuple(Action)
+_ROW_NAMES = {SCHEMA_HASH: FEATURE_NAMES, BASE_SCHEMA_HASH: FEATURE_NAMES[:BASE_FEATURE_COUNT]}
 _SIGNATURE = ctypes.CFUNCTYPE(
     ctypes.c_int32,
     ctypes.POINTER(ctypes.c_double),
@@ -44,7 +45,8 @@ class CompiledModel:
     function : numba CFunc, ctypes function or int
         The function, or its address.
     schema_hash : str
-        `ami_engine.features.schema.SCHEMA_HASH` as it was when the function's feature indices were written.
+        `ami_engine.features.schema.SCHEMA_HASH` as it was when the function's feature indices were written; its
+        `BASE_SCHEMA_HASH` for one that reads rows without signals. A run whose rows are others refuses the model.
     params : sequence of float
         What the function gets as `params`.
 
@@ -69,11 +71,13 @@ class CompiledModel:
     model_name = "compiled"
 
     def __init__(self, function: Any, *, schema_hash: str, params: Sequence[float] = ()) -> None:
-        if schema_hash != SCHEMA_HASH:
+        if schema_hash not in _ROW_NAMES:
             raise BackendError(
-                f"the model was written for feature schema {schema_hash}, this package has {SCHEMA_HASH}: "
-                "check its feature indices"
+                f"the model was written for feature schema {schema_hash}, this package has {SCHEMA_HASH}, and "
+                f"{BASE_SCHEMA_HASH} without signals: check its feature indices"
             )
+        self.schema_hash = schema_hash
+        self._names = _ROW_NAMES[schema_hash]
         self.address = _address(function)
         self.params = tuple(float(value) for value in params)
         if not all(map(math.isfinite, self.params)):
@@ -90,11 +94,13 @@ class CompiledModel:
     def __call__(self, features: Any, **_: Any) -> Proposal:
         """Return the function's answer as a proposal."""
         row = np.ascontiguousarray(
-            features if not hasattr(features, "keys") else [features[name] for name in FEATURE_NAMES], dtype=np.float64
+            features if not hasattr(features, "keys") else [features[name] for name in self._names], dtype=np.float64
         )
+        if row.shape != (len(self._names),):
+            raise BackendError(f"the model reads rows of {len(self._names)} features, was given shape {row.shape}")
         out = _Outputs(1.0, 0.0, 0.0, 0.0, 1.0)
         pointer = row.ctypes.data_as(ctypes.POINTER(ctypes.c_double))
-        action = self._call(pointer, FEATURE_COUNT, self._params, out)
+        action = self._call(pointer, len(row), self._params, out)
         return _proposal(action, *out)
 
 

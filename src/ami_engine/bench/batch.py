@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ami_engine.bench.case import Case, Group, Prepared, Ratio, Scale, require
-from ami_engine.bench.inputs import CONFIG, Market, market, returns
+from ami_engine.bench.inputs import CONFIG, SIGNALS_CONFIG, Market, market, returns
 from ami_engine.bench.rows import BOTTLENECK_ROW, PANDAS_ROW, POLARS_ROW
 from ami_engine.features import FeatureBuilder, FeatureConfig
 
@@ -36,6 +36,18 @@ def _check_rows(builder: FeatureBuilder, quotes: Market, out: FloatArray, window
         "depth_p10_5m": float(np.percentile(depth[-window:], 10)),
         "staleness_max_5m": float((quotes.now_ns - quotes.ts_ns)[-window:].max() / 1e6),
     }
+    if builder.config.signals:
+        mids, spreads = quotes.mid, (quotes.ask - quotes.bid)[-window:]
+        averages = (float(np.mean(mids[-20:] - mids[-1])), float(np.mean(mids[-25:-5] - mids[-1])))
+        expected |= {
+            "momentum": float((mids[-1] - mids[-11]) / mids[-11]),
+            "trend_strength": abs(averages[0] - averages[1]) / 5 / float(mids[-1]),
+            "mean_reversion": averages[0] / float(mids[-1]),
+        }
+        rank = float((spreads < spreads[-1]).sum() + ((spreads == spreads[-1]).sum() + 1) / 2)
+        require(row["spread_percentile"] == rank / window, f"spread_percentile was {row['spread_percentile']!r}")
+        for name in ("momentum", "trend_strength", "mean_reversion"):
+            require(abs(row[name] - expected[name]) <= 1e-15, f"{name} was {row[name]!r}, must be {expected[name]!r}")
     for name, value in expected.items():
         require(abs(row[name] - value) <= 1e-8 * max(1.0, abs(value)), f"{name} was {row[name]!r}, must be {value!r}")
     require(np.isfinite(out).all(), "a row was refused")
@@ -70,6 +82,10 @@ def _prepare_native(scale: Scale) -> Prepared:
 
 def _prepare_numba(scale: Scale) -> Prepared:
     return _prepare("numba", CONFIG, 1_000, scale)
+
+
+def _prepare_signals(scale: Scale) -> Prepared:
+    return _prepare("native", SIGNALS_CONFIG, 1_000, scale)
 
 
 def _prepare_windows(window: int, scale: Scale) -> Prepared:
@@ -114,11 +130,14 @@ def _prepare_trades(scale: Scale) -> Prepared:
 GROUP = Group(
     "batch",
     (
-        Case("batch.native", "native `run`, all features, into a reused array", _prepare_native, "ns/row",
+        Case("batch.native", "native `run`, the 26 book and rolling features (`signals=False`: the claims were made "
+             "before the signals existed), into a reused array", _prepare_native, "ns/row",
              needs=("ami_engine._core",)),
-        Case("batch.native_trades", "the same with every fifth row a trade", _prepare_trades, "ns/row",
+        Case("batch.native_signals", "the same with the four signals: the whole row of 30", _prepare_signals, "ns/row",
              needs=("ami_engine._core",)),
-        Case("batch.numba", "numba `run`, all features, into a reused array", _prepare_numba, "ns/row",
+        Case("batch.native_trades", "`batch.native` with every fifth row a trade", _prepare_trades, "ns/row",
+             needs=("ami_engine._core",)),
+        Case("batch.numba", "numba `run`, the same 26 features, into a reused array", _prepare_numba, "ns/row",
              needs=("numba",)),
         BOTTLENECK_ROW,
         POLARS_ROW,
@@ -129,6 +148,11 @@ GROUP = Group(
               "batch.native", "row.bottleneck", reach=0.90, aim=0.60),
         Ratio("batch / polars", "batch row against polars, one thread, with the true p10",
               "batch.native", "row.polars", reach=0.55, aim=0.35),
+        Ratio("batch with signals / bottleneck",
+              "whole row with signals, of which the peers have none, against bottleneck's 8 rolling columns",
+              "batch.native_signals", "row.bottleneck"),
+        Ratio("signals / batch", "whole row with signals against the row without", "batch.native_signals",
+              "batch.native"),
         Ratio("batch / pandas", "batch row against pandas with the true p10", "batch.native", "row.pandas"),
         Ratio("numba / native", "numba batch against native batch", "batch.numba", "batch.native", reach=2.0, aim=1.5),
     ),

@@ -10,14 +10,28 @@ import numpy.typing as npt
 from ami_engine.events import BookSnapshot
 from ami_engine.features import FeatureConfig
 
-__all__ = ["CONFIG", "MOVING", "Market", "START_NS", "levels_of", "market", "quote_events", "quote_rows", "returns"]
+__all__ = [
+    "CONFIG",
+    "MOVING",
+    "Market",
+    "SIGNALS_CONFIG",
+    "START_NS",
+    "levels_of",
+    "market",
+    "quote_events",
+    "quote_rows",
+    "returns",
+]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 START_NS = 1_700_000_000_000_000_000
 TICKS_PER_UNIT = 10
-CONFIG = FeatureConfig(tick_size=0.1)
+# The claims were made of a row of 26 features, before there were signals: it is what is compared. The whole row has
+# cases of its own.
+CONFIG = FeatureConfig(tick_size=0.1, signals=False)
+SIGNALS_CONFIG = FeatureConfig(tick_size=0.1)
 # Share of the events in which the price moves, where orders hang on it: about what a liquid market's best quotes do.
 MOVING = 0.05
 

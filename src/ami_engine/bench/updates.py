@@ -32,6 +32,7 @@ def core_parameters(config: FeatureConfig) -> tuple[Any, ...]:
         config.window_steps,
         config.sigma_short_steps,
         config.sigma_long_steps,
+        list(config.signal_steps),
     )
 
 

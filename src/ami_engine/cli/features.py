@@ -44,6 +44,9 @@ def features(
     interval_ms: IntervalOption = None,
     utc_offset: UtcOffsetOption = None,
     levels: LevelsOption = 10,
+    signals: Annotated[
+        bool, typer.Option("--signals/--no-signals", help="Whether rows end with momentum, trend, reversion and rank.")
+    ] = True,
     steps: Annotated[int | None, typer.Option("--steps", help="Stop after so many events.", min=0)] = None,
     seed: SeedOption = 0,
     on_bad_event: Annotated[str, typer.Option("--on-bad-event", help="skip or stop.")] = "skip",
@@ -75,6 +78,7 @@ def features(
             out,
             steps=steps,
             levels=levels,
+            signals=signals,
             on_bad_event=on_bad_event,
             overwrite=overwrite,
             progress=progress,

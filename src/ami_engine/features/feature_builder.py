@@ -16,13 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ami_engine.errors import BackendError, ConfigError, EventError
-from ami_engine.features.backends.reference import spike_z, std
+from ami_engine.features.backends.reference import mid_signals, spike_z, spread_percentile, std
 from ami_engine.features.columns import RunReport, read_table
 from ami_engine.features.event_reader import TIME_KEYS, read_event, read_levels
 from ami_engine.features.feature_config import FeatureConfig
 from ami_engine.features.feature_vector import FeatureVector
 from ami_engine.features.generic import GenericFeatureBuilder, is_generic
-from ami_engine.features.schema import FEATURE_COUNT, FEATURE_NAMES, log_return
+from ami_engine.features.schema import log_return
 from ami_engine.units import NS_PER_MS, ns_from_ms
 
 __all__ = ["FeatureBuilder", "available_backends", "build_features", "checked_out"]
@@ -87,20 +87,15 @@ def _resolve(backend: str) -> tuple[str, type[Any]]:
     return backend, getattr(import_module(module), name)
 
 
-def checked_out(out: npt.NDArray[np.float64] | None, rows: int) -> npt.NDArray[np.float64]:
-    """Return `out`, or a new array where it is None; ValueError when it is not what `rows` events are written into."""
+def checked_out(out: npt.NDArray[np.float64] | None, rows: int, width: int) -> npt.NDArray[np.float64]:
+    """Return `out`, or a new array where it is None; ValueError unless `rows` rows of `width` features fit into it."""
     if out is None:
-        return np.empty((rows, FEATURE_COUNT))
+        return np.empty((rows, width))
     if not isinstance(out, np.ndarray):
-        raise ValueError(f"`out` must be a float64 array of shape ({rows}, {FEATURE_COUNT}), was {type(out).__name__}")
-    if (
-        out.shape != (rows, FEATURE_COUNT)
-        or out.dtype != np.float64
-        or not out.flags.c_contiguous
-        or not out.flags.writeable
-    ):
+        raise ValueError(f"`out` must be a float64 array of shape ({rows}, {width}), was {type(out).__name__}")
+    if out.shape != (rows, width) or out.dtype != np.float64 or not out.flags.c_contiguous or not out.flags.writeable:
         raise ValueError(
-            f"`out` must be a writable, C-contiguous float64 array of shape ({rows}, {FEATURE_COUNT}), "
+            f"`out` must be a writable, C-contiguous float64 array of shape ({rows}, {width}), "
             f"was {out.dtype} of shape {out.shape}"
         )
     return out
@@ -227,13 +222,13 @@ class FeatureBuilder:
     >>> bid, ask = np.array([0.5, 0.9]), np.array([0.52, 0.8])
     >>> rows = builder.run({"ts_ns": np.array([2_000_000, 3_000_000]), "bid": bid, "ask": ask})
     >>> rows.shape, builder.last_report.rejected
-    ((2, 26), {'crossed_book': 1})
+    ((2, 30), {'crossed_book': 1})
     """
 
     def __init__(self, config: FeatureConfig | None = None, backend: str = "auto") -> None:
         self.config = FeatureConfig() if config is None else config
         self.backend, engine = _resolve(backend)
-        self.names = FEATURE_NAMES
+        self.names = self.config.feature_names
         self.last_report: RunReport | None = None
         self._bind(engine(self.config))
 
@@ -287,7 +282,7 @@ class FeatureBuilder:
             When `out` does not fit.
         """
         columns = read_table(table)
-        out = checked_out(out, columns.rows)
+        out = checked_out(out, columns.rows, len(self.names))
         with self._calls:
             self.last_report = self._engine.run(columns, out)
         return out
@@ -340,7 +335,8 @@ def build_features(
         A market event, or any other: then its numbers are the features, see `GenericFeatureBuilder`.
     mid_history, spread_history, depth_history, staleness_history : sequence of float, optional
         What came before, oldest first; this event is always appended. Each gives its own rolling features: mids give
-        sigma, sigma_spike_z and sigma_5m. The windows are by count; None of `window_5m_steps` takes all of it.
+        sigma, sigma_spike_z, sigma_5m, momentum, trend_strength and mean_reversion, spreads give spread_med_5m and
+        spread_percentile. The windows are by count; None of `window_5m_steps` takes all of it.
     now_ms : float, optional
         When staleness is told, ms. An event without a time is taken to happen then.
     history : iterable of events, optional
@@ -424,11 +420,13 @@ def _rolled(name: str, samples: Sequence[float], config: FeatureConfig) -> dict[
             "sigma": std(returns[-config.vol_window :]),
             "sigma_spike_z": spike_z(returns[-long:], config.sigma_short_steps) if len(returns) >= long else 0.0,
             "sigma_5m": std(returns[1 - len(regime) :]) if len(regime) > 1 else 0.0,
+            **(mid_signals(samples, config) if config.signals else {}),
         }
     if not regime:
         return {}
     if name == "spread":
-        return {"spread_med_5m": float(np.median(regime))}
+        percentile = {"spread_percentile": spread_percentile(regime)} if config.signals else {}
+        return {"spread_med_5m": float(np.median(regime)), **percentile}
     if name == "depth":
         return {"depth_p10_5m": float(np.percentile(regime, 10))}
     return {"staleness_max_5m": max(regime)}

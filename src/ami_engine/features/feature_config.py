@@ -6,10 +6,11 @@ import math
 
 import msgspec
 
-from ami_engine.errors import ConfigError
+from ami_engine.errors import BackendError, ConfigError
+from ami_engine.features.schema import BASE_FEATURE_COUNT, BASE_SCHEMA_HASH, FEATURE_NAMES, SCHEMA_HASH
 from ami_engine.units import ns_from_ms
 
-__all__ = ["FeatureConfig"]
+__all__ = ["FeatureConfig", "check_row_of"]
 
 _MAX_WINDOW_MS = (2**63 - 1) // 1_000_000
 _MAX_STEPS = 10_000_000
@@ -38,6 +39,13 @@ class FeatureConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         λ of the level weights exp(−λ(i−1)), >= 0.
     fee_ticks, slippage_ticks, buffer_ticks : float
         Summands of `cost_ticks`, ticks.
+    signals : bool
+        Whether the row ends with the signal features. Without them it is shorter, and they cost nothing.
+    momentum_steps : int
+        Mids that `momentum` looks back, at least 1.
+    ma_steps, trend_lag_steps : int
+        Mids of the average in `trend_strength` and `mean_reversion`, and how many mids the trend's two averages lie
+        apart; each at least 1.
 
     Raises
     ------
@@ -65,6 +73,10 @@ class FeatureConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fee_ticks: float = 0.0
     slippage_ticks: float = 0.5
     buffer_ticks: float = 0.5
+    signals: bool = True
+    momentum_steps: int = 10
+    ma_steps: int = 20
+    trend_lag_steps: int = 5
 
     def __post_init__(self) -> None:
         _check_number("tick_size", self.tick_size)
@@ -92,6 +104,25 @@ class FeatureConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ConfigError(f"`imbalance_lambda` must be at least 0, was {self.imbalance_lambda!r}")
         for name in ("fee_ticks", "slippage_ticks", "buffer_ticks"):
             _check_number(name, getattr(self, name))
+        if not isinstance(self.signals, bool):
+            raise ConfigError(f"`signals` must be True or False, was {self.signals!r}")
+        for name in ("momentum_steps", "ma_steps", "trend_lag_steps"):
+            _check_integer(name, getattr(self, name), 1, _MAX_STEPS)
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of the features in the order of a row."""
+        return FEATURE_NAMES if self.signals else FEATURE_NAMES[:BASE_FEATURE_COUNT]
+
+    @property
+    def schema_hash(self) -> str:
+        """What the order and the meaning of a row's features are known by."""
+        return SCHEMA_HASH if self.signals else BASE_SCHEMA_HASH
+
+    @property
+    def signal_steps(self) -> tuple[int, ...]:
+        """`momentum_steps`, `ma_steps` and `trend_lag_steps`; nothing where signals are off."""
+        return (self.momentum_steps, self.ma_steps, self.trend_lag_steps) if self.signals else ()
 
     @property
     def window_ns(self) -> int:
@@ -111,6 +142,39 @@ class FeatureConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def level_weights(self) -> tuple[float, ...]:
         """Return exp(−λ(i−1)) for i = 1 … levels: computed here once, so that every backend has the same bits."""
         return tuple(math.exp(-self.imbalance_lambda * i) for i in range(self.levels))
+
+
+def check_row_of(model: object, config: FeatureConfig) -> None:
+    """Refuse a model that reads rows by position, when its positions are those of other rows.
+
+    Parameters
+    ----------
+    model : object
+        Its attribute `schema_hash`, where it has one, says what rows it was written for.
+    config : FeatureConfig
+        Of the rows that it would be given.
+
+    Raises
+    ------
+    BackendError
+        When they differ.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> model = SimpleNamespace(schema_hash=FeatureConfig(signals=False).schema_hash)
+    >>> check_row_of(model, FeatureConfig(signals=False))
+    >>> check_row_of(model, FeatureConfig())  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ami_engine.errors.BackendError: the model was written for rows without signals (feature schema ...
+    """
+    known = getattr(model, "schema_hash", config.schema_hash)
+    if known != config.schema_hash:
+        layouts = {SCHEMA_HASH: "rows with signals", BASE_SCHEMA_HASH: "rows without signals"}
+        raise BackendError(
+            f"the model was written for {layouts.get(known, 'other rows')} (feature schema {known}), this run has "
+            f"{layouts[config.schema_hash]} ({config.schema_hash}): set `signals` of the FeatureConfig to match"
+        )
 
 
 def _check_integer(name: str, value: object, low: int, high: int) -> None:

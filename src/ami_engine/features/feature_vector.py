@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ami_engine.features.schema import ALIASES, FEATURE_COUNT, FEATURE_INDEX, FEATURE_NAMES
+from ami_engine.features.schema import ALIASES, BASE_FEATURE_COUNT, FEATURE_COUNT, FEATURE_INDEX, FEATURE_NAMES
 
 __all__ = ["FeatureVector"]
 
@@ -25,11 +25,11 @@ class FeatureVector(metaclass=ABCMeta):  # noqa: B024 - abstract only so that th
     Parameters
     ----------
     values : array_like
-        One float a feature, in the order of `FEATURE_NAMES`; copied.
+        One float a feature, in the order of `FEATURE_NAMES`, with the signals at their end or without; copied.
 
     Examples
     --------
-    >>> v = FeatureVector(range(26))
+    >>> v = FeatureVector(range(30))
     >>> v.mid, v["bid"], v.get("nothing", -1.0), v.pressure == v["pressure_ticks"]
     (0.0, 1.0, -1.0, True)
     >>> list(v.as_dict())[:3]
@@ -38,36 +38,41 @@ class FeatureVector(metaclass=ABCMeta):  # noqa: B024 - abstract only so that th
     2.0
     """
 
-    __slots__ = ("_values",)
+    __slots__ = ("_names", "_values")
 
     def __init__(self, values: npt.ArrayLike) -> None:
         array = np.array(values, dtype=np.float64)
-        if array.shape != (FEATURE_COUNT,):
-            raise ValueError(f"`values` must hold {FEATURE_COUNT} features, had shape {array.shape}")
+        if array.shape not in ((FEATURE_COUNT,), (BASE_FEATURE_COUNT,)):
+            raise ValueError(
+                f"`values` must hold {FEATURE_COUNT} features, or {BASE_FEATURE_COUNT} without signals, "
+                f"had shape {array.shape}"
+            )
         array.flags.writeable = False
+        self._names = FEATURE_NAMES[: len(array)]
         self._values: npt.NDArray[np.float64] = array
 
     def __getattr__(self, name: str) -> float:
-        index = _INDEX.get(name)
-        if index is None:
+        if name not in self:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        return float(self._values[index])
+        return float(self._values[_INDEX[name]])
 
     def __getitem__(self, name: str) -> float:
+        if name not in self:
+            raise KeyError(name)
         return float(self._values[_INDEX[name]])
 
     def get(self, name: str, default: Any = None) -> Any:
         """Return a feature, or `default`."""
-        index = _INDEX.get(name)
-        return default if index is None else float(self._values[index])
+        index = _INDEX.get(name, len(self._names))
+        return float(self._values[index]) if index < len(self._names) else default
 
     def as_dict(self) -> dict[str, float]:
         """Return a new dict of all features in their order."""
-        return dict(zip(FEATURE_NAMES, self._values.tolist(), strict=True))
+        return dict(zip(self._names, self._values.tolist(), strict=True))
 
     def keys(self) -> tuple[str, ...]:
         """Return the names in their order."""
-        return FEATURE_NAMES
+        return self._names
 
     def values(self) -> list[float]:
         """Return the values in their order."""
@@ -78,13 +83,13 @@ class FeatureVector(metaclass=ABCMeta):  # noqa: B024 - abstract only so that th
         return self.as_dict().items()
 
     def __iter__(self) -> Iterator[str]:
-        return iter(FEATURE_NAMES)
+        return iter(self._names)
 
     def __len__(self) -> int:
-        return FEATURE_COUNT
+        return len(self._names)
 
     def __contains__(self, name: object) -> bool:
-        return name in _INDEX
+        return name in _INDEX and _INDEX[name] < len(self._names)
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
         if copy:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -93,8 +93,8 @@ def run_many(
             reason="bad_columns",
             field=by,
         )
-    out = checked_out(out, columns.rows)
     kept: MutableMapping[Any, FeatureBuilder] = {} if builders is None else builders
+    out = checked_out(out, columns.rows, _row_width(config, keys, kept))
     work = _Work(columns, codes, len(keys), out)
 
     def run(number: int) -> RunReport:
@@ -128,6 +128,19 @@ def _config_of(config: FeatureConfig | Mapping[Any, FeatureConfig] | None, key: 
     if known is None:
         raise ConfigError(f"`config` must have every symbol of the table, has none for {key!r}")
     return known
+
+
+def _row_width(
+    config: FeatureConfig | Mapping[Any, FeatureConfig] | None,
+    keys: Sequence[Any],
+    kept: Mapping[Any, FeatureBuilder],
+) -> int:
+    """Return how many features a row holds; ConfigError when that is not the same for all symbols."""
+    configs = (_config_of(config, key) if key not in kept else kept[key].config for key in keys)
+    widths = {len((each or FeatureConfig()).feature_names) for each in configs}
+    if len(widths) > 1:
+        raise ConfigError("`config` must have the same `signals` for every symbol: their rows share one table")
+    return widths.pop() if widths else len(FeatureConfig().feature_names)
 
 
 class _Work:

@@ -25,6 +25,13 @@ Fine print that every backend shares, beyond the formulas:
 - A denominator (depth, a sum of sizes, a volume) below `EPS` counts as zero.
 - Sums that may cancel (ofi_5m, the trade sums) are carried as unevaluated pairs of doubles, so that what is left after
   cancellation is right to the last digits.
+- The signals come last, and are left out of the row with `signals=False`. Their mids and spreads are those of two-sided
+  books; a trade and a one-sided book repeat them. Momentum, trend and reversion count mids and know no time.
+- The sum of `ma_steps` mids is carried exactly, as three doubles, and made anew from the window where three cannot hold
+  it. Differences are taken of sums, before the division: MA_t - MA_t-lag is the difference of two sums, MA - mid that
+  of the sum and ma_steps * mid, momentum's that of two mids. So a move of one tick at 60 000 keeps all its digits.
+- spread_percentile is the rank of the newest spread of the regime window: (2 less + equal + 1) / (2 n) of its n
+  spreads, `equal` counting itself. Where time takes spreads out of the window it changes without a new one.
 """
 
 from __future__ import annotations
@@ -34,6 +41,8 @@ from typing import Final, NamedTuple
 
 __all__ = [
     "ALIASES",
+    "BASE_FEATURE_COUNT",
+    "BASE_SCHEMA_HASH",
     "BOOK_FEATURE_COUNT",
     "EPS",
     "FEATURES",
@@ -189,22 +198,50 @@ FEATURES: Final[tuple[FeatureDef, ...]] = (
         "Who took liquidity lately",
         abs_tol=1e-15,
     ),
+    FeatureDef(
+        "momentum",
+        "ratio",
+        "(mid - mid_k) / mid_k, mid_k the mid momentum_steps mids ago; 0 until momentum_steps + 1 mids",
+        "How far the price has come lately",
+    ),
+    FeatureDef(
+        "trend_strength",
+        "ratio",
+        "abs(MA_t - MA_t-lag) / lag / mid, MA the mean of ma_steps mids, lag = trend_lag_steps mids; 0 until ma_steps "
+        "+ lag mids",
+        "How fast the average moves a mid, whatever its direction",
+    ),
+    FeatureDef(
+        "mean_reversion",
+        "ratio",
+        "(MA - mid) / mid; 0 until ma_steps mids",
+        "How far the price stands below its average",
+    ),
+    FeatureDef(
+        "spread_percentile",
+        "[0, 1]",
+        "rank of the last spread in the regime window / its size, average rank for ties; 0 before the first mid",
+        "How wide the spread is among its usual values",
+    ),
 )
 
 FEATURE_NAMES: Final[tuple[str, ...]] = tuple(feature.name for feature in FEATURES)
 FEATURE_INDEX: Final[dict[str, int]] = {name: index for index, name in enumerate(FEATURE_NAMES)}
 FEATURE_COUNT: Final = len(FEATURES)
 BOOK_FEATURE_COUNT: Final = 17
+BASE_FEATURE_COUNT: Final = 26  # the length of a row without signals
 ALIASES: Final[dict[str, str]] = {"pressure": "pressure_ticks"}
 
 
-def _schema_hash() -> str:
-    text = "\n".join(f"{f.name}|{f.unit}|{f.formula}" for f in FEATURES)
+def _schema_hash(features: tuple[FeatureDef, ...]) -> str:
+    text = "\n".join(f"{f.name}|{f.unit}|{f.formula}" for f in features)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 # Formulas are part of it: a core built from another definition of the same name must not load.
-SCHEMA_HASH: Final = _schema_hash()
+SCHEMA_HASH: Final = _schema_hash(FEATURES)
+# What a model is registered with that reads rows without signals.
+BASE_SCHEMA_HASH: Final = _schema_hash(FEATURES[:BASE_FEATURE_COUNT])
 
 # The log return, one algorithm with + - * / and comparisons alone, so that every machine and every backend gives the
 # same bits. Each backend spells it exactly as `log_return`, `_log` and `_log1p_reduced` below, operation by operation;

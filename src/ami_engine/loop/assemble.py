@@ -17,6 +17,7 @@ from ami_engine.dmc.risk_state import RiskState
 from ami_engine.errors import ConfigError
 from ami_engine.execution.journal import Journal
 from ami_engine.execution.order_manager import OrderManager
+from ami_engine.features.feature_config import FeatureConfig, check_row_of
 from ami_engine.loop.audit_edge import AuditEdge
 from ami_engine.loop.durable import Durable
 from ami_engine.loop.feed import LiveFeed, RecordedFeed, RetryPolicy, SourceReader, Timers
@@ -152,6 +153,7 @@ def _run_of(
         feed = RecordedFeed(reader, market, timers)
     modulate = _modulator(given, audit)
     engine = given.decision_engine or DecisionEngine(confidence_threshold=config.confidence_threshold, audit=audit)
+    check_row_of(getattr(engine, "model", None), given.feature_config or FeatureConfig())
     if getattr(engine, "audit", audit) is None:
         engine.audit = audit  # an engine that was made without a log gets the run's
     engine = guarded_engine(engine, audit)

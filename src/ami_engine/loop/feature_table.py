@@ -16,7 +16,6 @@ from ami_engine.adapters.base import DataSource
 from ami_engine.errors import BackendError, ConfigError, EventError
 from ami_engine.events import GenericEvent
 from ami_engine.features.feature_config import FeatureConfig
-from ami_engine.features.schema import FEATURE_NAMES
 from ami_engine.loop.feed import FeedEnd, RecordedFeed, RetryPolicy, SourceReader, Timers
 from ami_engine.loop.market import Market
 from ami_engine.loop.summary import RunCounters
@@ -38,10 +37,10 @@ class _Sink(Protocol):
 
 
 class _CsvSink:
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, names: tuple[str, ...]) -> None:
         self._file = path.open("w", newline="", encoding="utf-8")
         self._writer = csv.writer(self._file)
-        self._writer.writerow((*KEY_COLUMNS, *FEATURE_NAMES))
+        self._writer.writerow((*KEY_COLUMNS, *names))
 
     def __enter__(self) -> _CsvSink:
         return self
@@ -57,7 +56,7 @@ class _CsvSink:
 
 
 class _ParquetSink:
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, names: tuple[str, ...]) -> None:
         try:
             import pyarrow as pa
             import pyarrow.parquet as pq
@@ -72,7 +71,7 @@ class _ParquetSink:
                 ("exch_ts_ns", pa.int64()),
                 ("symbol", pa.string()),
                 ("kind", pa.string()),
-                *((name, pa.float64()) for name in FEATURE_NAMES),
+                *((name, pa.float64()) for name in names),
             ]
         )
         self._writer = pq.ParquetWriter(path, self._schema)
@@ -98,6 +97,7 @@ def write_feature_table(
     *,
     steps: int | None = None,
     levels: int = 10,
+    signals: bool = True,
     on_bad_event: str = "skip",
     overwrite: bool = False,
     backend: str = "auto",
@@ -121,12 +121,13 @@ def write_feature_table(
         raise ConfigError(f"{out}: exists already; pass `--overwrite` to replace it")
     if on_bad_event not in ("skip", "stop"):
         raise ConfigError(f"`on_bad_event` must be 'skip' or 'stop', was {on_bad_event!r}")
+    config = FeatureConfig(levels=levels, signals=signals)
     instruments = dict(source.instruments())
     tick_size = next(iter(instruments.values())).tick_size if instruments else 0.01
     market = Market(
         instruments,
         default_instrument=instruments.pop("", Instrument("", tick_size=tick_size)),
-        config=FeatureConfig(levels=levels),
+        config=config,
         backend=backend,
         unique_seq=source.unique_seq,
         snapshots_only=source.snapshots_only,
@@ -135,9 +136,9 @@ def write_feature_table(
     counters = RunCounters()
     reason = "steps"
     part = out.with_name(out.name + ".part")
-    sink: _Sink = _ParquetSink(part) if out.suffix == ".parquet" else _CsvSink(part)
+    sink: _Sink = (_ParquetSink if out.suffix == ".parquet" else _CsvSink)(part, config.feature_names)
     keys: list[tuple[Any, ...]] = []
-    rows = np.empty((_BLOCK, len(FEATURE_NAMES)))
+    rows = np.empty((_BLOCK, len(config.feature_names)))
     try:
         with sink:
             try:
@@ -175,7 +176,7 @@ def write_feature_table(
         part.unlink(missing_ok=True)
     return {
         "rows": counters.steps,
-        "columns": [*KEY_COLUMNS, *FEATURE_NAMES],
+        "columns": [*KEY_COLUMNS, *config.feature_names],
         "rejected_events": counters.rejected_events,
         "rejected_places": counters.bad_places,
         "stopped_reason": reason,

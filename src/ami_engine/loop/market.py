@@ -42,6 +42,11 @@ class Market:
         self._unique_seq = frozenset(unique_seq)
         self._snapshots_only = snapshots_only
 
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of a row's features, the same for every symbol."""
+        return self._config.feature_names
+
     def state(self, symbol: str) -> SymbolState:
         """Return the symbol's state, making it when the symbol is new."""
         state = self.states.get(symbol)

@@ -104,6 +104,7 @@ def feature_values(config: FeatureConfig) -> dict[str, Any]:
         "window_ns": config.window_ns,
         "sigma_short_steps": config.sigma_short_steps,
         "sigma_long_steps": config.sigma_long_steps,
+        "signal_steps": list(config.signal_steps),
     }
 
 

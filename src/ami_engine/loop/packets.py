@@ -8,32 +8,46 @@ import msgspec
 import numpy as np
 
 from ami_engine.dmc.context import GuardContext
-from ami_engine.features.schema import FEATURE_NAMES
+from ami_engine.features.schema import BASE_FEATURE_COUNT, FEATURE_COUNT, FEATURE_NAMES
 from decision_schema.packet_v2 import PacketV2
 from decision_schema.types import Action, FinalDecision, MismatchInfo
 
 __all__ = [
     "OMITTED_KEYS",
     "STATE_KEY",
+    "BaseFeatureRow",
     "FeatureRow",
     "PacketInput",
     "TracedContext",
     "TracedDecision",
     "context_of",
     "feature_row",
+    "row_type",
     "traced_decision",
 ]
 
 # Where a packet says what the operator, or a latch, lets leave.
 STATE_KEY = "ops.trading_state"
 
-# One struct with a field per feature: cheaper to make and to encode than a dict of the same names.
-FeatureRow: Any = msgspec.defstruct("FeatureRow", [(name, float) for name in FEATURE_NAMES], frozen=True, gc=False)
+
+def _row_of(name: str, names: tuple[str, ...]) -> Any:
+    # One struct with a field per feature: cheaper to make and to encode than a dict of the same names.
+    return msgspec.defstruct(name, [(feature, float) for feature in names], frozen=True, gc=False)
+
+
+FeatureRow: Any = _row_of("FeatureRow", FEATURE_NAMES)
+BaseFeatureRow: Any = _row_of("BaseFeatureRow", FEATURE_NAMES[:BASE_FEATURE_COUNT])
+_ROW_TYPES = {FEATURE_COUNT: FeatureRow, BASE_FEATURE_COUNT: BaseFeatureRow}
+
+
+def row_type(names: tuple[str, ...]) -> Any:
+    """Return the struct that a row of these features is traced as."""
+    return _ROW_TYPES[len(names)]
 
 
 def feature_row(row: np.ndarray[Any, np.dtype[np.float64]]) -> Any:
     """Return a detached copy of a live feature row, by name."""
-    return FeatureRow(*row.tolist())
+    return _ROW_TYPES[len(row)](*row.tolist())
 
 
 class TracedContext(GuardContext, omit_defaults=True):

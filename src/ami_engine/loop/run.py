@@ -96,7 +96,7 @@ class Run:
         self.timers = timers
         self._clock = clock
         self._trace = trace
-        self.step_log = None if trace is None else StepLog(trace, run_id, trading.gate)
+        self.step_log = None if trace is None else StepLog(trace, run_id, trading.gate, market.feature_names)
         self._audit = audit
         self._activity = activity
         self._has_moved = False  # quotes, since the activity log was last told

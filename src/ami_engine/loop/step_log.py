@@ -7,7 +7,7 @@ from typing import Any
 
 from ami_engine.dmc.trading_state import TradingGate, TradingState
 from ami_engine.execution.order_manager import NOTHING_DONE, Actions
-from ami_engine.loop.packets import STATE_KEY, FeatureRow, PacketInput, TracedDecision, feature_row, traced_decision
+from ami_engine.loop.packets import STATE_KEY, PacketInput, TracedDecision, feature_row, row_type, traced_decision
 from ami_engine.loop.step import Decision
 from ami_engine.loop.symbol_state import SymbolState
 from ami_engine.trace.packet_writer import StepTypes
@@ -26,7 +26,6 @@ EXTERNAL_KEYS = (
 )
 _FLUSH_IS_DUE = 2
 _STAGES = ("observe", "fills", "decide", "orders")
-_STEP_TYPES = StepTypes(Decision, PacketInput, FeatureRow, TracedDecision)
 
 
 class StepLog:
@@ -40,13 +39,17 @@ class StepLog:
         The run.
     gate : TradingGate
         Knows the trading state, which a packet tells when it is not the plain one.
+    feature_names : tuple of str
+        The columns of a row.
     """
 
-    def __init__(self, trace: TraceLogger, run_id: str, gate: TradingGate) -> None:
+    def __init__(self, trace: TraceLogger, run_id: str, gate: TradingGate, feature_names: tuple[str, ...]) -> None:
         self._trace = trace
         self._run_id = run_id
         self._gate = gate
-        self._write = trace.begin_steps(_STEP_TYPES, run_id)
+        self._write = trace.begin_steps(
+            StepTypes(Decision, PacketInput, row_type(feature_names), TracedDecision), run_id
+        )
 
     def log(
         self,

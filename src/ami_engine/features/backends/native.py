@@ -74,6 +74,7 @@ class NativeEngine:
             window_ns=config.window_ns,
             sigma_short_steps=config.sigma_short_steps,
             sigma_long_steps=config.sigma_long_steps,
+            signal_steps=list(config.signal_steps),
         )
         self._core = core
         self.config = config

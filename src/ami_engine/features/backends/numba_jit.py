@@ -29,7 +29,9 @@ from ami_engine.features.backends import (
     numba_layout,
     numba_moments,
     numba_order,
+    numba_rank,
     numba_rolling,
+    numba_signals,
     numba_wide,
 )
 from ami_engine.features.backends.event_checks import (
@@ -184,8 +186,8 @@ class _EntryPoints:
 
 
 _COMPILED_FROM: Final = (
-    schema, event_checks, numba_layout, numba_rolling, numba_wide, numba_moments, numba_order, numba_book,
-    numba_kernels, numba_batch,
+    schema, event_checks, numba_layout, numba_rolling, numba_wide, numba_moments, numba_order, numba_rank,
+    numba_signals, numba_book, numba_kernels, numba_batch,
 )  # fmt: skip
 _ENTRY_POINTS: Final = _EntryPoints(_digest(_COMPILED_FROM))
 
@@ -213,7 +215,7 @@ class NumbaEngine:
 
     def __init__(self, config: FeatureConfig) -> None:
         self.config = config
-        self.row: FloatArray = np.full(schema.FEATURE_COUNT, np.nan)
+        self.row: FloatArray = np.full(len(config.feature_names), np.nan)
         self._weights = config.level_weights()
         self._compiled = _ENTRY_POINTS
         self._set_state(first_state(config))
@@ -279,7 +281,7 @@ class NumbaEngine:
 
     def run(self, columns: EventColumns, out: FloatArray) -> RunReport:
         """Push every row of a batch and write its features to `out`, NaN where the row was refused."""
-        _check_shapes(columns, out)
+        _check_shapes(columns, out, len(self.row))
         counts = np.zeros(len(REASONS), np.int64)
         firsts = np.zeros(len(REASONS), np.int64)
         arrays = _arrays(columns)
@@ -296,7 +298,7 @@ class NumbaEngine:
 
     def snapshot(self) -> bytes:
         """Return the whole state, versioned and checksummed."""
-        return seal("numba", self.config, pack(self._state, self.row))
+        return seal("numba", self.config, pack(self.config, self._state, self.row))
 
     def restore(self, data: bytes) -> None:
         """Take the state of a snapshot; ValueError, and nothing changes, when it is damaged or not of this config."""
@@ -318,10 +320,10 @@ class NumbaEngine:
         raise BackendError(f"the compiled check found {REASONS[code]!r}, which the Python check did not")
 
 
-def _check_shapes(columns: EventColumns, out: FloatArray) -> None:
+def _check_shapes(columns: EventColumns, out: FloatArray, width: int) -> None:
     """Refuse what compiled code, which checks no bounds, would read or write past its end."""
     arrays = [column for column in columns if isinstance(column, np.ndarray)]
-    if out.shape != (columns.rows, schema.FEATURE_COUNT) or any(len(column) != columns.rows for column in arrays):
+    if out.shape != (columns.rows, width) or any(len(column) != columns.rows for column in arrays):
         raise ValueError(f"every column and `out` must have {columns.rows} rows")
     has_prices = columns.price is not None and columns.size is not None
     if columns.kind is not None and not has_prices and bool((columns.kind == 1).any()):

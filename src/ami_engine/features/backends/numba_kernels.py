@@ -55,6 +55,7 @@ from ami_engine.features.backends.numba_rolling import (
     copy_item,
     log_return,
 )
+from ami_engine.features.backends.numba_signals import add_signals, drop_signal_spread, rank_again, write_signals
 from ami_engine.features.schema import EPS
 
 GROW_MIDS: Final = -1
@@ -160,6 +161,7 @@ def add_mid(f: Any, i: Any, row: Any, ts_ns: int, bid: float, bid_size: float, a
     f[at.LAST_BID_SIZE] = bid_size
     f[at.LAST_ASK] = ask
     f[at.LAST_ASK_SIZE] = ask_size
+    add_signals(f, i, number, mid, row[at.ROW_SPREAD], is_full)
     close_mid(f, i)
     maximum_push(f, i, at.STALENESS, mask, number, row[at.ROW_STALENESS])
     i[i[at.MID_TIMES] + (number & mask)] = ts_ns
@@ -197,6 +199,7 @@ def move_time(f: Any, i: Any, ts_ns: int) -> bool:
     mask = i[at.MID_MASK]
     has_moved = False
     while quantile_size(i, at.SPREADS) > 1 and i[i[at.MID_TIMES] + (i[at.FIRST_MID] & mask)] <= horizon:
+        drop_signal_spread(f, i)
         quantile_pop(f, i, at.SPREADS, mask, at.MEDIAN, i[at.FIRST_MID])
         quantile_pop(f, i, at.DEPTHS, mask, at.TENTH, i[at.FIRST_MID])
         count = pair_count(i)
@@ -206,6 +209,8 @@ def move_time(f: Any, i: Any, ts_ns: int) -> bool:
         sum_flow(f, i, count - 1)
         drop_oldest_mid(i)
         has_moved = True
+    if has_moved:
+        rank_again(f, i)
     return has_moved
 
 
@@ -280,6 +285,7 @@ def accept_book(f: Any, i: Any, row: Any, ts_ns: int, now_ns: int, bid_side: Any
     move_time(f, i, ts_ns)
     write_returns_features(f, i, row)
     write_regime_features(f, i, row)
+    write_signals(f, i, row)
     write_trade_features(f, i, row)
     return 0
 
@@ -333,9 +339,11 @@ def push_trade(f: Any, i: Any, row: Any, ts_ns: int, price: float, size: float, 
         row[at.ROW_STALENESS] = staleness_ms(i, ts_ns, now_ns)
     if move_time(f, i, ts_ns):
         write_regime_features(f, i, row)
+        write_signals(f, i, row)
     write_trade_features(f, i, row)
     if i[at.MIDS_SEEN] == 0:
         write_returns_features(f, i, row)
+        write_signals(f, i, row)
     return 0
 
 

@@ -41,6 +41,22 @@ QUEUE_VALUES: Final = 2
 QUEUE_POSITIONS: Final = 3
 QUEUE_INTS: Final = 4
 
+# A rank structure's block: values a block, blocks in use, free ones, and where its arrays lie: values and lows in `f`,
+# the others in `i`.
+RANK_WIDTH: Final = 0
+RANK_BLOCKS: Final = 1
+RANK_FREE_COUNT: Final = 2
+RANK_VALUES: Final = 3
+RANK_LOWS: Final = 4
+RANK_UPTO: Final = 5
+RANK_COUNTS: Final = 6
+RANK_ORDER: Final = 7
+RANK_TREE: Final = 8
+RANK_FREE: Final = 9
+RANK_INTS: Final = 10
+# Two neighbouring blocks hold more values than this.
+RANK_JOINED: Final = 96
+
 # Integers of the state: the clock, the parameters, then the blocks of the structures.
 LAST_TS: Final = 0
 LAST_BOOK_TS: Final = 1
@@ -71,7 +87,17 @@ VOL_MOMENTS: Final = STALENESS + QUEUE_INTS  # of the last VOL_WINDOW returns
 REGIME_MOMENTS: Final = VOL_MOMENTS + MOMENTS_INTS  # of the regime window's returns
 RUN_MOMENTS: Final = REGIME_MOMENTS + MOMENTS_INTS  # of the last RUN_LENGTH returns
 RUNS_MOMENTS: Final = RUN_MOMENTS + MOMENTS_INTS  # of the deviations of the last RUN_COUNT runs
-HEADER_INTS: Final = RUNS_MOMENTS + MOMENTS_INTS
+HAS_SIGNALS: Final = RUNS_MOMENTS + MOMENTS_INTS
+MOMENTUM_STEPS: Final = HAS_SIGNALS + 1
+MA_STEPS: Final = HAS_SIGNALS + 2
+TREND_LAG_STEPS: Final = HAS_SIGNALS + 3
+MIDS_SUM_IS_EXACT: Final = HAS_SIGNALS + 4
+SIGNAL_MIDS: Final = HAS_SIGNALS + 5  # offset in the floats: the last mids, by their numbers
+SIGNAL_MIDS_MASK: Final = HAS_SIGNALS + 6
+SIGNAL_SUMS: Final = HAS_SIGNALS + 7  # offset in the floats: the last sums of mids, three floats each
+SIGNAL_SUMS_MASK: Final = HAS_SIGNALS + 8
+RANKS: Final = HAS_SIGNALS + 9
+HEADER_INTS: Final = RANKS + RANK_INTS
 
 # Floats of the state: parameters, the last two-sided book, sums, and three items (middle, back, answer) of the trades.
 TICK_SIZE: Final = 0
@@ -85,7 +111,12 @@ FLOW: Final = 7  # three
 NEW_ITEM: Final = FLOW + 3  # six: what is about to be pushed
 OPEN_SUMS: Final = NEW_ITEM + 6
 TRADES_F: Final = OPEN_SUMS + 6
-WEIGHTS: Final = TRADES_F + 18
+MIDS_SUM: Final = TRADES_F + 18  # three
+SIGNAL_MOMENTUM: Final = MIDS_SUM + 3  # the four signals, in the order of the row
+SIGNAL_TREND: Final = SIGNAL_MOMENTUM + 1
+SIGNAL_REVERSION: Final = SIGNAL_MOMENTUM + 2
+SIGNAL_SPREAD: Final = SIGNAL_MOMENTUM + 3
+WEIGHTS: Final = SIGNAL_MOMENTUM + 4
 
 # What an aggregate of trades is made of: sums kept as pairs.
 TRADE_SUMS: Final = 3
@@ -119,3 +150,4 @@ ROW_STALENESS_MAX: Final = FEATURE_INDEX["staleness_max_5m"]
 ROW_VWAP: Final = FEATURE_INDEX["vwap_5m"]
 ROW_OFI: Final = FEATURE_INDEX["ofi_5m"]
 ROW_TRADE_IMBALANCE: Final = FEATURE_INDEX["trade_imbalance_5m"]
+ROW_SIGNALS: Final = FEATURE_INDEX["momentum"]

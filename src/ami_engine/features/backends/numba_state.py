@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from ami_engine.features.backends import numba_layout as at
 from ami_engine.features.feature_config import FeatureConfig
-from ami_engine.features.schema import FEATURE_COUNT
 
 __all__ = ["State", "first_state", "grown", "pack", "unpack"]
 
@@ -19,6 +18,9 @@ IntArray = npt.NDArray[np.int64]
 
 _FIRST_CAPACITY: Final = 512
 _MAX_CAPACITY: Final = 2**40
+# With room for more mids than these, ranks are kept in several blocks.
+_MOST_FLAT: Final = 512
+_RANK_WIDTH: Final = 128
 _CAPACITIES: Final = struct.Struct("<qq")
 
 _SAMPLES: Final = (at.RETURNS, at.RUNS)
@@ -29,6 +31,7 @@ _QUANTILES: Final = ((at.SPREADS, at.MEDIAN), (at.DEPTHS, at.TENTH))
 # What of the integers the events move; the rest is parameters and places.
 _MOVING: Final = [
     *(at.LAST_TS, at.LAST_BOOK_TS, at.HAS_BOOK, at.FIRST_MID, at.MIDS_SEEN, at.OPEN_TRADES, at.FLOW_IS_EXACT),
+    at.MIDS_SUM_IS_EXACT,
     *(block + cut for block in _SAMPLES for cut in (at.FIRST, at.END)),
     *(block + limb for block in _MOMENTS for limb in range(at.MOMENTS_INTS)),
     *(at.TRADES + cut for cut in _CUTS),
@@ -93,16 +96,54 @@ def _rings(config: FeatureConfig, mids: int, trades: int) -> list[_Ring]:
     ]
 
 
-def _sizes(config: FeatureConfig, rings: list[_Ring]) -> tuple[int, int]:
+class _Area(NamedTuple):
+    """An array of the signals: where the integers keep its offset, and how long it is."""
+
+    in_floats: bool
+    offset: int
+    size: int
+    is_kept: bool = False  # goes on as it is in a larger state
+
+
+def _power_above(lag: int) -> int:
+    return 1 << lag.bit_length()
+
+
+def _rank_shape(mids: int) -> tuple[int, int]:
+    """Return how many blocks there are for the ranks of so many mids, and how many values a block holds."""
+    return (1, mids) if mids <= _MOST_FLAT else (2 * mids // at.RANK_JOINED + 2, _RANK_WIDTH)
+
+
+def _signal_areas(config: FeatureConfig, mids: int) -> list[_Area]:
+    if not config.signals:
+        return []
+    blocks, width = _rank_shape(mids)
+    ranks = at.RANKS
+    return [
+        _Area(True, at.SIGNAL_MIDS, _power_above(max(config.momentum_steps, config.ma_steps)), is_kept=True),
+        _Area(True, at.SIGNAL_SUMS, 3 * _power_above(config.trend_lag_steps), is_kept=True),
+        _Area(True, ranks + at.RANK_VALUES, blocks * width),
+        _Area(True, ranks + at.RANK_LOWS, blocks),
+        _Area(False, ranks + at.RANK_UPTO, blocks * width),
+        _Area(False, ranks + at.RANK_COUNTS, blocks),
+        _Area(False, ranks + at.RANK_ORDER, blocks),
+        _Area(False, ranks + at.RANK_TREE, blocks + 1),
+        _Area(False, ranks + at.RANK_FREE, blocks),
+    ]
+
+
+def _sizes(config: FeatureConfig, rings: list[_Ring], areas: list[_Area]) -> tuple[int, int]:
     """Return how many floats and how many integers the state takes."""
-    floats = sum(ring.width * ring.capacity for ring in rings if ring.in_floats)
-    ints = sum(ring.width * ring.capacity for ring in rings if not ring.in_floats)
+    parts = [(ring.in_floats, ring.width * ring.capacity) for ring in rings]
+    parts += [(area.in_floats, area.size) for area in areas]
+    floats = sum(size for in_floats, size in parts if in_floats)
+    ints = sum(size for in_floats, size in parts if not in_floats)
     return at.WEIGHTS + config.levels + floats, at.HEADER_INTS + ints
 
 
 def _empty(config: FeatureConfig, mids: int, trades: int) -> State:
-    rings = _rings(config, mids, trades)
-    float_count, int_count = _sizes(config, rings)
+    rings, areas = _rings(config, mids, trades), _signal_areas(config, mids)
+    float_count, int_count = _sizes(config, rings, areas)
     f = np.zeros(float_count, np.float64)
     i = np.zeros(int_count, np.int64)
     f[at.TICK_SIZE] = config.tick_size
@@ -123,15 +164,65 @@ def _empty(config: FeatureConfig, mids: int, trades: int) -> State:
             next_float += ring.width * ring.capacity
         else:
             next_int += ring.width * ring.capacity
+    for area in areas:
+        i[area.offset] = next_float if area.in_floats else next_int
+        if area.in_floats:
+            next_float += area.size
+        else:
+            next_int += area.size
+    if config.signals:
+        _set_signals(i, config, mids)
     for block, ring in zip((*_SAMPLES, at.TRADES), rings, strict=False):
         i[block + at.MASK] = ring.capacity - 1
     i[at.FLOW_IS_EXACT] = 1
     return State(f, i, mids, trades)
 
 
+def _set_signals(i: IntArray, config: FeatureConfig, mids: int) -> None:
+    i[at.HAS_SIGNALS] = i[at.MIDS_SUM_IS_EXACT] = 1
+    i[at.MOMENTUM_STEPS], i[at.MA_STEPS], i[at.TREND_LAG_STEPS] = config.signal_steps
+    i[at.SIGNAL_MIDS_MASK] = _power_above(max(config.momentum_steps, config.ma_steps)) - 1
+    i[at.SIGNAL_SUMS_MASK] = _power_above(config.trend_lag_steps) - 1
+    i[at.RANKS + at.RANK_WIDTH] = _rank_shape(mids)[1]
+
+
+def _rank_spreads(state: State) -> None:
+    """Make the ranks anew from the spreads of the regime window, which the median's heaps hold."""
+    f, i, r = state.f, state.i, at.RANKS
+    if not i[at.HAS_SIGNALS]:
+        return
+    parts = [
+        sign * f[i[at.SPREADS + values] :][: i[at.SPREADS + count]]
+        for sign, values, count in ((-1.0, at.HIGH_VALUES, at.HIGH_COUNT), (1.0, at.LOW_VALUES, at.LOW_COUNT))
+    ]
+    distinct, times = np.unique(np.concatenate(parts), return_counts=True)
+    _require(np.isfinite(distinct).all())
+    blocks, width = _rank_shape(state.mid_capacity)
+    share = width if blocks == 1 else at.RANK_JOINED
+    used = max(1, -(-len(distinct) // share))
+    sizes = np.zeros(used, np.int64)
+    for block in range(used):
+        part = slice(block * share, (block + 1) * share)
+        count = len(distinct[part])
+        i[i[r + at.RANK_COUNTS] + block] = count
+        f[i[r + at.RANK_VALUES] + block * width :][:count] = distinct[part]
+        i[i[r + at.RANK_UPTO] + block * width :][:count] = times[part].cumsum()
+        f[i[r + at.RANK_LOWS] + block] = distinct[part][0] if count else 0.0
+        sizes[block] = times[part].sum()
+    i[i[r + at.RANK_ORDER] :][:used] = np.arange(used)
+    i[r + at.RANK_BLOCKS] = used
+    i[r + at.RANK_FREE_COUNT] = blocks - used
+    i[i[r + at.RANK_FREE] :][: blocks - used] = np.arange(blocks - 1, used - 1, -1)
+    tree = i[i[r + at.RANK_TREE] :][: used + 1]
+    for number in range(1, used + 1):  # a node of Fenwick's tree: the sum of the blocks that its lowest bit counts
+        tree[number] = sizes[number - (number & -number) : number].sum()
+
+
 def first_state(config: FeatureConfig) -> State:
     """Return the state before the first event."""
-    return _empty(config, _FIRST_CAPACITY, _FIRST_CAPACITY)
+    state = _empty(config, _FIRST_CAPACITY, _FIRST_CAPACITY)
+    _rank_spreads(state)
+    return state
 
 
 def grown(config: FeatureConfig, old: State, *, mids: bool = False, trades: bool = False) -> State:
@@ -144,6 +235,10 @@ def grown(config: FeatureConfig, old: State, *, mids: bool = False, trades: bool
         source, target = (old.f, new.f) if before.in_floats else (old.i, new.i)
         positions = np.arange(old.i[before.first], old.i[before.end])
         target[_slots(new.i, after, positions)] = source[_slots(old.i, before, positions)]
+    for area in _signal_areas(config, old.mid_capacity):
+        if area.is_kept:
+            new.f[new.i[area.offset] :][: area.size] = old.f[old.i[area.offset] :][: area.size]
+    _rank_spreads(new)
     return new
 
 
@@ -153,10 +248,15 @@ def _slots(i: IntArray, ring: _Ring, positions: IntArray) -> IntArray:
     return slots
 
 
-def pack(state: State, row: FloatArray) -> bytes:
-    """Return the state and the row as bytes."""
+def pack(config: FeatureConfig, state: State, row: FloatArray) -> bytes:
+    """Return the state and the row as bytes, without the ranks: they follow from the spreads."""
     capacities = _CAPACITIES.pack(state.mid_capacity, state.trade_capacity)
-    return b"".join((capacities, row.tobytes(), state.f.tobytes(), state.i.tobytes()))
+    f, i = state.f.copy(), state.i.copy()
+    for area in _signal_areas(config, state.mid_capacity):
+        if not area.is_kept:
+            (f if area.in_floats else i)[i[area.offset] :][: area.size] = 0
+    i[[at.RANKS + at.RANK_BLOCKS, at.RANKS + at.RANK_FREE_COUNT]] = 0
+    return b"".join((capacities, row.tobytes(), f.tobytes(), i.tobytes()))
 
 
 def unpack(config: FeatureConfig, data: bytes) -> tuple[State, FloatArray]:
@@ -165,13 +265,15 @@ def unpack(config: FeatureConfig, data: bytes) -> tuple[State, FloatArray]:
     mids, trades = _CAPACITIES.unpack_from(data)
     for capacity in (mids, trades):
         _require(_FIRST_CAPACITY <= capacity <= _MAX_CAPACITY and capacity & (capacity - 1) == 0)
-    float_count, int_count = _sizes(config, _rings(config, mids, trades))
-    _require(len(data) == _CAPACITIES.size + 8 * (FEATURE_COUNT + float_count + int_count))
-    floats = np.frombuffer(data, np.float64, FEATURE_COUNT + float_count, _CAPACITIES.size)
+    width = len(config.feature_names)
+    float_count, int_count = _sizes(config, _rings(config, mids, trades), _signal_areas(config, mids))
+    _require(len(data) == _CAPACITIES.size + 8 * (width + float_count + int_count))
+    floats = np.frombuffer(data, np.float64, width + float_count, _CAPACITIES.size)
     ints = np.frombuffer(data, np.int64, int_count, len(data) - 8 * int_count)
-    state = State(floats[FEATURE_COUNT:].copy(), ints.copy(), mids, trades)
+    state = State(floats[width:].copy(), ints.copy(), mids, trades)
     _check(config, state)
-    return state, floats[:FEATURE_COUNT].copy()
+    _rank_spreads(state)
+    return state, floats[:width].copy()
 
 
 def _require(holds: bool | np.bool_) -> None:

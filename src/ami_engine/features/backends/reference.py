@@ -31,7 +31,7 @@ from ami_engine.features.backends.event_checks import (
 from ami_engine.features.backends.state_bytes import seal, unseal
 from ami_engine.features.columns import EventColumns, RunReport
 from ami_engine.features.feature_config import FeatureConfig
-from ami_engine.features.schema import BOOK_FEATURE_COUNT, EPS, FEATURE_COUNT, FEATURE_NAMES, MAX_MAGNITUDE
+from ami_engine.features.schema import BOOK_FEATURE_COUNT, EPS, FEATURE_NAMES, MAX_MAGNITUDE
 
 __all__ = ["ReferenceEngine"]
 
@@ -178,6 +178,31 @@ def regime_features(regime: Sequence[Sample], trades: Sequence[TradePrint], mid:
     }
 
 
+def mid_signals(mids: Sequence[float], config: FeatureConfig) -> dict[str, float]:
+    """Return the signals of the latest mids, oldest first: each 0 until there are enough of them."""
+    seen, k, m, lag = len(mids), config.momentum_steps, config.ma_steps, config.trend_lag_steps
+    mid = mids[-1] if mids else math.nan
+    momentum = trend = reversion = 0.0
+    if seen > k:
+        momentum = (mid - mids[-1 - k]) / mids[-1 - k]
+    if seen >= m:
+        # The sum of the differences, rounded once: what a mean of large prices would not leave of it.
+        reversion = math.fsum([*mids[-m:], *[-mid] * m]) / m / mid
+    if seen >= m + lag:
+        before = mids[-m - lag : -lag]
+        trend = abs(math.fsum([*mids[-m:], *(-earlier for earlier in before)])) / m / lag / mid
+    return {"momentum": momentum, "trend_strength": trend, "mean_reversion": reversion}
+
+
+def spread_percentile(spreads: Sequence[float]) -> float:
+    """Return the average rank of the last spread among all, as a share of their number; 0 for none."""
+    if not spreads:
+        return 0.0
+    less = sum(spread < spreads[-1] for spread in spreads)
+    equal = sum(spread == spreads[-1] for spread in spreads)
+    return (2 * less + equal + 1) / (2 * len(spreads))
+
+
 class ReferenceEngine:
     """Features of one symbol's events, each recomputed from its definition.
 
@@ -201,9 +226,12 @@ class ReferenceEngine:
 
     def __init__(self, config: FeatureConfig) -> None:
         self.config = config
-        self.row: FloatArray = np.full(FEATURE_COUNT, np.nan)
+        self.row: FloatArray = np.full(len(config.feature_names), np.nan)
         self._weights = config.level_weights()
         self._recent_size = max(config.vol_window, config.sigma_long_steps + 1) + 1
+        if config.signals:
+            longest = max(config.momentum_steps + 1, config.ma_steps + config.trend_lag_steps)
+            self._recent_size = max(self._recent_size, longest)
         self._state = State()
 
     @property
@@ -277,7 +305,7 @@ class ReferenceEngine:
             state = msgspec.msgpack.decode(unseal("reference", self.config, data), type=State)
         except msgspec.MsgspecError as error:
             raise ValueError(f"the snapshot is damaged: {error}") from error
-        if len(state.row) != FEATURE_COUNT:
+        if len(state.row) != len(self.row):
             raise ValueError("the snapshot is damaged: its row has another length")
         self._state = state
         self.row[:] = state.row
@@ -359,4 +387,7 @@ class ReferenceEngine:
             | volatility_features(state.recent, config)
             | regime_features(state.regime, state.trades, features["mid"])
         )
-        self.row[:] = [features[name] for name in FEATURE_NAMES]
+        if config.signals:
+            features |= mid_signals([sample.mid for sample in state.recent], config)
+            features["spread_percentile"] = spread_percentile([sample.spread for sample in state.regime])
+        self.row[:] = [features[name] for name in config.feature_names]
