@@ -141,7 +141,9 @@ WRONG_SETTINGS = {
 }
 
 WRONG_MODELS = {
-    "no colon": ("run --model lean", 2, r"`--model` must be `reference` or `module:attribute`, was 'lean'"),
+    "no colon": ("run --model lean", 2, r"`--model`: there is no model 'lean'; there are .*; `module:attribute` .*own"),
+    "name misspelt": ("run --model refrence", 2, r"`--model`: there is no model .* \(did you mean 'reference'\?\).*"),
+    "list of what": ("models lean", 2, r"there is no model 'lean'; there are reference.*"),
     "no such module": ("run --model nomodule:f", 2, r"`--model` 'nomodule:f' cannot be loaded: No module named .*"),
     "no such name": ("run --model math:lean", 2, r"`--model` 'math:lean' cannot be loaded: module 'math' has no .*"),
     "no function": (
@@ -155,7 +157,18 @@ WRONG_MODELS = {
     "argument no number": (
         "run --model-arg max_size_usd=nan",
         2,
-        r"`--model-arg` max_size_usd must be a number .*'nan'",
+        r"`--model-arg` max_size_usd must be a number >= 0 \(USD\), was nan; see `ami models reference`",
+    ),
+    "argument in words": ("run --model-arg max_size_usd=two", 2, r"`--model-arg` max_size_usd must be .*'two'; see .*"),
+    "argument out of range": (
+        "run --model-arg imbalance_threshold=2",
+        2,
+        r"`--model-arg` imbalance_threshold must be a number in \[0, 1\], was 2\.0; see `ami models reference`",
+    ),
+    "argument twice": (
+        "run --model-arg max_size_usd=1 --model-arg max_size_usd=2",
+        2,
+        r"`--model-arg` max_size_usd is given twice",
     ),
     "argument without value": ("run --model-arg size", 2, r"`--model-arg` must be k=v, was 'size'"),
 }

@@ -18,6 +18,7 @@ from ami_engine.cli.convert import convert
 from ami_engine.cli.data import data
 from ami_engine.cli.doctor import doctor
 from ami_engine.cli.features import features
+from ami_engine.cli.models import models
 from ami_engine.cli.output import print_error
 from ami_engine.cli.plot import plot
 from ami_engine.cli.run import run
@@ -58,6 +59,7 @@ app.command()(features)
 app.command()(verify)
 app.command()(convert)
 app.add_typer(data)
+app.command()(models)
 app.command()(plot)
 app.command()(doctor)
 app.command()(bench)

@@ -46,6 +46,7 @@ from ami_engine.loop.step import MarketParts
 from ami_engine.loop.symbol_state import SymbolState
 from ami_engine.mdm.decision_engine import DecisionEngine
 from ami_engine.mdm.position_manager import PositionManager
+from ami_engine.mdm.reference_model import ReferenceModel
 from ami_engine.portfolio.pnl import Account
 from ami_engine.security.redaction import redact_text
 from ami_engine.sim.paper_broker import PaperBroker
@@ -100,7 +101,7 @@ def _methods() -> list[tuple[type, str, Any]]:
     return [(kind, name, value) for kind in _STOOD_IN_FOR for name, value in vars(kind).items() if callable(value)]
 
 
-_STOOD_IN_FOR = (Broker, PaperBroker, DecisionEngine, PositionManager, OrderManager, RiskState, Account)
+_STOOD_IN_FOR = (Broker, PaperBroker, DecisionEngine, ReferenceModel, PositionManager, OrderManager, RiskState, Account)
 _AS_WRITTEN = _methods()
 
 
@@ -113,13 +114,13 @@ def _model_params(engine: object) -> dict[str, Any] | None:
     """Return what the core needs of a model, None when it cannot ask it."""
     if type(engine) is not DecisionEngine or "propose" in vars(engine):
         return None
-    plain = {"confidence_threshold": 0.5, "imbalance_threshold": 0.1, "max_size_usd": 1.0, "model": 0, "params": ()}
     if engine.is_reference:
-        return plain | {"confidence_threshold": float(engine.confidence_threshold)}
+        return msgspec.structs.asdict(engine.model) | {"model": 0, "params": ()}  # type: ignore[arg-type]
     address = getattr(engine.model, "compiled_address", None)
     if address is None:
         return None
-    return plain | {"model": address, "params": engine.model.params}  # type: ignore[union-attr]
+    unread = msgspec.structs.asdict(ReferenceModel())
+    return unread | {"model": address, "params": engine.model.params}  # type: ignore[union-attr]
 
 
 def _is_untouched(broker: Broker) -> bool:
