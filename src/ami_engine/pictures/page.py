@@ -9,7 +9,18 @@ import msgspec
 
 from ami_engine.errors import ConfigError
 from ami_engine.pictures.collect import Picture
-from ami_engine.pictures.panels import Bars, Line, Marks, Panel, Row, figure_texts, latency_bars, panels_of
+from ami_engine.pictures.panels import (
+    HALF_ROW,
+    LEAST_HALF,
+    Bars,
+    Line,
+    Marks,
+    Panel,
+    Row,
+    figure_texts,
+    latency_bars,
+    panels_of,
+)
 
 __all__ = ["page_of"]
 
@@ -185,24 +196,31 @@ def _marks(marks: Marks, axis: str) -> dict[str, Any]:
 
 
 def _row(row: Row, place: int, axis: str) -> dict[str, Any]:
+    """Return the bars of a row as one outline of rectangles: a bar without a width is still a line."""
     xs: list[float | None] = []
+    ys: list[float | None] = []
     texts: list[str | None] = []
-    for start, end, count in row.spells:
-        said = f"{_text(row.name)}: {count:,} decision{'s' if count > 1 else ''}"
-        xs += [start, end, None]
-        texts += [said, said, None]
+    for bar in row.bars:
+        half = max(LEAST_HALF, HALF_ROW * bar.share)
+        said = f"{_text(row.name)}: {bar.count:,} decision{'s' if bar.count > 1 else ''}"
+        said += f" of {bar.decisions:,.0f}" if bar.share < 1.0 else ""
+        xs += [bar.start, bar.start, bar.end, bar.end, bar.start, None]
+        ys += [place - half, place + half, place + half, place - half, place - half, None]
+        texts += [said] * 5 + [None]
     return {
         "type": "scatter",
-        "mode": "lines+markers",
+        "mode": "lines",
         "name": _text(row.name),
         "x": _times(xs),
-        "y": [None if x is None else place for x in xs],
+        "y": ys,
         "yaxis": axis,
         "showlegend": False,
         "text": texts,
         "hovertemplate": "%{text}<br>%{x|%H:%M:%S.%L}<extra></extra>",
-        "line": {"color": row.color, "width": 9},
-        "marker": {"symbol": "line-ns-open", "size": 9, "color": row.color, "line": {"width": 1.2}},
+        "hoveron": "points",
+        "fill": "toself",
+        "fillcolor": row.color,
+        "line": {"color": row.color, "width": 1},
     }
 
 
