@@ -36,6 +36,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["--help", "-h"]},
 )
 
 
@@ -100,7 +101,9 @@ def main() -> None:
         message = getattr(error, "format_message", None)
         if message is None:
             raise
-        if text := message():  # none when no command was given: the help that was printed says it all
+        if text := message().replace(
+            "Value error, ", ""
+        ):  # none when no command was given: the help that was printed says it all
             print_error(f"{text.rstrip('.')}; see `{_command()} --help`")
         sys.exit(2)
     sys.exit(code if isinstance(code, int) else 0)

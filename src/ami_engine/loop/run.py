@@ -41,6 +41,8 @@ from decision_schema.types import Action, FinalDecision
 __all__ = ["Run"]
 
 _PROGRESS_EVERY = 1_000
+# A market's time before this (1973) was given in another unit, or not at all.
+_EARLIEST_NS = 10**17
 _PULL = "pull"
 # Commands after which no quote may rest.
 _TAKE_OFF = ("pause", "kill", "reduce")
@@ -628,6 +630,11 @@ class Run:
         notes = list(self._facts["notes"])
         if self._facts["reader"].has_assumed_time:
             notes.append("events without a time were dated 1 ms apart, from 1 ms on")
+        elif 0 < self._now_ns < _EARLIEST_NS and self.market.is_priced:
+            notes.append("the events are of the 1970s: they have no time, or one in another unit than its name says")
+        if undescribed := self.market.undescribed():
+            names, given = ", ".join(undescribed[:5]), ", ".join(list(self.market.described)[:5])
+            notes.append(f"no instrument is given for {names}, which has the default one; given: {given}")
         summary["error_count"] += self._facts["reader"].failures
         if self.counters.orders_skipped:
             notes.append(
