@@ -23,7 +23,7 @@ from ami_engine.loop.native_run import NativeRun, NativeSettings
 from ami_engine.loop.packets import FeatureRow, PacketInput, TracedDecision, feature_row, traced_decision
 from ami_engine.loop.shutdown import StopSignal
 from ami_engine.loop.step import AccountView, Decision, MarketParts, decide
-from ami_engine.loop.summary import RunCounters
+from ami_engine.loop.summary import RunCounters, time_notes
 from ami_engine.loop.symbol_state import SymbolState
 from ami_engine.loop.trading import Trading
 from ami_engine.mdm.decision_engine import REASON as HOOK_ERROR
@@ -41,8 +41,6 @@ from decision_schema.types import Action, FinalDecision
 __all__ = ["Run"]
 
 _PROGRESS_EVERY = 1_000
-# A market's time before this (1973) was given in another unit, or not at all.
-_EARLIEST_NS = 10**17
 _PULL = "pull"
 # Commands after which no quote may rest.
 _TAKE_OFF = ("pause", "kill", "reduce")
@@ -628,10 +626,8 @@ class Run:
         self.record("run_end", reason=reason)
         summary.update(self._close_logs())
         notes = list(self._facts["notes"])
-        if self._facts["reader"].has_assumed_time:
-            notes.append("events without a time were dated 1 ms apart, from 1 ms on")
-        elif 0 < self._now_ns < _EARLIEST_NS and self.market.is_priced:
-            notes.append("the events are of the 1970s: they have no time, or one in another unit than its name says")
+        last_ns = self._now_ns if self.market.is_priced else 0
+        notes += time_notes(last_ns, has_assumed_time=self._facts["reader"].has_assumed_time)
         if undescribed := self.market.undescribed():
             names, given = ", ".join(undescribed[:5]), ", ".join(list(self.market.described)[:5])
             notes.append(f"no instrument is given for {names}, which has the default one; given: {given}")
