@@ -143,23 +143,22 @@ def defaults(struct: type) -> dict[str, object]:
 
 
 def guards_part() -> list[str]:
-    """Return the table of the guards."""
+    """Return two tables of the guards: when they fire, and what they read for it. One would be too wide to read."""
     policy = defaults(RiskPolicy)
-    rows = [
-        (
-            str(guard.number),
-            f"`{guard.flag}`",
-            guard.doc.splitlines()[0],
-            names_of(guard.codes),
-            ", ".join(guard.action),
-            guard.quotes or "–",
-            names_of(guard.reads),
-            ", ".join(f"`{key}` ({policy[key]})" for key in guard.limits) or "–",
-        )
-        for guard in GUARDS
+    fires, reads = [], []
+    for guard in GUARDS:
+        name = str(guard.number), f"`{guard.flag}`"
+        asked = ", ".join(guard.action)
+        fires.append((*name, guard.doc.splitlines()[0], names_of(guard.codes), asked, guard.quotes or "–"))
+        limits = ", ".join(f"`{key}` ({policy[key]})" for key in guard.limits) or "–"
+        reads.append((*name, names_of(guard.reads), limits))
+    return [
+        *table(("#", "flag", "fires when", "reason codes", "asks for", "quotes"), fires),
+        "",
+        "What each reads:",
+        "",
+        *table(("#", "flag", "context", "limits (default)"), reads),
     ]
-    head = ("#", "flag", "fires when", "reason codes", "asks for", "quotes", "context read", "limits (default)")
-    return table(head, rows)
 
 
 def policy_part() -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import posixpath
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -92,8 +93,8 @@ def command_line_page() -> str:
         "Made from the commands' own help. Exit codes: 0 it went well; 1 the run ended by an",
     ]
     lines += ["error, or the trace is damaged; 2 the input was wrong.", ""]
-    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
-        lines += [f"## ami {name}", "", (command.help or "").replace("\f", ""), "", "| option | default | meaning |"]
+    for name, command in _commands("ami", typer.main.get_command(app)):
+        lines += [f"## {name}", "", (command.help or "").replace("\f", ""), "", "| option | default | meaning |"]
         lines.append("| --- | --- | --- |")
         for each in command.params:
             shown = ", ".join(each.opts) if each.param_type_name == "option" else each.name.upper()
@@ -102,6 +103,15 @@ def command_line_page() -> str:
             lines.append(f"| `{shown}` | {default} | {(getattr(each, 'help', '') or '').replace('|', '/')} |")
         lines.append("")
     return "\n".join(lines)
+
+
+def _commands(name: str, command: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the commands that do something, by their whole names; one that only holds others does nothing itself."""
+    held = getattr(command, "commands", None)
+    if held is None:
+        yield name, command
+    for part, each in (held or {}).items():
+        yield from _commands(f"{name} {part}", each)
 
 
 def feeds_page() -> str:

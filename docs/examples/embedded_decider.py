@@ -1,7 +1,7 @@
 """The engine without its loop, for a framework that has a loop of its own: quotes and fills in, what should rest out.
 
 The framework keeps time, orders and data. The engine keeps features, the account, what risk has to remember, and
-guards what the model proposes. `nautilus_strategy.py` uses it.
+guards what the model proposes. `nautilus_strategy.py` and `hftbacktest_strategy.py` use it.
 """
 
 from __future__ import annotations

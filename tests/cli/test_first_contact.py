@@ -72,6 +72,20 @@ WRONG_SOURCES = {
         1,
         r"the run ended by bad_event: crossed\.jsonl:1: `bid` must not be above `ask`, was 0\.59 above 0\.51",
     ),
+    "a list": ("run --source list.jsonl", 2, r"list\.jsonl: is not JSON lines: .*; it is a list: write each .*"),
+    "an address": ("run --source https://x.org/q.jsonl", 2, r"https://x\.org/q\.jsonl: is an address, .*: name a file"),
+    "nothing without an ending": ("run --source nowhere", 2, r"nowhere: cannot be read: No such file or directory"),
+    "in UTF-16": ("run --source utf16.jsonl", 2, r"utf16\.jsonl: is not JSON lines: .*"),
+    "semicolons": (
+        "run --source semicolons.csv",
+        2,
+        r"semicolons\.csv: no column is named .*: there are ts_ms;bid;ask",
+    ),
+    "times in words": (
+        "run --source iso.jsonl --no-trace",
+        2,
+        r"iso\.jsonl: no event could be used; .*1: `ts_ms` must be a number, was '2024-01-01T00:00:00Z'",
+    ),
     "a day that is none": ("run --source a.csv,b.csv --date 2020-13-45", 2, r"`--date` must be YYYY-MM-DD, was .*"),
     "a day of no use": ("run --source quotes.jsonl --date 2020-01-01", 2, r"`--date` is for LOBSTER recordings .*"),
     "a file and synthetic": ("run --symbol X", 2, r"`--symbol` describes a file; the synthetic source has its own, .*"),
@@ -134,6 +148,24 @@ WRONG_SETTINGS = {
     "steps negative": ("run --steps -5", 2, r"Invalid value for '--steps': .*; see `ami run --help`"),
     "steps in words": ("run --steps many", 2, r"Invalid value for '--steps': .* integer.*; see `ami run --help`"),
     "seed negative": ("run --steps 5 --seed -1 --no-trace", 2, r"`--seed` must be an integer of at least 0, was -1"),
+    "choice misspelt": ("run --queue middle", 2, r"Invalid value for '--queue': 'middle' is not one of 'back', .*"),
+    "lot negative": (
+        "run --source quotes.jsonl --instrument lot.toml",
+        2,
+        r"lot\.toml: instrument 1: `lot_size` of instrument 'X' must be finite and >= 0, was -1\.0",
+    ),
+    "policy says it twice": ("run --policy twice.toml", 2, r"twice\.toml: is no TOML: Cannot overwrite .*line 2.*"),
+    "policy of truths": (
+        "run --policy truth.toml",
+        2,
+        r"truth\.toml: `max_spread_bps` must be a number >= 0, was True",
+    ),
+    "bad event what": (
+        "run --steps 5 --no-trace --on-bad-event x",
+        2,
+        r"`--on-bad-event` must be 'skip' or 'stop', .*",
+    ),
+    "durability of what": ("run --steps 5 --no-trace --durability off", 2, r"`--durability` is for a journal: give .*"),
     "option misspelt": ("run --sources x", 2, r"No such option: --sources \(.*--source.*\); see `ami run --help`"),
     "command misspelt": ("rum", 2, r"No such command 'rum'\. Did you mean 'run'\?; see `ami --help`"),
     "argument too many": ("run quotes.jsonl", 2, r"Got unexpected extra argument\(s\) \(quotes\.jsonl\); see .*"),
@@ -141,7 +173,9 @@ WRONG_SETTINGS = {
 }
 
 WRONG_MODELS = {
-    "no colon": ("run --model lean", 2, r"`--model` must be `reference` or `module:attribute`, was 'lean'"),
+    "no colon": ("run --model lean", 2, r"`--model`: there is no model 'lean'; there are .*; `module:attribute` .*own"),
+    "name misspelt": ("run --model refrence", 2, r"`--model`: there is no model .* \(did you mean 'reference'\?\).*"),
+    "list of what": ("models lean", 2, r"there is no model 'lean'; there are reference.*"),
     "no such module": ("run --model nomodule:f", 2, r"`--model` 'nomodule:f' cannot be loaded: No module named .*"),
     "no such name": ("run --model math:lean", 2, r"`--model` 'math:lean' cannot be loaded: module 'math' has no .*"),
     "no function": (
@@ -155,7 +189,18 @@ WRONG_MODELS = {
     "argument no number": (
         "run --model-arg max_size_usd=nan",
         2,
-        r"`--model-arg` max_size_usd must be a number .*'nan'",
+        r"`--model-arg` max_size_usd must be a number >= 0 \(USD\), was nan; see `ami models reference`",
+    ),
+    "argument in words": ("run --model-arg max_size_usd=two", 2, r"`--model-arg` max_size_usd must be .*'two'; see .*"),
+    "argument out of range": (
+        "run --model-arg imbalance_threshold=2",
+        2,
+        r"`--model-arg` imbalance_threshold must be a number in \[0, 1\], was 2\.0; see `ami models reference`",
+    ),
+    "argument twice": (
+        "run --model-arg max_size_usd=1 --model-arg max_size_usd=2",
+        2,
+        r"`--model-arg` max_size_usd is given twice",
     ),
     "argument without value": ("run --model-arg size", 2, r"`--model-arg` must be k=v, was 'size'"),
 }
@@ -191,6 +236,17 @@ WRONG_RUN_DIRS = {
     "verify a cut trace": ("verify cut.jsonl", 1, r"cut\.jsonl: damaged at line \d+: torn_line: .*"),
     "verify a changed trace": ("verify changed.jsonl", 1, r"changed\.jsonl: damaged at line 3: bad_crc: .*"),
     "verify one line less": ("verify shorter.jsonl", 1, r"shorter\.jsonl: damaged at line 3: missing_seq: .*"),
+    "picture of what kind": ("run --plot out.pdf", 2, r"a picture must be named \.html or \.png, was 'out\.pdf'"),
+    "picture in no folder": ("run --plot no/x.html", 2, r"the picture 'no/x\.html' .*: there is no folder 'no'"),
+    "picture of nothing": ("plot nowhere", 2, r"nowhere holds no trace to draw: name the folder of a run .*"),
+    "control of nothing": ("control pause", 2, r"Missing argument 'run_dir'; see `ami control --help`"),
+    "control how": ("control stop .", 2, r"Invalid value for 'verb': 'stop' is not one of 'pause', .*; see .*"),
+    "latch of what": (
+        "run --steps 5 --no-trace --release odd --operator me --reason x",
+        2,
+        r"`--release` must name what is latched \(nothing\), was 'odd'",
+    ),
+    "convert to what": ("convert quotes.jsonl out.xyz", 2, r"`out` must end in \.jsonl, .*, was 'out\.xyz'"),
     "convert no run": ("convert folder out.jsonl", 2, r"folder: holds no trace .*"),
     "convert onto a file": ("convert done quotes.jsonl", 2, r"quotes\.jsonl: exists already"),
     "convert a cut trace": ("convert cut.jsonl out.jsonl", 1, r"cut\.jsonl: .*torn_line: .*"),
@@ -228,6 +284,10 @@ def folder(ami: Ami, tmp_path: Path, quotes: Path) -> Path:
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     (tmp_path / "a.csv").write_text("5859400,200,5853300,18\n")
     (tmp_path / "b.csv").write_text("34200.1,1,16113575,18,5853300,1\n")
+    (tmp_path / "list.jsonl").write_text(f"[{','.join(lines)}]\n")
+    (tmp_path / "utf16.jsonl").write_text("\n".join(lines), encoding="utf-16")
+    (tmp_path / "iso.jsonl").write_text(re.sub(r'"ts_ms": \d+', '"ts_ms": "2024-01-01T00:00:00Z"', "\n".join(lines)))
+    (tmp_path / "semicolons.csv").write_text("ts_ms;bid;ask\n1700000000000;0.49;0.51\n")
     (tmp_path / "policy.json").write_text('{"max_spread_bps": 5}\n')
     (tmp_path / "bytes.toml").write_bytes(gzip.compress(b"max_spread_bps = 5\n"))
     for name, text in {
@@ -238,6 +298,10 @@ def folder(ami: Ami, tmp_path: Path, quotes: Path) -> Path:
         "tables": "[limits]\nmax_spread_bps = 5",
         "tick": 'symbol = "X"\ntick_size = "0.01 USD"',
         "other_policy": "max_spread_bps = 60",
+        "lot": 'symbol = "X"\ntick_size = 0.01\nlot_size = -1',
+        "twice": "max_spread_bps = 5\nmax_spread_bps = 6",
+        "truth": "max_spread_bps = true",
+        "other_symbol": 'symbol = "Y"\ntick_size = 0.01',
     }.items():
         (tmp_path / f"{name}.toml").write_text(text + "\n")
     (tmp_path / "fc_syntax.py").write_text("def f(features:\n")
@@ -326,3 +390,27 @@ def test_a_model_that_fails_at_every_step_is_shown_in_the_summary(ami: Ami, fold
     said = ami("run", "--model", "fc_broken:f", "--source", "quotes.jsonl", "--steps", "20", "--run-dir", "broken")
     assert said.code == 0
     assert re.search(r"^last error +the model failed: see private_hook_error in the audit log$", said.out, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("text", "new"), [("170000000", "170"), ('"ts_ms": 1', '"other": 1')], ids=["in seconds", "without a time"]
+)
+def test_times_that_cannot_be_of_today_are_told_in_a_note(ami: Ami, folder: Path, text: str, new: str) -> None:
+    lines = (folder / "quotes.jsonl").read_text()
+    (folder / "old.jsonl").write_text(lines.replace(text, new))
+    for trace in ("--no-trace", "--run-dir=old"):
+        notes = ami("run", "--source", "old.jsonl", trace, "--json").document["notes"]
+        assert [note for note in notes if note.startswith("the events are of the 1970s: they have no time, or one in")]
+    assert ami("run", "--source", "quotes.jsonl", "--no-trace", "--json").document["notes"] == []
+
+
+def test_an_instrument_of_another_symbol_is_told_in_a_note(ami: Ami, folder: Path) -> None:
+    described = ("run", "--source", "quotes.jsonl", "--instrument", "other_symbol.toml", "--no-trace", "--json")
+    assert "no instrument is given for X, which has the default one; given: Y" in ami(*described).document["notes"]
+
+
+def test_the_short_name_of_help_is_known(ami: Ami) -> None:
+    for arguments in (("-h",), ("run", "-h"), ("data", "check", "-h")):
+        said = ami(*arguments)
+        assert said.code == 0
+        assert "Usage" in said.out

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ami_engine.cli.run import load_model
+from ami_engine.cli.models import load_model
 from ami_engine.errors import ConfigError
 from ami_engine.trace.reader import read_packets, verify
 
@@ -195,11 +195,11 @@ def test_arguments_change_the_run_id_and_the_order_they_are_given_in_does_not(
     [("1", 1), ("1.5", 1.5), ("1e-3", 1e-3), ("true", True), ("False", False), ("x", "x"), ("a=b", "a=b"), ("", "")],
 )
 def test_model_arguments_are_numbers_truths_or_text(models: str, text: str, value: object) -> None:
-    model = load_model(f"{models}:anything", [f"key={text}"])
+    model = load_model(f"{models}:anything", [f"key={text}"]).model
     assert model is not None
     assert model({}).reasons == ["key"]
     taken: dict[str, object] = {}
-    (function,) = [load_model("builtins:dict", [f"key={text}"])]
+    function = load_model("builtins:dict", [f"key={text}"]).model
     assert function is not None
     taken.update(function({}))
     assert taken == {"key": value}

@@ -23,7 +23,7 @@ from decision_schema.types import Action, FinalDecision, Proposal
 EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
 PAGES = sorted(page for page in EXAMPLES.glob("*.md") if page.with_suffix(".py").exists())
 # The packages of other programs that the engine is shown in; the extra `frameworks` has them.
-NEEDS = {"ccxt_bot": "ccxt", "nautilus_strategy": "nautilus_trader"}
+NEEDS = {"ccxt_bot": "ccxt", "nautilus_strategy": "nautilus_trader", "hftbacktest_strategy": "hftbacktest"}
 OUTPUT = re.compile(r"^```text\n(.*?)^```", re.MULTILINE | re.DOTALL)
 NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")
 
@@ -231,19 +231,34 @@ def test_the_engine_guards_a_nautilus_strategy_in_a_falling_market(monkeypatch: 
     assert free.account.equity < 3 * guarded.account.equity
 
 
-def test_an_example_without_its_package_says_what_to_install(tmp_path: Path) -> None:
-    for name, package in NEEDS.items():
-        if importlib.util.find_spec(package) is not None:
-            pytest.skip(f"{package} is installed")
-        done = subprocess.run(
-            [sys.executable, str(EXAMPLES / f"{name}.py")],
-            cwd=tmp_path,
-            capture_output=True,
-            encoding="utf-8",
-            check=False,
-        )
-        assert done.returncode == 1
-        assert f"pip install {package}" in done.stderr
+def test_the_engine_guards_an_hftbacktest_strategy_and_both_accounts_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("hftbacktest", reason="hftbacktest_strategy.py needs hftbacktest, which is not installed")
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    module = load("hftbacktest_strategy.py")
+    guarded, position, equity = module.main()
+    free, free_position, free_equity = module.main(guarded=False)
+    assert guarded.decisions == free.decisions == 600
+    assert guarded.position == position
+    assert guarded.account.equity == pytest.approx(equity, abs=1e-6)
+    assert free.account.equity == pytest.approx(free_equity, abs=1e-6)
+    assert free.position == free_position > 100.0
+    assert guarded.account.fees > 0.0
+    assert guarded.account.close_count > 3
+    assert {"inventory_limit", "daily_loss_stop"} <= set(guarded.reasons)
+    assert guarded.largest_position < 40.0
+    assert -40.0 < guarded.account.equity < 0.0
+    assert free.account.equity < 3 * guarded.account.equity
+
+
+@pytest.mark.parametrize(("name", "package"), NEEDS.items(), ids=NEEDS.keys())
+def test_an_example_without_its_package_says_what_to_install(name: str, package: str, tmp_path: Path) -> None:
+    if importlib.util.find_spec(package) is not None:
+        pytest.skip(f"{package} is installed")
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / f"{name}.py")], cwd=tmp_path, capture_output=True, encoding="utf-8", check=False
+    )
+    assert done.returncode == 1
+    assert f"pip install {package}" in done.stderr
 
 
 @pytest.mark.parametrize("path", sorted((EXAMPLES / "feeds").glob("*.toml")), ids=lambda path: path.name)

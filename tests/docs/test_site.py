@@ -118,6 +118,7 @@ def test_the_reference_has_the_names_of_the_first_program(site: Path) -> None:
     commands = (site / "reference/command-line.html").read_text(encoding="utf-8")
     assert "--on-bad-event" in commands
     assert "ami verify" in commands
+    assert "ami data check" in commands
 
 
 @pytest.mark.parametrize("name", ["site_hooks", "site_griffe"])

@@ -54,7 +54,7 @@ def test_long_runs_keep_their_extremes_and_say_what_is_left_out(
     plain_run: PlainRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = collect_picture(plain_run[0])
-    for name, value in (("_BUCKETS", 20), ("_SPELLS", 10), ("MAX_FILLS", 30)):
+    for name, value in (("_BUCKETS", 20), ("_SPELLS", 10), ("ROW_BARS", 5), ("MAX_FILLS", 30)):
         monkeypatch.setattr(collect, name, value)
     short = collect_picture(plain_run[0])
     assert short.figures == whole.figures
@@ -66,7 +66,7 @@ def test_long_runs_keep_their_extremes_and_say_what_is_left_out(
     said = " ".join(short.notes)
     assert "first, lowest, highest and last point" in said
     assert f"of {short.markets[0].fills.count:,} fills are drawn, evenly chosen (at most 30)" in said
-    assert "close spells joined" in said
+    assert "Rows with more than 5 spells are drawn as stretches" in said
     assert whole.notes == []
 
 

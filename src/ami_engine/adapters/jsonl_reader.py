@@ -98,7 +98,9 @@ class JsonlReader(FeedReader):
         head = [line for line in self._stream.peek_lines(_LINES_PEEKED) if line.strip()]
         if head and not any(line.lstrip()[:1] == b"{" for line in head):
             self._stream.close()
-            raise ConfigError(f"{self._stream.path}: is not JSON lines: none of its first lines is an object")
+            is_list = head[0].lstrip()[:1] == b"["
+            hint = "; it is a list: write each of its objects on a line of its own" if is_list else ""
+            raise ConfigError(f"{self._stream.path}: is not JSON lines: none of its first lines is an object{hint}")
         if head and _DESCRIPTION in head[0][:_DESCRIPTION_WITHIN]:
             self._stream.next_line()
             try:

@@ -11,6 +11,7 @@ import msgspec
 
 from ami_engine.adapters.base import MarketDataSource
 from ami_engine.adapters.binance import BinanceReader
+from ami_engine.adapters.byte_stream import open_for_reading
 from ami_engine.adapters.column_map import BarTimes, ColumnMap
 from ami_engine.adapters.csv_reader import CsvReader
 from ami_engine.adapters.databento_dbn import DbnReader
@@ -129,6 +130,8 @@ def open_source(
     """
     paths = _split_pair(path_or_pair)
     if format is None:
+        if len(paths) == 1 and not Path(paths[0]).exists():
+            open_for_reading(paths[0])  # says so: the format of what is not there is no question
         format = "lobster" if len(paths) == 2 else guess_format(paths[0])
     if format not in FORMATS:
         raise ConfigError(f"`format` must be one of {', '.join(FORMATS)}, was {format!r}")

@@ -40,7 +40,7 @@ from ami_engine.loop.native_values import (
     loop_values,
     quote_error,
 )
-from ami_engine.loop.summary import RunCounters
+from ami_engine.loop.summary import RunCounters, time_notes
 from ami_engine.mdm.decision_engine import load_private_model
 from ami_engine.security.redaction import redact_text
 from ami_engine.sim.paper_broker import PaperBroker
@@ -481,7 +481,8 @@ def _summary(
 
 
 def _notes(told: Mapping[str, Any], given: _Input) -> list[str]:
-    notes = ["events without a time were dated 1 ms apart, from 1 ms on"] if given.has_assumed_time else []
+    last_ns = int(given.columns["ts"][told["rows_read"] - 1]) if told["rows_read"] else 0
+    notes = time_notes(last_ns, has_assumed_time=given.has_assumed_time)
     if told["skipped"]:
         notes.append(f"{told['skipped']} quotes were below the instrument's smallest order: raise size_usd")
     if told["latches"]:

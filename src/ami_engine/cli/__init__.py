@@ -18,6 +18,7 @@ from ami_engine.cli.convert import convert
 from ami_engine.cli.data import data
 from ami_engine.cli.doctor import doctor
 from ami_engine.cli.features import features
+from ami_engine.cli.models import models
 from ami_engine.cli.output import print_error
 from ami_engine.cli.plot import plot
 from ami_engine.cli.run import run
@@ -35,6 +36,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["--help", "-h"]},
 )
 
 
@@ -58,6 +60,7 @@ app.command()(features)
 app.command()(verify)
 app.command()(convert)
 app.add_typer(data)
+app.command()(models)
 app.command()(plot)
 app.command()(doctor)
 app.command()(bench)
@@ -99,7 +102,8 @@ def main() -> None:
         message = getattr(error, "format_message", None)
         if message is None:
             raise
-        if text := message():  # none when no command was given: the help that was printed says it all
+        text = message().replace("Value error, ", "")
+        if text:  # none when no command was given: the help that was printed says it all
             print_error(f"{text.rstrip('.')}; see `{_called()[0]} --help`")
         sys.exit(2)
     sys.exit(code if isinstance(code, int) else 0)

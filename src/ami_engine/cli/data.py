@@ -88,11 +88,11 @@ def check(
         has_grid = bool(feed.instruments())
         report, timeline = check_data(feed, silence_ms=silence_ms, steps=steps, progress=progress)
     if plot is not None:
-        write_picture(plot, report, timeline)
+        write_picture(plot, report, timeline, _rows(report, has_grid))
     if json:
         print_json({**msgspec.to_builtins(report), "ok": report.is_clean})
     else:
-        _print(report, has_grid)
+        print_rows(_rows(report, has_grid))
     if report.ended.startswith("source_error") or (not report.events and report.findings):
         print_error(f"{file}: cannot be read: {report.ended}")
         raise typer.Exit(2)
@@ -100,7 +100,7 @@ def check(
         raise typer.Exit(1)
 
 
-def _print(report: DataReport, has_grid: bool) -> None:
+def _rows(report: DataReport, has_grid: bool) -> list[tuple[str, str]]:
     rows = [
         ("source", report.source),
         ("events", f"{report.events}: " + ", ".join(f"{count} {kind}" for kind, count in report.kinds.items())),
@@ -126,7 +126,7 @@ def _print(report: DataReport, has_grid: bool) -> None:
         rows.append((finding.kind, f"{finding.count} {finding.meaning}{why}{worst}{first}"))
     if report.is_clean:
         rows.append(("found", "nothing"))
-    print_rows(rows)
+    return rows
 
 
 def _stamp(ts_ns: int) -> str:

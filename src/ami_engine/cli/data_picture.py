@@ -3,52 +3,41 @@
 from __future__ import annotations
 
 import math
-from datetime import UTC, datetime
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from ami_engine.errors import BackendError
 from ami_engine.loop.data_check import DataReport, Timeline
-from ami_engine.units import NS_PER_S
+from ami_engine.pictures.page import page_of_panels
+from ami_engine.pictures.panels import Line, Panel, Row, RowBar
 
 __all__ = ["write_picture"]
 
+_LOW, _HIGH, _FOUND = "#0b62c4", "#d1550a", "#a12b3c"
+_NOTE = "A mark is one finding; of more than 400 of a kind every second, every fourth … is drawn. Counts are exact."
 
-def write_picture(path: Path, report: DataReport, timeline: Timeline) -> None:
-    """Write the page: the mid's lowest and highest over time, and where each kind of fault was first found.
+
+def write_picture(path: Path, report: DataReport, timeline: Timeline, texts: Sequence[tuple[str, str]]) -> None:
+    """Write the page: the mid's lowest and highest over time, and when each kind of fault was found.
 
     Raises
     ------
-    BackendError
+    ConfigError
         When plotly is not installed.
     """
-    try:
-        from plotly import graph_objects
-    except ImportError:
-        raise BackendError("a picture needs plotly: pip install 'mdm-engine[viz]'") from None
-    # Buckets in which nothing happened are no points: a line over a silence is drawn through it.
-    shown = [
-        (_when(timeline.start_ns + place * timeline.bucket_ns), low, high)
-        for place, (low, high) in enumerate(zip(timeline.lows, timeline.highs, strict=True))
-        if math.isfinite(low)
+    low, high = Line("lowest mid", [], [], _LOW), Line("highest mid", [], [], _HIGH)
+    for place, (lowest, highest) in enumerate(zip(timeline.lows, timeline.highs, strict=True)):
+        if math.isfinite(lowest):  # in a bucket in which nothing happened the last price stands
+            at_ms = (timeline.start_ns + place * timeline.bucket_ns) / 1e6
+            for line, price in ((low, lowest), (high, highest)):
+                line.xs.append(at_ms)
+                line.ys.append(price)
+    panels = [Panel("mid price", 340, [high, low])] if low.xs else []
+    rows = [
+        Row(f"{finding.kind} {finding.count:,}", [RowBar(ns / 1e6, ns / 1e6, 1, 1) for ns in at_ns], _FOUND)
+        for finding in report.findings
+        if (at_ns := timeline.marks.get(finding.kind))
     ]
-    times = [when for when, _, _ in shown]
-    figure: Any = graph_objects.Figure()
-    figure.add_scatter(x=times, y=[low for _, low, _ in shown], name="lowest mid", mode="lines")
-    figure.add_scatter(x=times, y=[high for _, _, high in shown], name="highest mid", mode="lines", fill="tonexty")
-    floor = min((low for _, low, _ in shown), default=0.0)
-    for finding in report.findings:
-        at = [_when(ts_ns) for kind, ts_ns in timeline.marks if kind == finding.kind]
-        figure.add_scatter(
-            x=at,
-            y=[floor] * len(at),
-            mode="markers",
-            name=f"{finding.kind}: {finding.count}",
-            hovertext=[finding.meaning] * len(at),
-        )
-    figure.update_layout(title=f"{report.source}: {report.events} events", xaxis_title="UTC", yaxis_title="price")
-    figure.write_html(path, include_plotlyjs=True)
-
-
-def _when(ts_ns: int) -> datetime:
-    return datetime.fromtimestamp(ts_ns / NS_PER_S, UTC)
+    if rows:
+        panels.append(Panel("found", 30 + 22 * len(rows), rows=rows))
+    page = page_of_panels(f"{report.source}: {report.events:,} events", texts, [_NOTE] if rows else [], panels)
+    path.write_text(page, encoding="utf-8")

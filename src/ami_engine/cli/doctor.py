@@ -123,8 +123,12 @@ def _print(report: dict[str, Any]) -> None:
     rows = []
     for key, value in report.items():
         if key != "problems":
-            text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
+            text = ", ".join(f"{k} {_text(v)}" for k, v in value.items()) if isinstance(value, dict) else str(value)
             if text:
                 rows.append((key, text))
     rows += [("problem", problem) for problem in report["problems"]]
     print_rows(rows if report["problems"] else [*rows, ("verdict", "everything is in order")])
+
+
+def _text(value: Any) -> str:
+    return " and ".join(map(str, value)) if isinstance(value, list) else str(value)

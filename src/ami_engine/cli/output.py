@@ -24,7 +24,7 @@ _ROWS = (
     ("timers", "timer_count"),
     ("proposed", "proposal_counts"),
     ("decided", "action_counts"),
-    ("held because", "hold_reason_counts"),
+    ("reasons at HOLD", "hold_reason_counts"),
     ("guards fired", "mismatch_reason_counts"),
     ("orders sent", "orders_submitted"),
     ("orders cancelled", "orders_canceled"),

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
+from ami_engine.cli.models import load_model
 from ami_engine.cli.output import print_error, print_json, print_summary, progress_bar
 from ami_engine.cli.sources import (
     BarTimeOption,
@@ -36,7 +35,6 @@ from ami_engine.loop.latches import Release
 from ami_engine.loop.run_loop import run_loop
 from ami_engine.mdm.decision_engine import DecisionEngine
 from ami_engine.pictures.draw import check_out, draw_run
-from ami_engine.private_hook import load_object
 from ami_engine.sim.paper_broker import PaperBroker
 
 __all__ = ["run"]
@@ -63,7 +61,9 @@ def run(
     utc_offset: UtcOffsetOption = None,
     levels: LevelsOption = 10,
     policy: Annotated[Path | None, typer.Option("--policy", help="TOML file of risk limits (flat keys).")] = None,
-    model: Annotated[str, typer.Option("--model", help="`reference`, or module:attribute of your own.")] = "reference",
+    model: Annotated[
+        str, typer.Option("--model", help="A name of `ami models`, or module:attribute of your own.")
+    ] = "reference",
     model_arg: Annotated[
         list[str] | None, typer.Option("--model-arg", help="k=v for the model; may be given several times.")
     ] = None,
@@ -115,7 +115,8 @@ def run(
     _check_plot(plot, has_trace=not no_trace)
     _check_options(run_dir, resume=resume, overwrite=overwrite, release=release, operator=operator, reason=reason)
     risk_policy = RiskPolicy.from_toml(policy) if policy is not None else RiskPolicy()
-    engine = DecisionEngine(model=load_model(model, model_arg or []))
+    chosen = load_model(model, model_arg or [])
+    engine = DecisionEngine(model=chosen.model)
     feed = make_source(
         source,
         format=format,
@@ -162,7 +163,7 @@ def run(
                 durability=durability,
                 release=() if release is None else (Release(release, operator, reason),),
                 labels={
-                    "model": " ".join([model, *sorted(model_arg or [])]),
+                    "model": " ".join([chosen.label, *sorted(model_arg or [])]),
                     "paper": f"queue={queue} latency_ms={latency_ms!r}",
                 },
             )
@@ -212,55 +213,3 @@ def _draw(summary: dict[str, Any], plot: Path) -> AmiError | OSError | None:
         return error
     summary["plot_path"] = str(plot)
     return None
-
-
-def load_model(name: str, arguments: list[str]) -> Callable[..., Any] | None:
-    """Return the callable that ``--model`` names; None for the reference model without arguments.
-
-    Raises
-    ------
-    ConfigError
-        When the name is not ``reference`` or ``module:attribute``, or an argument is not ``k=v`` or not the model's.
-    """
-    keywords = dict(_parse_argument(argument) for argument in arguments)
-    if name == "reference":
-        if not keywords:
-            return None
-        from ami_engine.mdm.reference_model import compute_proposal_reference as function
-    else:
-        if ":" not in name:
-            raise ConfigError(f"`--model` must be `reference` or `module:attribute`, was {name!r}")
-        function = load_object(name, "--model")
-    if not callable(function):
-        raise ConfigError(f"`--model` {name!r} must be callable, as model(features), was {function!r}")
-    _check_keywords(name, function, keywords)
-    return (lambda features, **extra: function(features, **{**keywords, **extra})) if keywords else function
-
-
-def _check_keywords(name: str, function: Any, keywords: Mapping[str, Any]) -> None:
-    """Refuse an argument that the model does not take: it would fail, and hold, at every step."""
-    try:
-        parameters = inspect.signature(function).parameters
-    except (TypeError, ValueError):  # some compiled callables do not say
-        return
-    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return
-    known = [*parameters][1:]  # the first one takes the features
-    for key in keywords:
-        if key not in known:
-            raise ConfigError(f"`--model-arg` {key!r} is no argument of {name}; known: {', '.join(known) or 'none'}")
-
-
-def _parse_argument(argument: str) -> tuple[str, Any]:
-    key, equals, text = argument.partition("=")
-    if not equals or not key:
-        raise ConfigError(f"`--model-arg` must be k=v, was {argument!r}")
-    for kind in (int, float):
-        try:
-            value = kind(text)
-        except ValueError:
-            continue
-        if value != value:
-            raise ConfigError(f"`--model-arg` {key} must be a number that compares, was {text!r}")
-        return key, value
-    return key, {"true": True, "false": False}.get(text.lower(), text)

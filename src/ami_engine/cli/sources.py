@@ -117,6 +117,8 @@ def _check_file(source: str, format: str | None, date: str | None) -> None:
     """Refuse what a reader would misunderstand."""
     if not source.strip():
         raise ConfigError("`--source` must name a file, or be `synthetic`, was empty")
+    if "://" in source:
+        raise ConfigError(f"{source}: is an address, and nothing is fetched from a network here: name a file")
     if Path(source).is_dir():
         raise ConfigError(f"{source}: is a directory: name a recorded file in it")
     if format in (None, "jsonl") and is_trace(source):

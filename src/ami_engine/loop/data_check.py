@@ -34,6 +34,7 @@ FINDINGS: Mapping[str, str] = {
     "refused": "events that the engine would refuse for another reason",
 }
 
+_MARKS = 400
 _PLACES_KEPT = 3
 _SAMPLES = 4_096
 _BUCKETS = 1_024
@@ -74,14 +75,14 @@ class Finding(msgspec.Struct):
 class Timeline(msgspec.Struct):
     """The mid price in buckets of equal width, each with its lowest and highest: what a picture shows.
 
-    `marks` are (kind, ns) of the first findings of each kind.
+    `marks` are the times of each kind of finding, ns; of many every second, every fourth … evenly.
     """
 
     start_ns: int = 0
     bucket_ns: int = 0
     lows: list[float] = []
     highs: list[float] = []
-    marks: list[tuple[str, int]] = []
+    marks: dict[str, list[int]] = {}
 
 
 class DataReport(msgspec.Struct):
@@ -207,7 +208,8 @@ class _Checker:
     def __init__(self, source: DataSource, silence_ms: float, with_grid: Collection[str]) -> None:
         self.report = DataReport(source.identity.partition(":")[0] or type(source).__name__)
         self.buckets = _Buckets()
-        self.marks: list[tuple[str, int]] = []
+        self.marks: dict[str, list[int]] = {}
+        self._strides: dict[str, int] = {}
         self._source = source
         self._silence_ns = round(silence_ms * NS_PER_MS)
         self._with_grid = with_grid
@@ -228,8 +230,12 @@ class _Checker:
         if len(finding.places) < _PLACES_KEPT:
             name, position = self._source.place()
             finding.places.append(f"{name}:{position}" if name else str(self.report.events))
-            if ts_ns:
-                self.marks.append((kind, ts_ns))
+        if ts_ns and (finding.count - 1) % self._strides.setdefault(kind, 1) == 0:
+            marks = self.marks.setdefault(kind, [])
+            marks.append(ts_ns)
+            if len(marks) > _MARKS:
+                del marks[1::2]
+                self._strides[kind] *= 2
 
     def see(self, event: Any, state: SymbolState) -> None:
         """Look at one event, and let the engine fold it."""

@@ -61,6 +61,20 @@ class Market:
         known = self._instruments.get(symbol)
         return known if known is not None else msgspec.structs.replace(self._default, symbol=symbol)
 
+    @property
+    def is_priced(self) -> bool:
+        """Whether nothing but events of markets came: those of another domain may count time from where they like."""
+        return all(state.generic is None for state in self.states.values())
+
+    @property
+    def described(self) -> Collection[str]:
+        """The symbols that have an instrument."""
+        return self._instruments.keys()
+
+    def undescribed(self) -> list[str]:
+        """Return the symbols that came and have no instrument, where others have one."""
+        return [symbol for symbol in self.states if symbol not in self._instruments] if self._instruments else []
+
     def _add(self, symbol: str) -> SymbolState:
         instrument = self.instrument(symbol)
         config = msgspec.structs.replace(self._config, tick_size=instrument.tick_size)

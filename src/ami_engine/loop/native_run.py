@@ -47,6 +47,7 @@ from ami_engine.loop.symbol_state import SymbolState
 from ami_engine.mdm.decision_engine import REASON as HOOK_ERROR
 from ami_engine.mdm.decision_engine import DecisionEngine
 from ami_engine.mdm.position_manager import PositionManager
+from ami_engine.mdm.reference_model import ReferenceModel
 from ami_engine.portfolio.pnl import Account
 from ami_engine.security.redaction import redact_text
 from ami_engine.sim.paper_broker import PaperBroker
@@ -102,7 +103,7 @@ def _methods() -> list[tuple[type, str, Any]]:
     return [(kind, name, value) for kind in _STOOD_IN_FOR for name, value in vars(kind).items() if callable(value)]
 
 
-_STOOD_IN_FOR = (Broker, PaperBroker, DecisionEngine, PositionManager, OrderManager, RiskState, Account)
+_STOOD_IN_FOR = (Broker, PaperBroker, DecisionEngine, ReferenceModel, PositionManager, OrderManager, RiskState, Account)
 _AS_WRITTEN = _methods()
 
 
@@ -113,15 +114,15 @@ def _is_as_written() -> bool:
 
 def _model_params(engine: object) -> tuple[dict[str, Any], bool]:
     """Return what the core needs of a model, and whether it is one that only Python can ask."""
-    plain = {"confidence_threshold": 0.5, "imbalance_threshold": 0.1, "max_size_usd": 1.0, "model": 0, "params": ()}
+    unread = msgspec.structs.asdict(ReferenceModel()) | {"model": 0, "params": ()}
     if type(engine) is not DecisionEngine or "propose" in vars(engine):
-        return plain, True
+        return unread, True
     if engine.is_reference:
-        return plain | {"confidence_threshold": float(engine.confidence_threshold)}, False
+        return unread | msgspec.structs.asdict(engine.model), False  # type: ignore[arg-type]
     address = getattr(engine.model, "compiled_address", None)
     if address is None:
-        return plain, True
-    return plain | {"model": address, "params": engine.model.params}, False  # type: ignore[union-attr]
+        return unread, True
+    return unread | {"model": address, "params": engine.model.params}, False  # type: ignore[union-attr]
 
 
 def _is_untouched(broker: Broker) -> bool:

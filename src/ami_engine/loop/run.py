@@ -23,7 +23,7 @@ from ami_engine.loop.one_shot import OneShot
 from ami_engine.loop.shutdown import StopSignal
 from ami_engine.loop.step import AccountView, Decision, MarketParts, decide, judge
 from ami_engine.loop.step_log import EXTERNAL_KEYS, StepLog
-from ami_engine.loop.summary import RunCounters
+from ami_engine.loop.summary import RunCounters, time_notes
 from ami_engine.loop.symbol_state import SymbolState
 from ami_engine.loop.trading import Trading
 from ami_engine.mdm.decision_engine import REASON as HOOK_ERROR
@@ -582,8 +582,11 @@ class Run:
         self.record("run_end", reason=reason)
         summary.update(self._close_logs())
         notes = list(self._facts["notes"])
-        if self._facts["reader"].has_assumed_time:
-            notes.append("events without a time were dated 1 ms apart, from 1 ms on")
+        last_ns = self._now_ns if self.market.is_priced else 0
+        notes += time_notes(last_ns, has_assumed_time=self._facts["reader"].has_assumed_time)
+        if undescribed := self.market.undescribed():
+            names, given = ", ".join(undescribed[:5]), ", ".join(list(self.market.described)[:5])
+            notes.append(f"no instrument is given for {names}, which has the default one; given: {given}")
         summary["error_count"] += self._facts["reader"].failures
         if self.counters.orders_skipped:
             notes.append(

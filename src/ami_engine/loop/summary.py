@@ -13,7 +13,10 @@ from ami_engine.execution.order_manager import Actions
 from ami_engine.ops.latency import LatencyHistogram
 from ami_engine.security.redaction import redact_text
 
-__all__ = ["STAGES", "RunCounters"]
+__all__ = ["STAGES", "RunCounters", "time_notes"]
+
+# A market's time before this (1973) was given in another unit, or not at all.
+_EARLIEST_NS = 10**17
 
 STAGES = ("observe", "fills", "decide", "orders", "trace")
 _MAX_PLACES = 20
@@ -147,3 +150,16 @@ class RunCounters:
             "latency_us": latency,
             "events_per_s": round((self.steps + self.timers) / elapsed_s, 1),
         }
+
+
+def time_notes(last_ns: int, *, has_assumed_time: bool) -> list[str]:
+    """Say what is odd about the times of a market's events, of which the last is `last_ns`.
+
+    >>> time_notes(1_700_000_000_000_000_000, has_assumed_time=False)
+    []
+    """
+    if has_assumed_time:
+        return ["events without a time were dated 1 ms apart, from 1 ms on"]
+    if 0 < last_ns < _EARLIEST_NS:
+        return ["the events are of the 1970s: they have no time, or one in another unit than its name says"]
+    return []

@@ -7,7 +7,7 @@ from numbers import Real
 from typing import Any, Protocol
 
 from ami_engine.errors import ConfigError
-from ami_engine.mdm.reference_model import compute_proposal_reference
+from ami_engine.mdm.reference_model import ReferenceModel
 from ami_engine.private_hook import load_hook
 from decision_schema.types import Action, Proposal
 
@@ -16,9 +16,6 @@ __all__ = ["Audit", "DecisionEngine", "ForeignEngine", "Model", "guarded_engine"
 HOOK_MODULE = "ami_engine.mdm._private.model"
 HOOK_NAME = "compute_proposal_private"
 REASON = "private_hook_error"
-
-# What the reference model takes of the keywords that the loop passes to every model.
-_REFERENCE_KEYWORDS = ("imbalance_threshold", "max_size_usd")
 
 Model = Callable[..., Any]
 
@@ -50,7 +47,8 @@ class DecisionEngine:
     Parameters
     ----------
     confidence_threshold : float
-        What the reference model's confidence must reach to act, in [0, 1].
+        What the reference model's confidence must reach to act, in [0, 1]. A `ReferenceModel` that is passed has its
+        own.
     model : callable or None
         ``model(features, **kwargs) -> Proposal``, used instead of hook and reference model.
     audit : Audit or None
@@ -80,6 +78,8 @@ class DecisionEngine:
         self._audit = audit
         self._import_error: Exception | None = None
         self._model = model if model is not None else self._find_model()
+        if type(self._model) is ReferenceModel:
+            self.confidence_threshold = self._model.confidence_threshold
 
     @property
     def audit(self) -> Audit | None:
@@ -109,7 +109,7 @@ class DecisionEngine:
     @property
     def is_reference(self) -> bool:
         """True when the reference model is asked."""
-        return self._model == self._reference
+        return type(self._model) is ReferenceModel
 
     def propose(self, features: Any, **kwargs: Any) -> Proposal:
         """Return the model's proposal for the features. Never raises.
@@ -137,13 +137,7 @@ class DecisionEngine:
             self._import_error = error
             self._report("import", error)
             return None
-        return self._reference if hook is None else hook
-
-    def _reference(self, features: Any, **kwargs: Any) -> Proposal:
-        if not kwargs:
-            return compute_proposal_reference(features, self.confidence_threshold)
-        taken = {name: kwargs[name] for name in _REFERENCE_KEYWORDS if name in kwargs}
-        return compute_proposal_reference(features, self.confidence_threshold, **taken)
+        return ReferenceModel(self.confidence_threshold) if hook is None else hook
 
     def _report(self, stage: str, error: Exception) -> None:
         _report(self._audit, stage, error)

@@ -5,9 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any, Protocol
 
+import msgspec
+
 from decision_schema.types import Action, Proposal
 
-__all__ = ["Features", "compute_proposal_reference"]
+__all__ = ["Features", "ReferenceModel", "compute_proposal_reference"]
+
+_KEYWORDS = ("imbalance_threshold", "max_size_usd")
 
 
 class Features(Protocol):
@@ -87,3 +91,29 @@ def compute_proposal_reference(
     if mid > 0.0:
         params = {"bid_quote": mid - spread / 4.0, "ask_quote": mid + spread / 4.0, **params}
     return Proposal(action=Action.ACT, confidence=confidence, reasons=reasons, params=params)
+
+
+class ReferenceModel(msgspec.Struct, frozen=True):
+    """`compute_proposal_reference` with its parameters: a model, which the compiled step knows by its type.
+
+    A call takes ``imbalance_threshold`` and ``max_size_usd`` as keywords too, and lets others be.
+
+    Examples
+    --------
+    >>> book = {"mid": 100.0, "spread": 0.04, "spread_bps": 4.0, "depth": 80.0, "imbalance": 0.5}
+    >>> ReferenceModel(max_size_usd=20.0)(book).params["size_usd"]
+    20.0
+    """
+
+    confidence_threshold: float = 0.5
+    imbalance_threshold: float = 0.1
+    max_size_usd: float = 1.0
+
+    def __call__(self, features: Features, **kwargs: Any) -> Proposal:
+        """Return the proposal for the features."""
+        if not kwargs:
+            return compute_proposal_reference(
+                features, self.confidence_threshold, self.imbalance_threshold, self.max_size_usd
+            )
+        taken = {name: kwargs.get(name, getattr(self, name)) for name in _KEYWORDS}
+        return compute_proposal_reference(features, self.confidence_threshold, **taken)

@@ -23,6 +23,8 @@ MAX_MARKETS = 4
 _MAX_ROWS = 40
 _BUCKETS = 1_500
 _SPELLS = 1_000
+# A row of more spells is drawn as so many bars at most, each as high as the share of its decisions.
+ROW_BARS = 200
 _RUN_FILE_NAME = "run.json"
 _NAN = float("nan")
 _TIMES_KEPT = 4_096
@@ -341,9 +343,10 @@ class _Collector:
                     f"(at most {MAX_FILLS:,}); the figures count all."
                 )
         rows = [*picture.actions.values(), *picture.guards.values()]
-        if any(spells.are_joined for spells in rows):
+        if any(len(spells) > ROW_BARS for spells in rows):
             notes.append(
-                f"Rows with more than {_SPELLS:,} spells are drawn with close spells joined; counts are exact."
+                f"Rows with more than {ROW_BARS} spells are drawn as stretches: the height is the share of their "
+                "decisions in which it was so. Counts are exact."
             )
         if self._beyond:
             more = " or more" if len(self._beyond) == 1_000 else ""

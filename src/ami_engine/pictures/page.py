@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -9,9 +10,20 @@ import msgspec
 
 from ami_engine.errors import ConfigError
 from ami_engine.pictures.collect import Picture
-from ami_engine.pictures.panels import Bars, Line, Marks, Panel, Row, figure_texts, latency_bars, panels_of
+from ami_engine.pictures.panels import (
+    HALF_ROW,
+    LEAST_HALF,
+    Bars,
+    Line,
+    Marks,
+    Panel,
+    Row,
+    figure_texts,
+    latency_bars,
+    panels_of,
+)
 
-__all__ = ["page_of"]
+__all__ = ["page_of", "page_of_panels"]
 
 _GAP_PX = 34
 _LATENCY_PX = 300
@@ -53,21 +65,36 @@ def page_of(picture: Picture) -> str:
     ConfigError
         When plotly is not installed.
     """
-    library = _plotly_js()
-    panels = panels_of(picture)
-    shown = {"run": _over_time(panels)} if panels else {}
     bars = latency_bars(picture)
-    if bars:
-        shown["latency"] = _histogram(bars)
-    title = escape(picture.title)
-    figures = "".join(_figure(label, text) for label, text in figure_texts(picture))
-    notes = "".join(f"<li>{escape(note)}</li>" for note in picture.notes)
+    more = {"latency": _histogram(bars)} if bars else {}
+    return page_of_panels(picture.title, figure_texts(picture), picture.notes, panels_of(picture), more)
+
+
+def page_of_panels(
+    title: str,
+    texts: Sequence[tuple[str, str]],
+    notes: Sequence[str],
+    panels: list[Panel],
+    more: Mapping[str, dict[str, Any]] | None = None,
+) -> str:
+    """Return panels over time as one HTML page, with pairs of label and text above them.
+
+    Raises
+    ------
+    ConfigError
+        When plotly is not installed.
+    """
+    library = _plotly_js()
+    shown = ({"run": _over_time(panels)} if panels else {}) | dict(more or {})
+    title = escape(title)
+    figures = "".join(_figure(label, text) for label, text in texts)
+    listed = "".join(f"<li>{escape(note)}</li>" for note in notes)
     places = "".join(f"{_heading(name)}<div id={name!r}></div>" for name in shown)
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}"><link rel="icon" href="data:,">'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head>\n'
-        f"<body><h1>{title}</h1><dl>{figures}</dl>{f'<ul>{notes}</ul>' if notes else ''}{places}\n"
+        f"<body><h1>{title}</h1><dl>{figures}</dl>{f'<ul>{listed}</ul>' if listed else ''}{places}\n"
         f"<script>{library}</script>\n<script>{_DRAW % _json(shown)}</script></body></html>\n"
     )
 
@@ -185,24 +212,31 @@ def _marks(marks: Marks, axis: str) -> dict[str, Any]:
 
 
 def _row(row: Row, place: int, axis: str) -> dict[str, Any]:
+    """Return the bars of a row as one outline of rectangles: a bar without a width is still a line."""
     xs: list[float | None] = []
+    ys: list[float | None] = []
     texts: list[str | None] = []
-    for start, end, count in row.spells:
-        said = f"{_text(row.name)}: {count:,} decision{'s' if count > 1 else ''}"
-        xs += [start, end, None]
-        texts += [said, said, None]
+    for bar in row.bars:
+        half = max(LEAST_HALF, HALF_ROW * bar.share)
+        said = f"{_text(row.name)}: {bar.count:,} decision{'s' if bar.count > 1 else ''}"
+        said += f" of {bar.decisions:,.0f}" if bar.share < 1.0 else ""
+        xs += [bar.start, bar.start, bar.end, bar.end, bar.start, None]
+        ys += [place - half, place + half, place + half, place - half, place - half, None]
+        texts += [said] * 5 + [None]
     return {
         "type": "scatter",
-        "mode": "lines+markers",
+        "mode": "lines",
         "name": _text(row.name),
         "x": _times(xs),
-        "y": [None if x is None else place for x in xs],
+        "y": ys,
         "yaxis": axis,
         "showlegend": False,
         "text": texts,
         "hovertemplate": "%{text}<br>%{x|%H:%M:%S.%L}<extra></extra>",
-        "line": {"color": row.color, "width": 9},
-        "marker": {"symbol": "line-ns-open", "size": 9, "color": row.color, "line": {"width": 1.2}},
+        "hoveron": "points",
+        "fill": "toself",
+        "fillcolor": row.color,
+        "line": {"color": row.color, "width": 1},
     }
 
 

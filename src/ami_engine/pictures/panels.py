@@ -10,16 +10,30 @@ import numpy as np
 
 from ami_engine.ops.activity import FillMark
 from ami_engine.ops.latency import LatencyHistogram
-from ami_engine.pictures.collect import Market, Picture
+from ami_engine.pictures.collect import ROW_BARS, Market, Picture
 from ami_engine.pictures.sampling import Spells
 
-__all__ = ["Bars", "Line", "Marks", "Panel", "Row", "figure_texts", "latency_bars", "panels_of"]
+__all__ = [
+    "HALF_ROW",
+    "LEAST_HALF",
+    "Bars",
+    "Line",
+    "Marks",
+    "Panel",
+    "Row",
+    "RowBar",
+    "figure_texts",
+    "latency_bars",
+    "panels_of",
+]
 
 # Told apart by people who do not see red and green alike: blue buys, orange sells.
 _BUY, _SELL, _OWN_BID, _OWN_ASK = "#0b62c4", "#d1550a", "#7fb2ea", "#f0ad7a"
 _MID, _EQUITY, _DRAWDOWN, _GUARD = "#40464f", "#23703c", "#a12b3c", "#8a3ffc"
 _ACTION_COLORS = {"ACT": "#0b62c4", "EXIT": "#d1550a", "HOLD": "#8b949e", "CANCEL": "#b08800", "STOP": "#a12b3c"}
 _BINS_PER_DECADE = 20
+# Half the height of a row's bar, in rows: of one that was so all the time, and the least that is seen.
+HALF_ROW, LEAST_HALF = 0.36, 0.04
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -44,11 +58,25 @@ class Marks(msgspec.Struct, frozen=True):
     is_filled: bool
 
 
+class RowBar(msgspec.Struct, frozen=True):
+    """Time from `start` to `end` with `decisions`, in `count` of which something was so."""
+
+    start: float
+    end: float
+    count: int
+    decisions: float
+
+    @property
+    def share(self) -> float:
+        """How much of it, in (0, 1]; what is drawn as its height."""
+        return min(1.0, self.count / self.decisions)
+
+
 class Row(msgspec.Struct, frozen=True):
-    """When something was so: from, to, and in how many decisions."""
+    """When something was so."""
 
     name: str
-    spells: list[tuple[float, float, int]]
+    bars: list[RowBar]
     color: str
 
 
@@ -81,11 +109,12 @@ def panels_of(picture: Picture) -> list[Panel]:
         panels.append(Panel("equity, USD", 150, [equity]))
         drawdown = _line("drawdown", picture.drawdown.points(), _DRAWDOWN, last)
         panels.append(Panel("below the peak, USD", 110, [drawdown]))
+    decisions = picture.figures["packets"]
     if picture.actions:
-        rows = [_row(name, spells, _ACTION_COLORS[name]) for name, spells in picture.actions.items()]
+        rows = [row_of(name, spells, _ACTION_COLORS[name], decisions) for name, spells in picture.actions.items()]
         panels.append(Panel("decided", 30 + 22 * len(rows), rows=rows))
     if picture.guards:
-        rows = [_row(name, spells, _GUARD) for name, spells in picture.guards.items()]
+        rows = [row_of(name, spells, _GUARD, decisions) for name, spells in picture.guards.items()]
         panels.append(Panel("guards fired", 30 + 22 * len(rows), rows=rows))
     return panels
 
@@ -142,8 +171,23 @@ def _line(name: str, points: list[tuple[float, float]], color: str, last: float,
     return Line(name, xs, ys, color, is_thin)
 
 
-def _row(name: str, spells: Spells, color: str) -> Row:
-    return Row(name, [(spell.start, spell.end, spell.count) for spell in spells], color)
+def row_of(name: str, spells: Spells, color: str, decisions: int) -> Row:
+    """Return the spells as bars: each its own while there are few, else a stretch of the run with the share in it.
+
+    Many spells would touch each other on the screen, and one decision in thirty would look like every one.
+    """
+    least = decisions / ROW_BARS if len(spells) > ROW_BARS else 0.0
+    bars: list[RowBar] = []
+    first = -math.inf
+    for spell in spells:
+        start, count = spell.start, spell.count
+        if spell.first_step - first < least:
+            joined = bars.pop()
+            start, count = joined.start, joined.count + count
+        else:
+            first = spell.first_step
+        bars.append(RowBar(start, spell.end, count, max(least, spell.step - first + 1)))
+    return Row(name, bars, color)
 
 
 def latency_bars(picture: Picture) -> list[Bars]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ami_engine.errors import ConfigError
 from ami_engine.pictures.collect import Picture
-from ami_engine.pictures.panels import Bars, Panel, figure_texts, latency_bars, panels_of
+from ami_engine.pictures.panels import HALF_ROW, LEAST_HALF, Bars, Panel, figure_texts, latency_bars, panels_of
 
 __all__ = ["draw_still"]
 
@@ -103,9 +103,11 @@ def _draw_panel(axes: Any, panel: Panel, *, has_legend: bool) -> None:
     if has_legend and len(panel.lines) + len(panel.marks) > 1:
         axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=8, fontsize=8, frameon=False)
     for place, row in enumerate(panel.rows):
-        starts, ends = _times([spell[0] for spell in row.spells]), _times([spell[1] for spell in row.spells])
-        axes.hlines([place] * len(starts), starts, ends, color=row.color, linewidth=7)
-        axes.plot(starts, [place] * len(starts), "|", color=row.color, markersize=8, markeredgewidth=0.8)
+        starts, ends = _times([bar.start for bar in row.bars]), _times([bar.end for bar in row.bars])
+        for bar, start, end in zip(row.bars, starts, ends, strict=True):
+            half = max(LEAST_HALF, HALF_ROW * bar.share)
+            low, high = place - half, place + half
+            axes.fill_between([start, end], low, high, color=row.color, linewidth=0.8)
     if panel.rows:
         axes.set_yticks(range(len(panel.rows)), [_plain(row.name) for row in panel.rows], fontsize=8, parse_math=False)
         axes.set_ylim(len(panel.rows) - 0.4, -0.6)
