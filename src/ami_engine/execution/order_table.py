@@ -390,6 +390,8 @@ class OrderTable:
             self.news = self.news or Tally()
             self.news.fail(error)
             self.record("fills_unavailable", error=error)
+            if isinstance(error, broker_edge.Unreadable):
+                self.halt(str(error))
         elif self._is_cut_off:
             self._is_cut_off = False
             self.news = self.news or Tally()
