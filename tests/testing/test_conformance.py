@@ -8,14 +8,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from msgspec.structs import replace
 
 from ami_engine.adapters.base import DataSource
 from ami_engine.errors import ConfigError, VenueRejected
-from ami_engine.events import BookDelta, BookSnapshot, OrderAck, OrderStatus, Side, TimeInForce, Trade
+from ami_engine.events import BookDelta, BookSnapshot, OrderAck, OrderReport, OrderStatus, Side, TimeInForce, Trade
 from ami_engine.sim.paper_broker import PaperBroker
 from ami_engine.sim.synthetic_source import SyntheticSource
 from ami_engine.testing import BROKER_CLAUSES, BROKER_FAULT_CLAUSES, SOURCE_CLAUSES, check_broker, check_source
@@ -128,17 +128,20 @@ class Broken:
 
     def rejected_stays_rejected(self) -> type[LineBroker]:
         class Reports(LineBroker):
+            refused: ClassVar[dict[str, Any]] = {}
+
             def fetch_order(self, client_order_id: str) -> Any:
-                report = super().fetch_order(client_order_id)
-                is_rejected = report is not None and report.status is OrderStatus.REJECTED
-                return replace(report, status=OrderStatus.NEW) if is_rejected else report
+                order = self.refused.get(client_order_id)
+                if order is None:
+                    return super().fetch_order(client_order_id)
+                names = ("client_order_id", "market_id", "side", "price", "qty")
+                return OrderReport(**{name: getattr(order, name) for name in names})
 
             def submit_order(self, order: Any) -> Any:
                 try:
                     return super().submit_order(order)
                 except VenueRejected:
-                    self.refused = replace(order, price=round(order.price - 0.1, 2))
-                    super().submit_order(self.refused)
+                    self.refused[order.client_order_id] = order
                     raise
 
         return Reports
