@@ -240,12 +240,22 @@ def test_a_source_that_recovers_goes_on(books: Callable[[int], list[Any]]) -> No
     assert summary["stopped_reason"] == "source_exhausted"
 
 
+def test_an_end_that_nobody_asked_for_is_an_error_and_is_told_without_secrets() -> None:
+    events = [book(0), ConfigError("feed refused https://feed/?api_secret=canary-51c0")]
+    summary = run_loop(source=ListSource(events), broker=PaperBroker(), trace=False)
+    assert summary["stopped_reason"].startswith("source_error: ")
+    assert summary["error_count"] == 1
+    assert summary["last_error"].startswith("source_error: feed refused")
+    assert "canary" not in summary["last_error"]
+
+
 def test_a_source_that_does_not_recover_ends_the_run_and_its_text_is_not_repeated() -> None:
     broker = RecordingBroker()
     canary = "token=canary-7f3a"
     source = ListSource([book(0), *[OSError(canary)] * 9])
     summary = run_loop(source=source, broker=broker, trace=False, source_attempts=3, source_backoff_ms=0.1)
     assert summary["stopped_reason"] == "source_error: OSError 3 times in a row"
+    assert (summary["error_count"], summary["last_error"]) == (4, summary["stopped_reason"])
     assert canary not in str(summary)
     assert len(broker.cancelled) == len(broker.submitted) > 0
 

@@ -585,6 +585,8 @@ class Run:
     def finish(self, reason: str) -> dict[str, Any]:
         """Cancel every order, book the last fills, close the trace, and return the summary; no venue makes it raise."""
         now_ms = self._now_ns // NS_PER_MS
+        if reason.partition(":")[0] in _FAILED_ENDS:
+            self.counters.fail(reason)
         self.controls.close(reason)
         if self._control_server is not None:
             self._control_server.close()
@@ -620,15 +622,14 @@ class Run:
         if self._durable is not None:
             failure = self._durable.finish()
             summary["journal_path"] = self._durable.journal.store.path
-            if failure:
-                summary["error_count"] += 1
-                summary["last_error"] = failure
+            self._fail_at_end(failure)
         self.record("run_end", reason=reason)
         summary.update(self._close_logs())
         notes = list(self._facts["notes"])
         if self._facts["reader"].has_assumed_time:
             notes.append("events without a time were dated 1 ms apart, from 1 ms on")
-        summary["error_count"] += self._facts["reader"].failures
+        summary["error_count"] = self.counters.error_count + self._facts["reader"].failures
+        summary["last_error"] = self.counters.last_error
         if self.counters.orders_skipped:
             notes.append(
                 f"{self.counters.orders_skipped} quotes were below the instrument's smallest order: raise size_usd"
@@ -644,12 +645,16 @@ class Run:
         summary["policy_hash"] = self._facts["policy_hash"]
         return summary
 
+    def _fail_at_end(self, error: str) -> None:
+        """Count what failed while the run was closed, unless it is what ended it."""
+        if error not in self.counters.last_error:
+            self.counters.fail(error)
+
     def _close_feed(self) -> None:
         try:
             self.feed.close()
         except Exception as error:  # the source is foreign code, and its orders are gone by now
-            self.counters.error_count += 1
-            self.counters.last_error = f"the source could not be closed: {type(error).__name__}"
+            self.counters.fail(f"the source could not be closed: {type(error).__name__}")
 
     def _withdraw(self, reason: str) -> None:
         """Tell an executor to cancel in every market."""
@@ -664,7 +669,7 @@ class Run:
             try:
                 self._trace.close()
             except TraceError as error:
-                self.counters.last_error = str(error)
+                self._fail_at_end(str(error))
             paths["chain_head"] = self._trace.chain_head
             paths["trace_queued_max"] = self._trace.queued_max
             paths["trace_dropped"] = self._trace.dropped
@@ -680,6 +685,8 @@ class Run:
             self._audit.record(kind, **fields)
 
 
+# Kinds of ends that nobody asked for: an end that was asked for is no error.
+_FAILED_ENDS = frozenset({"trace_error", "event_error", "state_error", "source_error", "error"})
 _HOOK_ERROR = [HOOK_ERROR]
 _NO_EXTERNAL: dict[str, Any] = {}
 _EXTERNAL_KEYS = (
