@@ -19,7 +19,7 @@ import pytest
 from ami_engine.adapters import Broker, DataSource, MarketDataSource
 from ami_engine.dmc import RiskPolicy, modulate
 from ami_engine.errors import ConfigError, EventError, TraceError
-from ami_engine.events import Bar, BookDelta, BookSnapshot, FeedGap
+from ami_engine.events import Bar, BookDelta, BookSnapshot, FeedGap, OrderReport, OrderStatus
 from ami_engine.loop.latches import Release
 from ami_engine.loop.run_loop import run_loop
 from ami_engine.mdm.decision_engine import DecisionEngine
@@ -227,6 +227,35 @@ def test_on_bad_event_stop_ends_the_run_with_the_reason(tmp_path: Path) -> None:
     assert summary["stopped_reason"].startswith("bad_event: ")
     assert "`bid` must not be above `ask`" in summary["stopped_reason"]
     assert source.closed
+
+
+def test_orders_that_cannot_be_confirmed_as_closed_are_named_at_the_end() -> None:
+    class Deaf(RecordingBroker):
+        def cancel_order(self, order_id: str) -> bool:
+            return False
+
+    broker = Deaf()
+    summary = run_loop(source=ListSource([book(0), book(10)]), broker=broker, trace=False)
+    live = [order.client_order_id for order in broker.submitted]
+    assert len(live) == 2
+    assert summary["notes"] == [f"may still be live at the venue: {', '.join(live)}"]
+    assert summary["error_count"] == 1
+    assert summary["last_error"] == "2 orders are not confirmed as closed at the end of the run"
+
+
+def test_an_order_of_which_the_venue_says_at_the_end_that_it_is_closed_is_not_named() -> None:
+    class Answers(RecordingBroker):
+        def cancel_order(self, order_id: str) -> bool:
+            return False
+
+        def fetch_order(self, client_order_id: str) -> OrderReport:
+            order = next(each for each in self.submitted if each.client_order_id == client_order_id)
+            names = ("client_order_id", "market_id", "side", "price", "qty")
+            terms = {name: getattr(order, name) for name in names}
+            return OrderReport(**terms, status=OrderStatus.CANCELED)
+
+    summary = run_loop(source=ListSource([book(0)]), broker=Answers(), trace=False)
+    assert (summary["orders_submitted"], summary["notes"], summary["error_count"]) == (2, [], 0)
 
 
 # Sources that fail. -------------------------------------------------------------------------------------------------

@@ -396,6 +396,17 @@ class OrderManager:
             table.record("cancel_all_verified")
         return still_open
 
+    def unconfirmed(self, now_ms: int) -> tuple[str, ...]:
+        """After `cancel_all`: ask the venue about what is not confirmed as closed; return what still is not.
+
+        With a journal as `verify_canceled`, which also finds what was said to be cancelled and is not.
+        """
+        if self._unverified:
+            return self.verify_canceled(now_ms)
+        self._table.now_ms = now_ms
+        self._table.look_up_now()
+        return tuple(self._table.live)
+
     def poll(self, now_ms: int) -> list[Fill]:
         """Collect fills and resolve doubts. Call it at the start of every step.
 

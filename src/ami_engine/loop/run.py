@@ -598,7 +598,9 @@ class Run:
             self._withdraw(f"end of run: {reason}")
         for fill in self.orders.poll(now_ms):
             self._book(fill, self._now_ns)
-        still_open = self.orders.verify_canceled(now_ms) if self.orders.is_unverified else ()
+        still_open = self.orders.unconfirmed(now_ms)
+        if still_open:
+            self.counters.fail(f"{len(still_open)} orders are not confirmed as closed at the end of the run")
         return self._summary(reason, still_open)
 
     def _summary(self, reason: str, still_open: Sequence[str] = ()) -> dict[str, Any]:
