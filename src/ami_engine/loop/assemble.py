@@ -6,6 +6,7 @@ import difflib
 import math
 import re
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -281,11 +282,29 @@ def _run_of(
     journal: Journal | None,
     should_stop: Callable[[], bool],
 ) -> Run:
+    with ExitStack() as opened:
+        run = _make_run(given, source, broker, start, run_id, journal, should_stop, opened)
+        opened.pop_all()  # the run closes what it holds
+    return run
+
+
+def _make_run(
+    given: RunOptions,
+    source: DataSource,
+    broker: Broker,
+    start: _Start,
+    run_id: str,
+    journal: Journal | None,
+    should_stop: Callable[[], bool],
+    opened: ExitStack,
+) -> Run:
     config, policy, required, default = start.config, start.policy, start.required, start.default
     instruments, clock, folder, is_live = start.instruments, start.clock, start.folder, bool(source.is_live)
     quoting, exits = config.quoting, config.exits
-    trace, audit = _open_logs(given, run_id, folder, clock)
+    trace, audit = _open_logs(given, run_id, folder, clock, opened)
     activity = _open_activity(given, folder)
+    if activity is not None:
+        opened.callback(activity.close)
     _keep_config(folder, run_id, config, (required, policy), source, audit)
     latches = Latches(folder, audit, is_resumed=given.resume, store=_latch_store(folder, journal, given))
     latches.release(each for each in given.release if each.name != OPERATOR_WORD)
@@ -373,6 +392,8 @@ def _run_of(
         trading.bound_worst_case()
     trading.begin(each for each in given.release if each.name == OPERATOR_WORD)
     controls, server = _open_controls(given, folder, is_live=is_live)
+    if server is not None:
+        opened.callback(server.close)
     run = Run(
         run_id=run_id,
         feed=feed,
@@ -604,12 +625,13 @@ def _modulator(given: RunOptions, audit: AuditEdge | None) -> Modulate | None:
 
 
 def _open_logs(
-    given: RunOptions, run_id: str, folder: Path | None, clock: clocks.Clock | None
+    given: RunOptions, run_id: str, folder: Path | None, clock: clocks.Clock | None, opened: ExitStack
 ) -> tuple[TraceLogger | None, AuditEdge | None]:
+    """Open trace and audit log; `opened` closes what was opened here when the start goes no further."""
     if folder is None:
         return None, None
     if isinstance(given.trace, TraceLogger):
-        return given.trace, AuditEdge(AuditLogger(folder, clock or clocks.WallClock()))
+        return given.trace, _open_audit(folder, clock, opened)
     folder.mkdir(parents=True, exist_ok=True)
     if given.overwrite:
         (folder / AUDIT_FILE_NAME).unlink(missing_ok=True)
@@ -627,7 +649,14 @@ def _open_logs(
             queue=given.trace_queue,
             queue_packets=given.trace_queue_packets,
         )
-    return trace, AuditEdge(AuditLogger(folder, clock or clocks.WallClock()))
+        opened.callback(trace.close)
+    return trace, _open_audit(folder, clock, opened)
+
+
+def _open_audit(folder: Path, clock: clocks.Clock | None, opened: ExitStack) -> AuditEdge:
+    audit = AuditEdge(AuditLogger(folder, clock or clocks.WallClock()))
+    opened.callback(audit.close)
+    return audit
 
 
 def _open_activity(given: RunOptions, folder: Path | None) -> ActivityLog | None:
