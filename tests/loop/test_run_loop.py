@@ -679,3 +679,20 @@ def test_the_run_directory_holds_what_the_run_was_made_of(tmp_path: Path) -> Non
         stored = RiskPolicy.from_dict(record["policies"][packet.input["policy_hash"]])
         assert stored.policy_hash == packet.input["policy_hash"]
         assert stored.min_depth == 2.0
+
+
+def test_a_resumed_run_keeps_the_policies_of_earlier_packets(tmp_path: Path) -> None:
+    for at, depth in enumerate((2.0, 3.0)):
+        run_loop(
+            source=ListSource([book(10 * at)]),
+            broker=RecordingBroker(),
+            risk_policy=RiskPolicy(min_depth=depth),
+            run_dir=tmp_path,
+            resume=at > 0,
+        )
+    record = msgspec.json.decode((tmp_path / "run.json").read_bytes())
+    stored = [record["policies"][packet.input["policy_hash"]]["min_depth"] for packet in read_packets(tmp_path)]
+    assert stored == [2.0, 3.0]
+    (tmp_path / "run.json").write_bytes(b"{")
+    with pytest.raises(TraceError, match="policies of earlier packets"):
+        run_loop(source=ListSource([book(20)]), broker=RecordingBroker(), run_dir=tmp_path, resume=True)

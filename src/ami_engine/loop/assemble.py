@@ -15,7 +15,7 @@ import msgspec
 from ami_engine import clock as clocks
 from ami_engine.adapters.base import Broker, DataSource
 from ami_engine.config import ExitConfig, QuotingConfig, RunConfig, run_id_of
-from ami_engine.dmc.kill_switch import LatchFile, LatchStore
+from ami_engine.dmc.kill_switch import LatchFile, LatchStore, write_durably
 from ami_engine.dmc.policy_hook import assemble_modulator
 from ami_engine.dmc.risk_policy import RiskPolicy
 from ami_engine.dmc.risk_state import RiskState
@@ -305,7 +305,7 @@ def _make_run(
     activity = _open_activity(given, folder)
     if activity is not None:
         opened.callback(activity.close)
-    _keep_config(folder, run_id, config, (required, policy), source, audit)
+    _keep_config(given, folder, run_id, config, (required, policy), source, audit)
     latches = Latches(folder, audit, is_resumed=given.resume, store=_latch_store(folder, journal, given))
     latches.release(each for each in given.release if each.name != OPERATOR_WORD)
     market = Market(
@@ -668,6 +668,7 @@ def _open_activity(given: RunOptions, folder: Path | None) -> ActivityLog | None
 
 
 def _keep_config(
+    given: RunOptions,
     folder: Path | None,
     run_id: str,
     config: RunConfig,
@@ -675,25 +676,36 @@ def _keep_config(
     source: DataSource,
     audit: AuditEdge | None,
 ) -> None:
-    """Write what the run was made of beside its trace: an explanation needs the policy that a packet's hash names."""
+    """Write what the run was made of beside its trace: an explanation needs the policy that a packet's hash names.
+
+    A resumed run adds its policies to those of the packets that are there already.
+    """
     if folder is None:
         return
+    path = folder / CONFIG_FILE_NAME
+    earlier = _policies_of(path) if given.resume else {}
     record = redact_secrets(
         {
             "run_id": run_id,
             "source": source.identity,
             "config": msgspec.to_builtins(config),
-            "policies": {policy.policy_hash: msgspec.to_builtins(policy) for policy in policies},
+            "policies": earlier | {policy.policy_hash: msgspec.to_builtins(policy) for policy in policies},
         }
     )
-    path = folder / CONFIG_FILE_NAME
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n")
-    except OSError as error:
-        raise TraceError(f"{path}: cannot be written: {error.strerror}") from error
+    write_durably(path, msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n")
     if audit is not None:
         audit.record("run_start", run_id=run_id, source=source.identity)
+
+
+def _policies_of(path: Path) -> dict[str, Any]:
+    """Return the policies of a run's earlier starts, by hash."""
+    try:
+        kept = msgspec.json.decode(path.read_bytes()).get("policies", {})
+    except FileNotFoundError:
+        return {}
+    except (msgspec.DecodeError, AttributeError, OSError) as error:
+        raise TraceError(f"{path}: cannot be read, so the policies of earlier packets would be lost: {error}") from error
+    return dict(kept)
 
 
 def _run_dir(given: RunOptions, run_id: str) -> Path | None:
