@@ -617,6 +617,22 @@ def test_a_latch_survives_a_restart_and_only_an_operator_releases_it(tmp_path: P
         run_loop(source=ListSource(events), broker=again, run_dir=tmp_path, resume=True, release=(release,))
 
 
+def test_a_run_that_replaces_a_latched_one_needs_the_operators_release_too(tmp_path: Path) -> None:
+    engine = DecisionEngine(model=stopping_at(3))
+    run_loop(source=ListSource([book(10 * i) for i in range(5)]), broker=RecordingBroker(), decision_engine=engine,
+             run_dir=tmp_path)  # fmt: skip
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    again = RecordingBroker()
+    with pytest.raises(ConfigError, match=r"would forget what is latched \(kill_switch: "):
+        run_loop(source=ListSource([book(0)]), broker=again, run_dir=tmp_path, overwrite=True)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+    release = Release("kill_switch", "ann", "checked the book by hand")
+    freed = run_loop(source=ListSource([book(0)]), broker=again, run_dir=tmp_path, overwrite=True, release=(release,))
+    assert freed["action_counts"] == {"ACT": 1}
+    assert '"operator":"ann"' in (tmp_path / "security_audit.jsonl").read_text()
+    assert run_loop(source=ListSource([book(0)]), broker=again, run_dir=tmp_path, overwrite=True)["steps"] == 1
+
+
 def test_a_damaged_latch_file_refuses_to_start(tmp_path: Path) -> None:
     run_loop(source=ListSource([book(0)]), broker=RecordingBroker(), run_dir=tmp_path)
     (tmp_path / "latches.json").write_bytes(b"[{")

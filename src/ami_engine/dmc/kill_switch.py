@@ -69,10 +69,6 @@ class LatchFile:
         """Keep these latches, durably, before returning."""
         write_durably(self.path, msgspec.json.encode(latches))
 
-    def clear(self) -> None:
-        """Forget everything, for a run that begins anew."""
-        self.path.unlink(missing_ok=True)
-
 
 def write_durably(path: Path, text: bytes) -> None:
     """Replace a file's content: a crash leaves the old file or the new one, never half of one.

@@ -156,7 +156,7 @@ class RunOptions(msgspec.Struct, kw_only=True):
     start_cash : float
         Equity at the start.
     release : tuple of Release
-        Latches of a resumed run that an operator releases before it begins; one named "operator" releases the pause or
+        Latches of a resumed or replaced run that an operator releases before it begins; one named "operator" releases the pause or
         the reducing that an operator ordered in it.
     controls : bool, Controls or None
         Whether an operator can command the run: True listens at ``<run_dir>/control.sock`` for `ami control`; an object
@@ -248,6 +248,7 @@ def assemble(source: DataSource, broker: Broker, *, should_stop: Callable[[], bo
     started_ns = clocks.WallClock().now_ns() if is_live else 0
     run_id = given.run_id or run_id_of(config, source.identity or type(source).__name__, started_ns=started_ns)
     folder = _run_dir(given, run_id)
+    _check_latches(given, folder)
     journal = _open_journal(given, run_id, folder, started_ns)
     start = _Start(config, policy, required, instruments, default, clock, started_ns, folder)
     try:
@@ -306,7 +307,7 @@ def _make_run(
     if activity is not None:
         opened.callback(activity.close)
     _keep_config(given, folder, run_id, config, (required, policy), source, audit)
-    latches = Latches(folder, audit, is_resumed=given.resume, store=_latch_store(folder, journal, given))
+    latches = Latches(folder, audit, store=_latch_store(folder, journal))
     latches.release(each for each in given.release if each.name != OPERATOR_WORD)
     market = Market(
         instruments,
@@ -443,14 +444,24 @@ def _open_controls(given: RunOptions, folder: Path | None, *, is_live: bool) -> 
     return controls, ControlServer(folder, controls)
 
 
-def _latch_store(folder: Path | None, journal: Journal | None, given: RunOptions) -> LatchStore | None:
+def _check_latches(given: RunOptions, folder: Path | None) -> None:
+    """Refuse a run that begins anew where something is latched: only an operator's word ends that, not a flag."""
+    if folder is None or given.resume:
+        return
+    named = {release.name for release in given.release}
+    held = [latch for latch in LatchFile(folder / LATCH_FILE_NAME).load() if latch.name not in named]
+    if held:
+        texts = ", ".join(f"{latch.name}: {latch.reason}" for latch in held)
+        raise ConfigError(
+            f"a run that begins anew in {str(folder)!r} would forget what is latched ({texts}): `release` it"
+        )
+
+
+def _latch_store(folder: Path | None, journal: Journal | None) -> LatchStore | None:
     """Return where latches are kept beside the folder's own file; None where that is all."""
     if journal is None:
         return None
-    file = None if folder is None else LatchFile(folder / LATCH_FILE_NAME)
-    if file is not None and not given.resume:
-        file.clear()
-    return JournaledLatches(journal, file)
+    return JournaledLatches(journal, None if folder is None else LatchFile(folder / LATCH_FILE_NAME))
 
 
 def _open_journal(given: RunOptions, run_id: str, folder: Path | None, started_ns: int) -> Journal | None:
@@ -704,7 +715,9 @@ def _policies_of(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (msgspec.DecodeError, AttributeError, OSError) as error:
-        raise TraceError(f"{path}: cannot be read, so the policies of earlier packets would be lost: {error}") from error
+        raise TraceError(
+            f"{path}: cannot be read, so the policies of earlier packets would be lost: {error}"
+        ) from error
     return dict(kept)
 
 
