@@ -52,6 +52,7 @@ from ami_engine.units import Instrument
 __all__ = ["GUARDED", "PROVIDED_CONTEXT", "RunOptions", "assemble"]
 
 _RUNS = Path("runs")
+_LIVE = _RUNS / "live"
 CONFIG_FILE_NAME = "run.json"
 JOURNAL_FILE_NAME = "journal.sqlite"
 _DEFAULT_TICK_SIZE = 0.01
@@ -156,8 +157,8 @@ class RunOptions(msgspec.Struct, kw_only=True):
     start_cash : float
         Equity at the start.
     release : tuple of Release
-        Latches of a resumed or replaced run that an operator releases before it begins; one named "operator" releases the pause or
-        the reducing that an operator ordered in it.
+        Latches of an earlier run that an operator releases before this one begins; one named "operator" releases the
+        pause or the reducing that an operator ordered in it.
     controls : bool, Controls or None
         Whether an operator can command the run: True listens at ``<run_dir>/control.sock`` for `ami control`; an object
         of your own is obeyed, and with a `run_dir` the socket serves it too. Default: on for live sources that have a
@@ -174,7 +175,9 @@ class RunOptions(msgspec.Struct, kw_only=True):
         Wait after its first failure, doubled with each further one.
     journal : path, StateStore or None
         Where orders, fills and latches are kept, so that a crash or a restart loses none: a new start on the same
-        journal goes on where the last one ended. Default: ``journal.sqlite`` in `run_dir` for a live run, none else.
+        journal goes on where the last one ended. Default for a live run: ``journal.sqlite`` in `run_dir`; without one
+        in ``./runs/live/<run id without the start time>``, where the next start of the same run finds it and its
+        latches, and a second process is refused. None else, and none for a live run with neither `run_dir` nor `trace`.
     durability : {"full", "normal", "off"} or None
         What a commit of the journal survives (`StateStore`); default "full".
     settle_ms : float
@@ -246,15 +249,20 @@ def assemble(source: DataSource, broker: Broker, *, should_stop: Callable[[], bo
     is_live = bool(source.is_live)
     clock = given.clock if given.clock is not None else (clocks.WallClock() if is_live else None)
     started_ns = clocks.WallClock().now_ns() if is_live else 0
-    run_id = given.run_id or run_id_of(config, source.identity or type(source).__name__, started_ns=started_ns)
-    folder = _run_dir(given, run_id)
-    _check_latches(given, folder)
-    journal = _open_journal(given, run_id, folder, started_ns)
-    start = _Start(config, policy, required, instruments, default, clock, started_ns, folder)
+    identity = source.identity or type(source).__name__
+    run_id = given.run_id or run_id_of(config, identity, started_ns=started_ns)
+    # What must outlive a start is found by the next one, whose run id has another start time.
+    place = _live_dir(given, given.run_id or run_id_of(config, identity, started_ns=0)) if is_live else None
+    folder = _run_dir(given, run_id) if place is None else None
+    journal = _open_journal(given, run_id, place or folder, started_ns)
     try:
-        return _run_of(
-            given, source, broker, start, run_id if journal is None else journal.run_id, journal, should_stop
-        )
+        if journal is not None:
+            run_id = journal.run_id
+        if place is not None:
+            folder = _run_dir(given, run_id)
+        _check_latches(given, folder)
+        start = _Start(config, policy, required, instruments, default, clock, started_ns, folder, place or folder)
+        return _run_of(given, source, broker, start, run_id, journal, should_stop)
     except BaseException:
         if journal is not None and journal.store is not given.journal:
             journal.store.close()
@@ -272,6 +280,7 @@ class _Start(msgspec.Struct, frozen=True):
     clock: clocks.Clock | None
     started_ns: int
     folder: Path | None
+    place: Path | None  # of latches and the operator's word
 
 
 def _run_of(
@@ -307,7 +316,7 @@ def _make_run(
     if activity is not None:
         opened.callback(activity.close)
     _keep_config(given, folder, run_id, config, (required, policy), source, audit)
-    latches = Latches(folder, audit, store=_latch_store(folder, journal))
+    latches = Latches(start.place, audit, store=_latch_store(start.place, journal))
     latches.release(each for each in given.release if each.name != OPERATOR_WORD)
     market = Market(
         instruments,
@@ -384,9 +393,9 @@ def _make_run(
         account=account,
         latches=latches,
         policy=policy,
-        folder=folder,
+        folder=start.place,
         audit=audit,
-        is_resumed=given.resume,
+        is_resumed=given.resume or start.place is not folder,
         journal=journal,
     )
     if journal is not None:
@@ -424,13 +433,21 @@ def _make_run(
             "source": source,
             "reader": reader,
             "times_bars": given.timer_ms is not None,
-            "notes": ["no modulator: proposals ran unguarded"] if given.modulator is None else [],
+            "notes": _notes(given, has_journal=journal is not None, is_live=is_live),
             "policy_hash": required.policy_hash if given.modulator is not None else None,
         },
     )
     if isinstance(feed, LiveFeed):
         feed.on_silence = run.obey
     return run
+
+
+def _notes(given: RunOptions, *, has_journal: bool, is_live: bool) -> list[str]:
+    """Return what a reader of the summary has to know of how the run was set up."""
+    notes = ["no modulator: proposals ran unguarded"] if given.modulator is None else []
+    if is_live and not has_journal and not given.dry_run:
+        notes.append("no journal: after a crash the next start knows none of this run's orders")
+    return notes
 
 
 def _open_controls(given: RunOptions, folder: Path | None, *, is_live: bool) -> tuple[Controls, ControlServer | None]:
@@ -457,14 +474,14 @@ def _check_latches(given: RunOptions, folder: Path | None) -> None:
         )
 
 
-def _latch_store(folder: Path | None, journal: Journal | None) -> LatchStore | None:
+def _latch_store(place: Path | None, journal: Journal | None) -> LatchStore | None:
     """Return where latches are kept beside the folder's own file; None where that is all."""
     if journal is None:
         return None
-    return JournaledLatches(journal, None if folder is None else LatchFile(folder / LATCH_FILE_NAME))
+    return JournaledLatches(journal, None if place is None else LatchFile(place / LATCH_FILE_NAME))
 
 
-def _open_journal(given: RunOptions, run_id: str, folder: Path | None, started_ns: int) -> Journal | None:
+def _open_journal(given: RunOptions, run_id: str, place: Path | None, started_ns: int) -> Journal | None:
     """Open the run's journal: the one that is given, a live run's own, or none."""
     where = given.journal
     if given.executor is not None or given.dry_run:
@@ -473,11 +490,11 @@ def _open_journal(given: RunOptions, run_id: str, folder: Path | None, started_n
             raise ConfigError(f"`journal` keeps the orders that the engine sends: {what}")
         return None
     if where is None:
-        if not started_ns or folder is None:
+        if not started_ns or place is None:
             if given.durability is not None:
                 raise ConfigError("`durability` is for a journal: give `journal`, or a live run a `run_dir`")
             return None
-        where = folder / JOURNAL_FILE_NAME
+        where = place / JOURNAL_FILE_NAME
     if isinstance(where, StateStore):
         if given.durability is not None:
             raise ConfigError("`durability` is for a journal that the run opens; `journal` is a StateStore of your own")
@@ -728,7 +745,7 @@ def _run_dir(given: RunOptions, run_id: str) -> Path | None:
     if given.trace is False and given.run_dir is None:
         return None
     if given.run_dir is None:
-        return _free_dir(_RUNS / re.sub(r"[^\w.-]", "_", run_id))
+        return _free_dir(_RUNS / _file_name(run_id))
     folder = Path(given.run_dir)
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"`run_dir` must be a directory, was the file {str(folder)!r}")
@@ -738,6 +755,17 @@ def _run_dir(given: RunOptions, run_id: str) -> Path | None:
             "choose another, or `resume` (append to) or `overwrite` (replace) it"
         )
     return folder
+
+
+def _live_dir(given: RunOptions, key: str) -> Path | None:
+    """Return where a live run without a folder of its own keeps what must outlive it, None where that is elsewhere."""
+    if given.run_dir is not None or given.journal is not None or given.trace is False or given.dry_run:
+        return None
+    return None if isinstance(given.trace, TraceLogger) else _LIVE / _file_name(key)
+
+
+def _file_name(run_id: str) -> str:
+    return re.sub(r"[^\w.-]", "_", run_id)
 
 
 def _free_dir(folder: Path) -> Path:

@@ -313,6 +313,7 @@ class Run:
         self._parts_by_market[parts.market_id] = parts
         if self._durable is not None:
             self._durable.join(parts, self._tell_position, self.latches.names)
+            self.orders.trade_in(parts.market_id)
         self.latches.join(parts.risk)
         self._trading.put_under_budget(parts)
         return parts
@@ -635,6 +636,11 @@ class Run:
         if self.counters.orders_skipped:
             notes.append(
                 f"{self.counters.orders_skipped} quotes were below the instrument's smallest order: raise size_usd"
+            )
+        if self.orders.strays:
+            notes.append(
+                "orders of an earlier run, which the journal does not know, were live at the start and had to be"
+                f" cancelled: {', '.join(self.orders.strays)}"
             )
         if still_open:
             notes.append(f"may still be live at the venue: {', '.join(still_open)}")
