@@ -20,7 +20,7 @@ from ami_engine.loop.run_loop import run_loop
 from ami_engine.mdm.decision_engine import DecisionEngine
 from ami_engine.state_store import StateStore
 from decision_schema.types import Action, Proposal
-from tests.loop.conftest import ListSource, book
+from tests.loop.conftest import ListSource, RecordingBroker, book
 from tests.loop.file_venue import FileVenue
 
 _TRADER = """
@@ -109,6 +109,21 @@ def test_a_latch_holds_over_the_same_default_call(tmp_path: Path, monkeypatch: p
         source=Live([]), broker=venue, decision_engine=engine, release=(Release("kill_switch", "ann", "looked"),)
     )
     assert freed["trading_state"] == "ACTIVE"
+
+
+def test_a_broker_that_cannot_be_asked_trades_no_live_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    class Half(RecordingBroker):
+        def fetch_order(self, client_order_id: str) -> None:
+            return None
+
+    text = "Half cannot trade live: write fetch_open_orders, fetch_fills, fetch_balances, or"
+    with pytest.raises(ConfigError, match=text):
+        run_loop(source=Live([book(0)]), broker=Half())
+    assert list(tmp_path.iterdir()) == []
+    assert run_loop(source=Live([book(0)]), broker=Half(), dry_run=True)["steps"] == 1
+    assert run_loop(source=ListSource([book(0)]), broker=Half())["steps"] == 1
 
 
 # Orders of an earlier run whose journal is gone. ------------------------------------------------------------------

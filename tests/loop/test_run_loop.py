@@ -30,7 +30,7 @@ from ami_engine.trace.reader import read_packets, verify
 from ami_engine.units import Instrument
 from decision_schema.types import Action, FinalDecision, MismatchInfo, Proposal
 
-from .conftest import MS, START_NS, ListSource, RecordingBroker, book
+from .conftest import MS, START_NS, ListSource, LiveBroker, RecordingBroker, book
 
 
 def synthetic(n: int = 1_000, seed: int = 42) -> SyntheticSource:
@@ -431,7 +431,7 @@ def test_a_silent_live_feed_pulls_quotes(tmp_path: Path) -> None:
             time.sleep(0.6)
             return None
 
-    broker = RecordingBroker()
+    broker = LiveBroker()
     policy = RiskPolicy(staleness_ms=150)
     summary = run_loop(source=Live(), broker=broker, run_dir=tmp_path, risk_policy=policy, timer_ms=50)
     assert len(broker.submitted) == 2

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import pytest
 from msgspec.structs import replace
 
-from ami_engine.adapters.base import DataSource
+from ami_engine.adapters.base import Broker, DataSource
 from ami_engine.errors import ConfigError, VenueRejected
 from ami_engine.events import BookDelta, BookSnapshot, OrderAck, OrderReport, OrderStatus, Side, TimeInForce, Trade
 from ami_engine.sim.paper_broker import PaperBroker
@@ -464,6 +464,13 @@ class Broken:
 
         return NumbersReports
 
+    def before_live(self) -> type[LineBroker]:
+        class Half(LineBroker):
+            fetch_fills = Broker.fetch_fills
+            fetch_balances = Broker.fetch_balances
+
+        return Half
+
     def engine(self) -> type[LineBroker]:
         class LosesFills(LineBroker):
             polls = 0
@@ -486,6 +493,25 @@ class TestBrokenBrokers:
         outcomes = {o.name: o for o in check_broker(factory_of(kind))}
         assert outcomes[name].result == "broken", outcomes[name]
         assert outcomes[name].why
+
+
+class TestBeforeLive:
+    def test_a_broker_that_lacks_what_live_needs_is_broken_unless_it_is_for_paper_only(self) -> None:
+        make = factory_of(Broken().before_live())
+
+        def make_paper(clock: Any = None, instrument: Any = None, seed: int = 0) -> Any:
+            bed = make(clock, instrument, seed)
+            bed.paper_only = True
+            return bed
+
+        def outcome(factory: Any) -> Any:
+            return next(each for each in check_broker(factory) if each.name == "before-live")
+
+        broken = outcome(make)
+        assert broken.result == "broken"
+        assert broken.why.startswith("fetch_fills, fetch_balances must be written")
+        paper = outcome(make_paper)
+        assert (paper.result, "paper_only" in paper.why) == ("not tried", True)
 
 
 class TestFactories:

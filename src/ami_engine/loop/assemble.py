@@ -13,13 +13,14 @@ from typing import Any
 import msgspec
 
 from ami_engine import clock as clocks
-from ami_engine.adapters.base import Broker, DataSource
+from ami_engine.adapters.base import REQUIRED_BEFORE_LIVE, Broker, DataSource
 from ami_engine.config import ExitConfig, QuotingConfig, RunConfig, run_id_of
 from ami_engine.dmc.kill_switch import LatchFile, LatchStore, write_durably
 from ami_engine.dmc.policy_hook import assemble_modulator
 from ami_engine.dmc.risk_policy import RiskPolicy
 from ami_engine.dmc.risk_state import RiskState
 from ami_engine.errors import ConfigError, TraceError
+from ami_engine.execution.broker_edge import supports
 from ami_engine.execution.journal import Journal
 from ami_engine.execution.order_manager import OrderManager
 from ami_engine.execution.order_table import DEFAULT_SETTLE_MS
@@ -234,9 +235,12 @@ def assemble(source: DataSource, broker: Broker, *, should_stop: Callable[[], bo
     Raises
     ------
     ConfigError
-        When an option is unknown or wrong, or the run's directory is taken. Nothing was started.
+        When an option is unknown or wrong, the run's directory is taken, or a live run's broker lacks what it needs.
+        Nothing was started.
     """
     given = _options(options)
+    if source.is_live and not given.dry_run:
+        _check_broker(broker)
     instruments = dict(source.instruments())
     default = _default_instrument(given, instruments)
     if given.market_id is not None and len(instruments) > 1:
@@ -267,6 +271,14 @@ def assemble(source: DataSource, broker: Broker, *, should_stop: Callable[[], bo
         if journal is not None and journal.store is not given.journal:
             journal.store.close()
         raise
+
+
+def _check_broker(broker: Broker) -> None:
+    missing = [name for name in REQUIRED_BEFORE_LIVE if not supports(broker, name)]
+    if missing:
+        raise ConfigError(
+            f"{type(broker).__name__} cannot trade live: write {', '.join(missing)}, or send nothing (`dry_run`)"
+        )
 
 
 class _Start(msgspec.Struct, frozen=True):
