@@ -20,6 +20,7 @@ from ami_engine.adapters import Broker, DataSource, MarketDataSource
 from ami_engine.dmc import RiskPolicy, modulate
 from ami_engine.errors import ConfigError, EventError, TraceError
 from ami_engine.events import Bar, BookDelta, BookSnapshot, FeedGap, OrderReport, OrderStatus
+from ami_engine.execution.executor import Executor
 from ami_engine.loop.latches import Release
 from ami_engine.loop.run_loop import run_loop
 from ami_engine.mdm.decision_engine import DecisionEngine
@@ -227,6 +228,35 @@ def test_on_bad_event_stop_ends_the_run_with_the_reason(tmp_path: Path) -> None:
     assert summary["stopped_reason"].startswith("bad_event: ")
     assert "`bid` must not be above `ask`" in summary["stopped_reason"]
     assert source.closed
+
+
+def test_what_an_executor_has_resting_counts_for_the_guards_and_is_named_when_it_stays() -> None:
+    class Deaf(RecordingBroker):
+        is_deaf = False
+
+        def cancel_order(self, order_id: str) -> bool:
+            return not self.is_deaf and super().cancel_order(order_id)
+
+    seen: list[tuple[Any, Any]] = []
+
+    def watch(proposal: Any, policy: Any, context: Any) -> Any:
+        seen.append((context.open_orders, context.active_markets))
+        broker.is_deaf = len(seen) == 4
+        return modulate(proposal, policy, context)
+
+    broker = Deaf()
+    summary = run_loop(
+        source=ListSource([book(10 * i) for i in range(4)]),
+        broker=broker,
+        executor=Executor(broker, run_id="r"),
+        modulator=watch,
+        trace=False,
+    )
+    assert seen == [(0, 0), (2, 1), (2, 1), (2, 1)]
+    assert len(broker.submitted) == 6
+    left = [order.client_order_id for order in broker.submitted[-2:]]
+    assert f"may still be live at the venue: {', '.join(left)}" in summary["notes"]
+    assert summary["trading_state"] == "HALTED"
 
 
 def test_orders_that_cannot_be_confirmed_as_closed_are_named_at_the_end() -> None:
