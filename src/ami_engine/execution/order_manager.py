@@ -421,6 +421,8 @@ class OrderManager:
     def poll(self, now_ms: int) -> list[Fill]:
         """Collect fills and resolve doubts. Call it at the start of every step.
 
+        With a journal it also compares with the venue, at first before anything new is placed.
+
         Returns
         -------
         list of Fill
