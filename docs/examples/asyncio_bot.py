@@ -21,7 +21,8 @@ from ami_engine.adapters import Broker, MarketDataSource
 from ami_engine.clock import WallClock
 from ami_engine.dmc import RiskPolicy
 from ami_engine.errors import VenueUnavailable
-from ami_engine.events import BookSnapshot, Fill, MarketEvent, OrderAck, Side, SubmitOrder, TimeInForce
+from ami_engine.events import BookSnapshot, Fill, MarketEvent, OrderAck, OrderReport, OrderStatus, Side, SubmitOrder
+from ami_engine.events import TimeInForce as Tif
 from ami_engine.loop.run_loop import run_loop
 from ami_engine.mdm.decision_engine import DecisionEngine
 from ami_engine.units import Instrument
@@ -57,6 +58,8 @@ class AsyncVenue:
         self._bid_ticks = 2_000
         self._trades = 0
         self._acks: dict[str, OrderAck] = {}
+        self._sent: dict[str, SubmitOrder] = {}
+        self._trades_made: list[Fill] = []
         self._random = np.random.Generator(np.random.PCG64(seed))
 
     async def books(self, count: int) -> AsyncIterator[BookSnapshot]:
@@ -77,8 +80,9 @@ class AsyncVenue:
         await asyncio.sleep(NETWORK_S)
         if order.client_order_id in self._acks:
             return self._acks[order.client_order_id]
+        self._sent[order.client_order_id] = order
         bid, ask = self._prices()
-        if order.tif is TimeInForce.IOC:
+        if order.tif is Tif.IOC:
             self._fill(order, ask if order.side is Side.BUY else bid)
         else:
             self.resting[order.client_order_id] = order
@@ -96,6 +100,46 @@ class AsyncVenue:
         self.resting.clear()
         return count
 
+    async def look_up(self, order_id: str) -> OrderReport | None:
+        """Return what became of an order, None of one that was never here."""
+        await asyncio.sleep(NETWORK_S)
+        return self._report(order_id) if order_id in self._sent else None
+
+    async def open_orders(self) -> list[OrderReport]:
+        """Return the orders that rest."""
+        await asyncio.sleep(NETWORK_S)
+        return [self._report(order_id) for order_id in self.resting]
+
+    async def trades(self, since_ns: int) -> list[Fill]:
+        """Return what was traded since a time."""
+        await asyncio.sleep(NETWORK_S)
+        return [fill for fill in self._trades_made if fill.ts_ns >= since_ns]
+
+    async def balances(self) -> dict[str, float]:
+        """Return what the account holds of each asset."""
+        await asyncio.sleep(NETWORK_S)
+        return {
+            "ACME": self.position,
+            "USD": -sum(fill.signed_qty * fill.price for fill in self._trades_made),
+        }
+
+    def _report(self, order_id: str) -> OrderReport:
+        order = self._sent[order_id]
+        filled = sum(fill.qty for fill in self._trades_made if fill.client_order_id == order_id)
+        if order_id in self.resting:
+            status = OrderStatus.NEW
+        else:
+            status = OrderStatus.FILLED if filled else OrderStatus.CANCELED
+        return OrderReport(
+            client_order_id=order_id,
+            market_id=order.market_id,
+            side=order.side,
+            price=order.price,
+            qty=order.qty,
+            filled_qty=filled,
+            status=status,
+        )
+
     def _prices(self) -> tuple[float, float]:
         return MARKET.price_from_ticks(self._bid_ticks), MARKET.price_from_ticks(self._bid_ticks + 2)
 
@@ -112,6 +156,7 @@ class AsyncVenue:
         )
         self.position += fill.signed_qty
         self.fills.append(fill)
+        self._trades_made.append(fill)
 
 
 class QueueSource(MarketDataSource):
@@ -167,6 +212,18 @@ class AsyncBroker(Broker):
     def process_fills(self, now_ms: int) -> Sequence[Fill]:
         fills = self._venue.fills
         return [fills.popleft() for _ in range(len(fills))]  # a deque may be read here and written in the event loop
+
+    def fetch_order(self, client_order_id: str) -> OrderReport | None:
+        return self._wait_for(self._venue.look_up(client_order_id))
+
+    def fetch_open_orders(self, market_id: str | None = None) -> Sequence[OrderReport]:
+        return self._wait_for(self._venue.open_orders())
+
+    def fetch_fills(self, since_ns: int) -> Sequence[Fill]:
+        return self._wait_for(self._venue.trades(since_ns))
+
+    def fetch_balances(self) -> Mapping[str, float]:
+        return self._wait_for(self._venue.balances())
 
     def _wait_for(self, call: Coroutine[Any, Any, Any]) -> Any:
         future = asyncio.run_coroutine_threadsafe(call, self._loop)

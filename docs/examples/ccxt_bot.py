@@ -146,6 +146,8 @@ class CcxtBroker(Broker):
     def process_fills(self, now_ms: int) -> Sequence[Fill]:
         with said_in_our_words():
             trades = self._exchange.fetch_my_trades(SYMBOL, None, 1_000, {"fromId": self._next_trade})
+        for trade in trades:
+            self._next_trade = max(self._next_trade, int(trade["id"]) + 1)
         return [self._fill(trade) for trade in trades]
 
     def fetch_order(self, client_order_id: str) -> OrderReport | None:
@@ -154,9 +156,25 @@ class CcxtBroker(Broker):
                 told = self._exchange.fetch_order("", SYMBOL, {"clientOrderId": client_order_id})
             except ccxt.OrderNotFound:
                 return None
-        self._client_ids[told["id"]] = client_order_id
+        return self._report(told)
+
+    def fetch_open_orders(self, market_id: str | None = None) -> Sequence[OrderReport]:
+        with said_in_our_words():
+            return [self._report(told) for told in self._exchange.fetch_open_orders(SYMBOL)]
+
+    def fetch_fills(self, since_ns: int) -> Sequence[Fill]:
+        with said_in_our_words():
+            trades = self._exchange.fetch_my_trades(SYMBOL, since_ns // 1_000_000, 1_000)
+        return [self._fill(trade) for trade in trades]
+
+    def fetch_balances(self) -> Mapping[str, float]:
+        with said_in_our_words():
+            return dict(self._exchange.fetch_balance()["total"])
+
+    def _report(self, told: Mapping[str, Any]) -> OrderReport:
+        self._client_ids[told["id"]] = told["clientOrderId"]
         return OrderReport(
-            client_order_id=client_order_id,
+            client_order_id=told["clientOrderId"],
             market_id=SYMBOL,
             side=Side(told["side"].upper()),
             price=told["price"],
@@ -167,7 +185,6 @@ class CcxtBroker(Broker):
         )
 
     def _fill(self, trade: Mapping[str, Any]) -> Fill:
-        self._next_trade = max(self._next_trade, int(trade["id"]) + 1)
         client_id = self._client_ids.get(trade["order"])
         if client_id is None:  # the order's answer was lost, and its fill is here before it was looked up
             with said_in_our_words():
@@ -246,7 +263,12 @@ class StandIn:
             asks = [[f"{(self._bid_ticks + 2 + i) / 100:.2f}", "60"] for i in range(5)]
             return 200, {"lastUpdateId": 1, "bids": bids, "asks": asks}
         if path == "/api/v3/myTrades":
-            return 200, [trade for trade in self.trades if trade["id"] >= int(query["fromId"])]
+            first, since_ms = int(query.get("fromId", 1)), int(query.get("startTime", 0))
+            return 200, [trade for trade in self.trades if trade["id"] >= first and trade["time"] >= since_ms]
+        if path == "/api/v3/account":
+            return 200, {"balances": [{"asset": "ACME", "free": str(self.position), "locked": "0"}]}
+        if path == "/api/v3/openOrders" and method == "GET":
+            return 200, self.resting
         if path == "/api/v3/openOrders" and method == "DELETE":
             return self._cancel(self.resting, {"code": -2011, "msg": "Unknown order sent."})
         if path == "/api/v3/order" and method == "POST":

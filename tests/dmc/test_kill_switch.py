@@ -70,7 +70,11 @@ def test_a_damaged_file_is_tripped_and_is_left_for_whoever_looks(store: LatchFil
     assert switch.is_tripped
     assert not switch.check(1)
     assert store.path.read_bytes() == damage
-    switch.release("ann", "looked at it", 2)
+    with pytest.raises(TraceError, match="repair or remove"):
+        switch.release("ann", "looked at it", 2)
+    assert store.path.read_bytes() == damage
+    store.path.unlink()
+    switch.release("ann", "looked at it, and kept a copy", 3)
     assert not KillSwitch(store).is_tripped
 
 
@@ -108,3 +112,18 @@ def test_releasing_leaves_other_latches_and_needs_a_tripped_switch(store: LatchF
     switch.trip("x", 3)
     switch.release("ann", "x", 4)
     assert store.load() == [other]
+
+
+def test_a_store_that_cannot_be_read_is_not_replaced_by_a_release(store: LatchFile) -> None:
+    store.save([Latch("daily_loss", 1, "lost")])
+    kept = store.path.read_bytes()
+    store.path.write_bytes(b"damaged")
+    switch = KillSwitch(store)
+    assert switch.is_tripped
+    with pytest.raises(TraceError, match="cannot be read"):
+        switch.release("ann", "x", 2)
+    assert switch.is_tripped
+    assert store.path.read_bytes() == b"damaged"
+    store.path.write_bytes(kept)
+    switch.release("ann", "x", 3)
+    assert [latch.name for latch in store.load()] == ["daily_loss"]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from math import inf, nan
+from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,10 +15,10 @@ from ami_engine.dmc import RiskPolicy, modulate
 from ami_engine.dmc.context import GuardContext
 from ami_engine.dmc.guards import GUARDS
 from ami_engine.dmc.risk_service import LossGuard, RiskPolicyService, RiskView
-from ami_engine.dmc.trading_state import STATE_TRANSITIONS, TradingState
+from ami_engine.dmc.trading_state import STATE_TRANSITIONS, TradingGate, TradingState
 from ami_engine.errors import ConfigError
 from ami_engine.events import Side, SubmitOrder
-from ami_engine.portfolio.exposure import MarketExposure
+from ami_engine.portfolio.exposure import ExposureLimits, MarketExposure
 from ami_engine.portfolio.trading_day import TradingDay
 from ami_engine.units import Instrument
 from decision_schema.types import Action, Proposal
@@ -95,6 +97,49 @@ def test_states_let_through_what_they_say(state: TradingState, side: Side) -> No
     held = {"X": MarketExposure(Instrument("X"), position=5.0, mark=10.0)}
     decision = RiskPolicyService(WIDE).validate_intent(order(5.0, side=side), RiskView(exposures=held, state=state))
     assert decision.allowed is (state is TradingState.ACTIVE or (state is TradingState.REDUCING and side is Side.SELL))
+
+
+def bare_order(side: Any, qty: float) -> Any:
+    """An order of somebody's own making, whose side nobody has looked at."""
+    return SimpleNamespace(market_id="X", side=side, price=10.0, qty=qty, reduce_only=False)
+
+
+@pytest.mark.parametrize("state", ["HALTED", "halted", None, "", 0])
+def test_a_state_that_is_none_lets_nothing_through(state: Any) -> None:
+    gate = TradingGate(lambda market_id: MarketExposure(Instrument(market_id)))
+    gate.state = state
+    assert gate(order(1.0)).startswith("trading_halted")
+    assert RiskPolicyService(WIDE).validate_intent(order(1.0), RiskView(state=state)).codes == ("trading_halted",)
+
+
+@pytest.mark.parametrize("state", ["REDUCING", TradingState.REDUCING])
+def test_the_text_of_a_state_is_that_state(state: Any) -> None:
+    held = {"X": MarketExposure(Instrument("X"), position=5.0, mark=10.0)}
+    gate = TradingGate(held.__getitem__)
+    gate.state = state
+    assert gate(order(1.0)).startswith("trading_reducing")
+    assert gate(order(1.0, side=Side.SELL)) == ""
+    gate.state = "ACTIVE"  # type: ignore[assignment]
+    assert gate(order(1.0)) == ""
+    assert RiskPolicyService(WIDE).validate_intent(order(1.0), RiskView(exposures=held, state=state)).codes == (
+        "trading_reducing",
+    )
+
+
+@pytest.mark.parametrize("side", ["BUY", Side.BUY])
+def test_the_text_of_a_side_is_under_the_limits_of_that_side(side: Any) -> None:
+    held = {"X": MarketExposure(Instrument("X"), position=5.0, mark=10.0)}
+    service = RiskPolicyService(msgspec.structs.replace(WIDE, max_abs_inventory=5.0))
+    assert service.validate_intent(bare_order(side, 1.0), RiskView(exposures=held)).codes == ("worst_case_inventory",)
+    gate = TradingGate(held.__getitem__, limits=ExposureLimits(market_qty=5.0))
+    assert gate(bare_order(side, 1.0)).startswith("worst_case_inventory")
+
+
+@pytest.mark.parametrize("side", ["long", None, 1])
+def test_a_side_that_is_none_is_refused(side: Any) -> None:
+    assert RiskPolicyService(WIDE).validate_intent(bare_order(side, 1.0), RiskView()).codes == ("intent_invalid",)
+    gate = TradingGate(lambda market_id: MarketExposure(Instrument(market_id)), limits=ExposureLimits(market_qty=5.0))
+    assert gate(bare_order(side, 1.0)).startswith("gate_error")
 
 
 def test_a_tripped_switch_stops_even_what_closes() -> None:

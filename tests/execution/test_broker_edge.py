@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Any
 
 import pytest
 
 from ami_engine.adapters.base import Broker
-from ami_engine.errors import VenueProtocolError, VenueRejected, VenueUnavailable
-from ami_engine.events import Fill, Liquidity, OrderAck, OrderReport, Side, SubmitOrder
+from ami_engine.errors import OrderError, VenueProtocolError, VenueRejected, VenueUnavailable
+from ami_engine.events import Fill, Liquidity, OrderAck, OrderReport, OrderStatus, Side, SubmitOrder, TimeInForce
 from ami_engine.execution import broker_edge
 from ami_engine.execution.broker_edge import Answer
 
@@ -214,3 +215,56 @@ def test_what_a_venue_quotes_of_a_secret_goes_no_further() -> None:
     assert reply.answer is Answer.LOST
     assert reply.error.startswith("VenueUnavailable: timeout")
     assert "AAAABBBB" not in reply.error
+
+
+class OtherSide(Enum):
+    """A venue client's own enum."""
+
+    BUY = "buy"
+
+
+WORDS: dict[str, Any] = {"client_order_id": "a", "market_id": "X", "price": 9.0, "qty": 1.0}
+
+
+@pytest.mark.parametrize("text", ["BUY", "buy", Side.BUY, OtherSide.BUY])
+def test_the_text_of_a_side_is_that_side(text: Any) -> None:
+    fill = Fill(trade_id="t", side=text, **WORDS)
+    assert fill.side is Side.BUY
+    assert fill.signed_qty == 1.0
+    assert SubmitOrder(side=text, tif="ioc", **WORDS).tif is TimeInForce.IOC  # type: ignore[arg-type]
+    assert OrderReport(side=text, status="FILLED", **WORDS).status is OrderStatus.FILLED  # type: ignore[arg-type]
+    assert broker_edge.open_order_of({"side": text, **WORDS}).side is Side.BUY
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "field"),
+    [
+        (lambda: SubmitOrder(side="long", **WORDS), OrderError, "side"),
+        (lambda: SubmitOrder(side=None, **WORDS), OrderError, "side"),
+        (lambda: SubmitOrder(side="BUY", tif="FOK", **WORDS), OrderError, "tif"),
+        (lambda: Fill(trade_id="t", side="long", **WORDS), VenueProtocolError, "side"),
+        (lambda: Fill(trade_id="t", side="BUY", liquidity=7, **WORDS), VenueProtocolError, "liquidity"),
+        (lambda: OrderReport(side="BUY", status="gone", **WORDS), VenueProtocolError, "status"),
+        (lambda: broker_edge.open_order_of({"side": "long", **WORDS}), VenueProtocolError, "side"),
+        (lambda: broker_edge.decode_fill(FILL | {"side": 1}), VenueProtocolError, "side"),
+        (
+            lambda: broker_edge.decode_fill(Fill(trade_id="t", side=Side.BUY, **WORDS | {"qty": "1"})),
+            VenueProtocolError,
+            "qty",
+        ),
+    ],
+)
+def test_what_names_no_member_is_refused_with_field_and_value(make: Any, error: type[Exception], field: str) -> None:
+    with pytest.raises(error, match=f"`{field}`.* must be .*, was "):
+        make()
+
+
+def test_a_fill_that_a_broker_cannot_read_itself_is_told_apart_from_a_venue_that_is_away() -> None:
+    def fills() -> Any:
+        yield FILL
+        yield Fill(trade_id="t2", side="long", **WORDS)  # type: ignore[arg-type]
+
+    found, error = broker_edge.read_fills(Scripted(fills()), 0)
+    assert found == [FILL]
+    assert isinstance(error, broker_edge.Unreadable)
+    assert not isinstance(broker_edge.read_fills(Scripted(TimeoutError()), 0)[1], broker_edge.Unreadable)

@@ -9,7 +9,7 @@ import pytest
 from ami_engine.adapters.base import Broker
 from ami_engine.clock import ManualClock
 from ami_engine.errors import VenueRejected
-from ami_engine.events import Side, SubmitOrder, TimeInForce
+from ami_engine.events import Fill, Side, SubmitOrder, TimeInForce
 from ami_engine.execution.executor import Executor, execute
 from ami_engine.units import Instrument
 from decision_schema.types import Action, FinalDecision, MismatchInfo
@@ -219,7 +219,7 @@ def test_a_position_that_cannot_be_read_halts_and_sends_nothing(listing_venue: A
 
 def test_ids_never_repeat_within_a_run_nor_over_restarts() -> None:
     def ids(**how: Any) -> list[str]:
-        broker = Minimal()
+        broker = Unsaid()
         executor = Executor(broker, **how)
         for _ in range(5):
             executor.run(act(), M)
@@ -243,3 +243,83 @@ def test_run_can_be_overridden(venue: Any) -> None:
 
     assert Careful(venue).run(act(), M) == NOTHING
     assert Careful(venue).run(act(), M, 0.5)["submitted"] == 2
+
+
+# A broker that does not say what rests. ---------------------------------------------------------------------------
+
+
+class Unsaid(Minimal):
+    """Says nothing in get_state, and cancels by id."""
+
+    def __init__(self, **how: Any) -> None:
+        super().__init__()
+        self.live: set[str] = set()
+        self.most = 0
+        self.how = how
+
+    def submit_order(self, order: SubmitOrder) -> None:
+        super().submit_order(order)
+        self.live.add(order.client_order_id)
+        self.most = max(self.most, len(self.live))
+
+    def cancel_order(self, order_id: str) -> bool:
+        if self.how.get("is_deaf") or order_id not in self.live:
+            return False
+        self.live.discard(order_id)
+        return True
+
+
+class Sweeping(Unsaid):
+    cancel_order = Broker.cancel_order  # type: ignore[assignment]
+
+    def cancel_all(self, market_id: str | None = None) -> int:
+        count = len(self.live)
+        self.live.clear()
+        return count
+
+
+@pytest.mark.parametrize("kind", [Unsaid, Sweeping])
+def test_quotes_are_not_put_on_quotes_where_the_broker_does_not_say_what_rests(kind: type[Unsaid]) -> None:
+    broker = kind()
+    executor = Executor(broker, run_id="r")
+    results = [executor.run(act(), M) for _ in range(50)]
+    assert broker.most == len(broker.live) == len(executor.open_orders()) == 2
+    assert sum(result["canceled"] for result in results) == 98
+    assert not any(result["errors"] for result in results)
+    assert executor.run(act(ask_quote=None), M) == NOTHING | {"submitted": 1, "canceled": 2}
+    assert executor.run(FinalDecision(Action.CANCEL), M)["canceled"] == 1
+    assert broker.live == set()
+    assert executor.open_orders() == []
+
+
+def test_a_quote_that_cannot_be_withdrawn_halts_and_no_other_is_sent() -> None:
+    broker = Unsaid(is_deaf=True)
+    executor = Executor(broker, run_id="r")
+    executor.run(act(), M)
+    result = executor.run(act(), M)
+    assert (result["submitted"], result["halt"], len(broker.orders)) == (0, True, 2)
+    assert "cannot be withdrawn" in result["errors"][0]
+    assert len(executor.open_orders()) == 2
+
+
+def test_a_quote_that_was_filled_or_that_the_venue_knows_as_ended_needs_no_cancel() -> None:
+    broker = Unsaid()
+    executor = Executor(broker, run_id="r")
+    executor.run(act(), M)
+    bid = broker.orders[0]
+    terms = {"client_order_id": bid.client_order_id, "market_id": M, "side": bid.side, "price": bid.price}
+    executor.on_fill(Fill(trade_id="1", qty=bid.qty / 4, **terms))
+    assert len(executor.open_orders()) == 2
+    executor.on_fill(Fill(trade_id="2", qty=bid.qty * 3 / 4, **terms))
+    broker.live.discard(bid.client_order_id)
+    assert executor.run(act(), M) == NOTHING | {"submitted": 2, "canceled": 1}
+
+    class Answers(Unsaid):
+        def fetch_order(self, client_order_id: str) -> None:
+            return None
+
+    asked = Answers()
+    executor = Executor(asked, run_id="r")
+    executor.run(act(), M)
+    asked.live.clear()
+    assert executor.run(act(), M) == NOTHING | {"submitted": 2}

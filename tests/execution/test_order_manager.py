@@ -647,6 +647,16 @@ def test_fills_that_cannot_be_read_are_a_failure_that_is_told(venue: Any) -> Non
     assert (done.failures, done.errors) == (1, ("ConnectionError: closed",))
 
 
+def test_a_fill_that_breaks_the_brokers_own_reading_halts(venue: Any) -> None:
+    class Misreads(type(venue)):  # type: ignore[misc]
+        def process_fills(self, now_ms: int) -> Any:
+            return [Fill(trade_id="t", client_order_id="a", market_id="m", side="UP", price=1.0, qty=1.0)]  # type: ignore[arg-type]
+
+    manager = OrderManager(Misreads())
+    assert manager.poll(1) == []
+    assert "`side` of a fill must be BUY or SELL, was 'UP'" in manager.halt_reason
+
+
 def test_a_broker_that_cannot_cancel_halts_when_a_cancel_is_needed() -> None:
     class Minimal(Broker):
         def submit_order(self, order: SubmitOrder) -> None:

@@ -26,7 +26,7 @@ from ami_engine.execution.idempotency import OrderIdFormat
 from ami_engine.execution.journal import Journal
 from ami_engine.execution.order_service import OrderIntent, OrderService
 from ami_engine.state_store import StateStore
-from ami_engine.units import NS_PER_MS
+from ami_engine.units import NS_PER_MS, Instrument
 
 MS = NS_PER_MS
 BUY = OrderIntent(market_id="X", side=Side.BUY, price=9.5, qty=2.0, step=3)
@@ -576,3 +576,24 @@ def test_what_was_said_of_an_order_before_it_arrived_does_not_end_it(desk: Desk,
     assert order.is_open
     assert service.cancel(order_id)
     assert desk.venue.live == []
+
+
+def test_an_intent_knows_its_words_and_refuses_others() -> None:
+    intent = OrderIntent(market_id="X", side="BUY", price=9.5, qty=2.0, tif="ioc")  # type: ignore[arg-type]
+    assert (intent.side, intent.tif) == (Side.BUY, TimeInForce.IOC)
+    for change in ({"side": "long"}, {"side": None}, {"tif": "FOK"}):
+        with pytest.raises(OrderError, match=f"`{next(iter(change))}` of an order must be .*, was "):
+            OrderIntent(**{"market_id": "X", "side": Side.BUY, "price": 9.5, "qty": 2.0} | change)
+
+
+def test_the_value_of_an_order_is_that_of_its_instrument() -> None:
+    clock = ManualClock(1)
+    venue = Exchange(clock)
+    known = {
+        "X": Instrument("X", multiplier=10.0),
+        "I": Instrument("I", tick_size=0.5, kind="inverse", multiplier=100.0, currency="BTC"),
+    }
+    service = OrderService(venue, Journal(StateStore(":memory:"), run_id="r1"), clock, instruments=known)
+    for market_id in ("X", "I", "other"):
+        service.submit(OrderIntent(market_id=market_id, side=Side.BUY, price=9.5, qty=2.0), "k")
+    assert [order.size_usd for order in venue.sent] == [190.0, 200.0, 19.0]

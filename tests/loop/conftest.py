@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ami_engine.adapters import Broker, MarketDataSource
-from ami_engine.events import BookSnapshot, SubmitOrder, Trade
+from ami_engine.events import BookSnapshot, Fill, OrderReport, OrderStatus, SubmitOrder, Trade
 from ami_engine.units import Instrument
 
 MS = 1_000_000
@@ -54,6 +54,35 @@ class RecordingBroker(Broker):
     def cancel_all(self, market_id: str | None = None) -> int:
         self.cancel_alls += 1
         return 0
+
+
+class LiveBroker(RecordingBroker):
+    """A `RecordingBroker` that can be asked what a live run asks."""
+
+    def fetch_order(self, client_order_id: str) -> OrderReport | None:
+        return next((report for report in self._reports() if report.client_order_id == client_order_id), None)
+
+    def fetch_open_orders(self, market_id: str | None = None) -> list[OrderReport]:
+        return [report for report in self._reports() if report.status is OrderStatus.NEW]
+
+    def fetch_fills(self, since_ns: int) -> list[Fill]:
+        return []
+
+    def fetch_balances(self) -> dict[str, float]:
+        return {}
+
+    def _reports(self) -> list[OrderReport]:
+        return [
+            OrderReport(
+                client_order_id=order.client_order_id,
+                market_id=order.market_id,
+                side=order.side,
+                price=order.price,
+                qty=order.qty,
+                status=OrderStatus.CANCELED if order.client_order_id in self.cancelled else OrderStatus.NEW,
+            )
+            for order in self.submitted
+        ]
 
 
 def book(at_ms: int, bid: float = 0.49, ask: float = 0.51, bid_depth: float = 90.0, ask_depth: float = 30.0) -> Any:

@@ -93,6 +93,9 @@ class FileVenue(Broker):
         ).fetchall()
         return {"positions": dict(rows)}
 
+    def fetch_balances(self) -> dict[str, float]:
+        return {}
+
     def doubled(self) -> list[str]:
         """Return the orders that were sent more than once."""
         return [order_id for (order_id,) in self._file.execute("SELECT id FROM orders WHERE sent > 1")]

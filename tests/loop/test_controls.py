@@ -25,7 +25,7 @@ from ami_engine.state_store import StateStore
 from ami_engine.trace.reader import read_packets
 from decision_schema.types import Action, Proposal
 
-from .conftest import ListSource, RecordingBroker, book
+from .conftest import ListSource, LiveBroker, RecordingBroker, book
 
 OPEN_POLICY = RiskPolicy(
     max_total_exposure_usd=100.0,
@@ -272,7 +272,7 @@ class Silent(DataSource):
 
 
 def test_a_silent_live_feed_obeys_as_well() -> None:
-    controls, broker, source = Controls(), RecordingBroker(), Silent()
+    controls, broker, source = Controls(), LiveBroker(), Silent()
     replies: list[Any] = []
 
     def operator() -> None:
@@ -297,7 +297,7 @@ def test_a_live_run_listens_by_default_and_a_recorded_one_does_not(tmp_path: Pat
     for name, is_live in (("live", True), ("recorded", False)):
         source = Moving(2, {1: lambda name=name: seen.append((tmp_path / name / "control.sock").exists())})
         source.is_live = is_live
-        go(source=source, broker=RecordingBroker(), run_dir=tmp_path / name)
+        go(source=source, broker=LiveBroker(), run_dir=tmp_path / name)
         assert not (tmp_path / name / "control.sock").exists()
     assert seen == [True, False]
 

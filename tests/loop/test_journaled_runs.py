@@ -29,7 +29,7 @@ from ami_engine.sim.synthetic_source import SyntheticSource
 from ami_engine.state_store import StateStore
 from ami_engine.units import Instrument
 from decision_schema.types import Action, Proposal
-from tests.loop.conftest import MS, START_NS, ListSource, RecordingBroker, book
+from tests.loop.conftest import MS, START_NS, ListSource, LiveBroker, RecordingBroker, book
 
 POLICY = RiskPolicy(max_total_exposure_usd=1_000.0, max_abs_inventory=1_000.0, daily_loss_stop_usd=1_000.0)
 OPTIONS: dict[str, Any] = {"trace": False, "run_id": "r1", "risk_policy": POLICY, "settle_ms": 200}
@@ -469,16 +469,16 @@ class Live(ListSource):
 
 def test_a_live_run_keeps_a_journal_in_its_folder(tmp_path: Path) -> None:
     summary = run_loop(
-        source=Live([book(0)]), broker=RecordingBroker(), run_dir=tmp_path / "run", controls=False, risk_policy=POLICY
+        source=Live([book(0)]), broker=LiveBroker(), run_dir=tmp_path / "run", controls=False, risk_policy=POLICY
     )
     assert summary["journal_path"] == str(tmp_path / "run" / "journal.sqlite")
     again = run_loop(
-        source=Live([book(0)]), broker=RecordingBroker(), run_dir=tmp_path / "run", resume=True, controls=False,
+        source=Live([book(0)]), broker=LiveBroker(), run_dir=tmp_path / "run", resume=True, controls=False,
         risk_policy=POLICY,
     )  # fmt: skip
     assert again["run_id"] == summary["run_id"]
     with pytest.raises(ConfigError, match="`overwrite` does not replace a journal"):
-        run_loop(source=Live([book(0)]), broker=RecordingBroker(), run_dir=tmp_path / "run", overwrite=True)
+        run_loop(source=Live([book(0)]), broker=LiveBroker(), run_dir=tmp_path / "run", overwrite=True)
 
 
 def test_a_recorded_run_keeps_none_unless_asked(tmp_path: Path) -> None:

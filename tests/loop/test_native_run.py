@@ -553,6 +553,24 @@ def test_what_is_not_covered_gives_the_same(
         assert_same(native, python)
 
 
+@pytest.mark.parametrize("start_ms", [1, 400, 1_700_000_000_000])
+def test_after_a_gap_nothing_is_quoted_whatever_the_time(monkeypatch: pytest.MonkeyPatch, start_ms: int) -> None:
+    def book(at_ms: int) -> BookSnapshot:
+        return BookSnapshot(0, (start_ms + at_ms) * _MS, "X", 0, 0.49, 0.51, 60.0, 20.0)
+
+    gap = FeedGap(0, (start_ms + 10) * _MS, "X")
+    trade = Trade(0, (start_ms + 20) * _MS, "X", 0, 0.5, 1.0, 1)
+    native, python = pair(
+        monkeypatch,
+        lambda: ListedSource([book(0), gap, trade, book(30)], _INSTRUMENT),
+        lambda: PaperBroker(_INSTRUMENT),
+        None,
+    )
+    assert_same(native, python)
+    assert native.summary["mismatch_reason_counts"]["staleness_exceeded"] == 2
+    assert native.summary["hold_reason_counts"]["staleness_exceeded"] == 2
+
+
 def test_deltas_and_tickers_are_folded_in_python_and_decided_in_the_core(monkeypatch: pytest.MonkeyPatch) -> None:
     book = BookSnapshot(0, _MS, "X", 10, 0.49, 0.51, 0.0, 0.0, [(0.49, 60.0)], [(0.51, 20.0), (0.52, 5.0)])
     events: list[Any] = [book]

@@ -19,7 +19,8 @@ import pytest
 from ami_engine.adapters import Broker, DataSource, MarketDataSource
 from ami_engine.dmc import RiskPolicy, modulate
 from ami_engine.errors import ConfigError, EventError, TraceError
-from ami_engine.events import Bar, BookDelta, BookSnapshot, FeedGap
+from ami_engine.events import Bar, BookDelta, BookSnapshot, FeedGap, OrderReport, OrderStatus
+from ami_engine.execution.executor import Executor
 from ami_engine.loop.latches import Release
 from ami_engine.loop.run_loop import run_loop
 from ami_engine.mdm.decision_engine import DecisionEngine
@@ -30,7 +31,7 @@ from ami_engine.trace.reader import read_packets, verify
 from ami_engine.units import Instrument
 from decision_schema.types import Action, FinalDecision, MismatchInfo, Proposal
 
-from .conftest import MS, START_NS, ListSource, RecordingBroker, book
+from .conftest import MS, START_NS, ListSource, LiveBroker, RecordingBroker, book
 
 
 def synthetic(n: int = 1_000, seed: int = 42) -> SyntheticSource:
@@ -229,6 +230,64 @@ def test_on_bad_event_stop_ends_the_run_with_the_reason(tmp_path: Path) -> None:
     assert source.closed
 
 
+def test_what_an_executor_has_resting_counts_for_the_guards_and_is_named_when_it_stays() -> None:
+    class Deaf(RecordingBroker):
+        is_deaf = False
+
+        def cancel_order(self, order_id: str) -> bool:
+            return not self.is_deaf and super().cancel_order(order_id)
+
+    seen: list[tuple[Any, Any]] = []
+
+    def watch(proposal: Any, policy: Any, context: Any) -> Any:
+        seen.append((context.open_orders, context.active_markets))
+        broker.is_deaf = len(seen) == 4
+        return modulate(proposal, policy, context)
+
+    broker = Deaf()
+    summary = run_loop(
+        source=ListSource([book(10 * i) for i in range(4)]),
+        broker=broker,
+        executor=Executor(broker, run_id="r"),
+        modulator=watch,
+        trace=False,
+    )
+    assert seen == [(0, 0), (2, 1), (2, 1), (2, 1)]
+    assert len(broker.submitted) == 6
+    left = [order.client_order_id for order in broker.submitted[-2:]]
+    assert f"may still be live at the venue: {', '.join(left)}" in summary["notes"]
+    assert summary["trading_state"] == "HALTED"
+
+
+def test_orders_that_cannot_be_confirmed_as_closed_are_named_at_the_end() -> None:
+    class Deaf(RecordingBroker):
+        def cancel_order(self, order_id: str) -> bool:
+            return False
+
+    broker = Deaf()
+    summary = run_loop(source=ListSource([book(0), book(10)]), broker=broker, trace=False)
+    live = [order.client_order_id for order in broker.submitted]
+    assert len(live) == 2
+    assert summary["notes"] == [f"may still be live at the venue: {', '.join(live)}"]
+    assert summary["error_count"] == 1
+    assert summary["last_error"] == "2 orders are not confirmed as closed at the end of the run"
+
+
+def test_an_order_of_which_the_venue_says_at_the_end_that_it_is_closed_is_not_named() -> None:
+    class Answers(RecordingBroker):
+        def cancel_order(self, order_id: str) -> bool:
+            return False
+
+        def fetch_order(self, client_order_id: str) -> OrderReport:
+            order = next(each for each in self.submitted if each.client_order_id == client_order_id)
+            names = ("client_order_id", "market_id", "side", "price", "qty")
+            terms = {name: getattr(order, name) for name in names}
+            return OrderReport(**terms, status=OrderStatus.CANCELED)
+
+    summary = run_loop(source=ListSource([book(0)]), broker=Answers(), trace=False)
+    assert (summary["orders_submitted"], summary["notes"], summary["error_count"]) == (2, [], 0)
+
+
 # Sources that fail. -------------------------------------------------------------------------------------------------
 
 
@@ -240,12 +299,22 @@ def test_a_source_that_recovers_goes_on(books: Callable[[int], list[Any]]) -> No
     assert summary["stopped_reason"] == "source_exhausted"
 
 
+def test_an_end_that_nobody_asked_for_is_an_error_and_is_told_without_secrets() -> None:
+    events = [book(0), ConfigError("feed refused https://feed/?api_secret=canary-51c0")]
+    summary = run_loop(source=ListSource(events), broker=PaperBroker(), trace=False)
+    assert summary["stopped_reason"].startswith("source_error: ")
+    assert summary["error_count"] == 1
+    assert summary["last_error"].startswith("source_error: feed refused")
+    assert "canary" not in summary["last_error"]
+
+
 def test_a_source_that_does_not_recover_ends_the_run_and_its_text_is_not_repeated() -> None:
     broker = RecordingBroker()
     canary = "token=canary-7f3a"
     source = ListSource([book(0), *[OSError(canary)] * 9])
     summary = run_loop(source=source, broker=broker, trace=False, source_attempts=3, source_backoff_ms=0.1)
     assert summary["stopped_reason"] == "source_error: OSError 3 times in a row"
+    assert (summary["error_count"], summary["last_error"]) == (4, summary["stopped_reason"])
     assert canary not in str(summary)
     assert len(broker.cancelled) == len(broker.submitted) > 0
 
@@ -392,7 +461,7 @@ def test_a_silent_live_feed_pulls_quotes(tmp_path: Path) -> None:
             time.sleep(0.6)
             return None
 
-    broker = RecordingBroker()
+    broker = LiveBroker()
     policy = RiskPolicy(staleness_ms=150)
     summary = run_loop(source=Live(), broker=broker, run_dir=tmp_path, risk_policy=policy, timer_ms=50)
     assert len(broker.submitted) == 2
@@ -578,11 +647,31 @@ def test_a_latch_survives_a_restart_and_only_an_operator_releases_it(tmp_path: P
         run_loop(source=ListSource(events), broker=again, run_dir=tmp_path, resume=True, release=(release,))
 
 
+def test_a_run_that_replaces_a_latched_one_needs_the_operators_release_too(tmp_path: Path) -> None:
+    engine = DecisionEngine(model=stopping_at(3))
+    run_loop(source=ListSource([book(10 * i) for i in range(5)]), broker=RecordingBroker(), decision_engine=engine,
+             run_dir=tmp_path)  # fmt: skip
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    again = RecordingBroker()
+    with pytest.raises(ConfigError, match=r"would forget what is latched \(kill_switch: "):
+        run_loop(source=ListSource([book(0)]), broker=again, run_dir=tmp_path, overwrite=True)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+    release = Release("kill_switch", "ann", "checked the book by hand")
+    freed = run_loop(source=ListSource([book(0)]), broker=again, run_dir=tmp_path, overwrite=True, release=(release,))
+    assert freed["action_counts"] == {"ACT": 1}
+    assert '"operator":"ann"' in (tmp_path / "security_audit.jsonl").read_text()
+    assert run_loop(source=ListSource([book(0)]), broker=again, run_dir=tmp_path, overwrite=True)["steps"] == 1
+
+
 def test_a_damaged_latch_file_refuses_to_start(tmp_path: Path) -> None:
     run_loop(source=ListSource([book(0)]), broker=RecordingBroker(), run_dir=tmp_path)
     (tmp_path / "latches.json").write_bytes(b"[{")
-    with pytest.raises(TraceError, match="what is latched is not known"):
-        run_loop(source=ListSource([book(10)]), broker=RecordingBroker(), run_dir=tmp_path, resume=True)
+    for _ in range(2):  # a start that failed holds no file
+        with pytest.raises(TraceError, match="what is latched is not known"):
+            run_loop(source=ListSource([book(10)]), broker=RecordingBroker(), run_dir=tmp_path, resume=True)
+    (tmp_path / "latches.json").write_bytes(b"[]")
+    summary = run_loop(source=ListSource([book(10)]), broker=RecordingBroker(), run_dir=tmp_path, resume=True)
+    assert summary["stopped_reason"] == "source_exhausted"
 
 
 # Names and records. -------------------------------------------------------------------------------------------------
@@ -656,3 +745,20 @@ def test_what_a_source_says_at_its_end_is_shown_without_secrets() -> None:
     summary = run_loop(source=ListSource([bad]), broker=RecordingBroker(), trace=False)
     assert summary["rejected_events"] == {"malformed": 1}
     assert "cAnArY" not in repr(summary)
+
+
+def test_a_resumed_run_keeps_the_policies_of_earlier_packets(tmp_path: Path) -> None:
+    for at, depth in enumerate((2.0, 3.0)):
+        run_loop(
+            source=ListSource([book(10 * at)]),
+            broker=RecordingBroker(),
+            risk_policy=RiskPolicy(min_depth=depth),
+            run_dir=tmp_path,
+            resume=at > 0,
+        )
+    record = msgspec.json.decode((tmp_path / "run.json").read_bytes())
+    stored = [record["policies"][packet.input["policy_hash"]]["min_depth"] for packet in read_packets(tmp_path)]
+    assert stored == [2.0, 3.0]
+    (tmp_path / "run.json").write_bytes(b"{")
+    with pytest.raises(TraceError, match="policies of earlier packets"):
+        run_loop(source=ListSource([book(20)]), broker=RecordingBroker(), run_dir=tmp_path, resume=True)

@@ -29,7 +29,7 @@ from ami_engine.trace.trace_logger import TraceLogger
 from ami_engine.units import Instrument
 from decision_schema.types import MismatchInfo
 
-from .conftest import MS, START_NS, ListSource, RecordingBroker, book
+from .conftest import MS, START_NS, ListSource, LiveBroker, RecordingBroker, book
 
 
 class QuietAfterOne(DataSource):
@@ -68,7 +68,7 @@ def test_the_last_timer_is_the_one_on_which_the_guard_fires(sub_ms_ns: int, tmp_
 
 @pytest.mark.parametrize("ahead_ns", [0, 3_600_000_000_000])
 def test_a_silent_live_feed_is_found_stale_whatever_the_venues_clock_says(ahead_ns: int) -> None:
-    broker = RecordingBroker()
+    broker = LiveBroker()
     summary = run_loop(
         source=QuietAfterOne(0.5, ahead_ns),
         broker=broker,
@@ -92,9 +92,9 @@ def test_a_live_dict_without_a_time_is_dated_now() -> None:
             event = super().next_event()
             return event and {"bid": 0.49, "ask": 0.51, "bid_depth": 90.0, "ask_depth": 30.0, "symbol": "X"}
 
-    summary = run_loop(source=Undated(0.0), broker=RecordingBroker(), trace=False)
+    summary = run_loop(source=Undated(0.0), broker=LiveBroker(), trace=False)
     assert summary["action_counts"] == {"ACT": 1}
-    assert summary["notes"] == []
+    assert summary["notes"] == ["no journal: after a crash the next start knows none of this run's orders"]
 
 
 # Ends. --------------------------------------------------------------------------------------------------------------
@@ -148,7 +148,7 @@ def test_a_reader_thread_that_dies_ends_the_run() -> None:
         def next_event(self) -> Any:
             raise asyncio.CancelledError
 
-    summary = run_loop(source=Dies(), broker=RecordingBroker(), trace=False)
+    summary = run_loop(source=Dies(), broker=LiveBroker(), trace=False)
     assert summary["stopped_reason"] == "source_error: CancelledError"
 
 

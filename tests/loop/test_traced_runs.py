@@ -85,6 +85,8 @@ def test_a_full_disk_ends_the_run_with_its_reason(tmp_path: Path, queue: Any, fo
     summary = run_loop(source=source, broker=PaperBroker(), trace=logger)
     assert summary["stopped_reason"].startswith("trace_error: ")
     assert os.strerror(errno.ENOSPC) in summary["stopped_reason"]
+    assert summary["error_count"] == 1
+    assert summary["last_error"].startswith("trace_error: ")
     assert summary["steps"] < 20_000
 
 

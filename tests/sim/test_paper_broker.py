@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -252,6 +253,32 @@ class TestRefusals:
         venue.book(99.0, 103.0)
         with pytest.raises(VenueRejected, match="'a' was rejected before"):
             venue.buy("a", 101.0, 1.0, post_only=True)
+
+    def test_an_id_that_was_refused_for_its_form_gets_that_answer_again(self, make_venue: MakeVenue) -> None:
+        venue = make_venue(history=2)
+        venue.book(99.0, 101.0)
+        for qty in (math.nan, 1.0):
+            with pytest.raises(VenueRejected, match="`qty` must be finite and > 0, was nan"):
+                venue.buy("a", 101.0, qty)
+        assert venue.filled() == []
+        assert venue.broker.fetch_open_orders() == []
+        assert venue.buy("b", 90.0, 1.0).venue_order_id == "P1", "what has no form takes no number"
+        for other in ("c", "d"):
+            with pytest.raises(VenueRejected):
+                venue.buy(other, 101.0, math.nan)
+        venue.buy("a", 90.0, 1.0)  # forgotten, as an order that ended so long ago would be
+
+    @pytest.mark.parametrize(
+        ("field", "word"), [("side", "buy"), ("side", None), ("tif", "FOK"), ("tif", "xx"), ("tif", None)]
+    )
+    def test_a_word_that_the_venue_does_not_know_is_refused(self, make_venue: MakeVenue, field: str, word: Any) -> None:
+        venue = make_venue()
+        venue.book(99.0, 101.0)
+        terms = {"client_order_id": "a", "market_id": "X", "price": 99.0, "qty": 1.0, "side": "BUY", "tif": "GTC"}
+        bare = SimpleNamespace(**terms | {field: word}, post_only=False, reduce_only=False, expires_ns=0)
+        with pytest.raises(VenueRejected, match=f"`{field}` must be .*, was {word!r}"):
+            venue.broker.submit_order(bare)
+        assert venue.broker.fetch_open_orders() == []
 
     @pytest.mark.parametrize(
         "settings",

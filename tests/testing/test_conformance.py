@@ -8,14 +8,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from msgspec.structs import replace
 
-from ami_engine.adapters.base import DataSource
+from ami_engine.adapters.base import Broker, DataSource
 from ami_engine.errors import ConfigError, VenueRejected
-from ami_engine.events import BookDelta, BookSnapshot, OrderAck, OrderStatus, Side, TimeInForce, Trade
+from ami_engine.events import BookDelta, BookSnapshot, OrderAck, OrderReport, OrderStatus, Side, TimeInForce, Trade
 from ami_engine.sim.paper_broker import PaperBroker
 from ami_engine.sim.synthetic_source import SyntheticSource
 from ami_engine.testing import BROKER_CLAUSES, BROKER_FAULT_CLAUSES, SOURCE_CLAUSES, check_broker, check_source
@@ -128,17 +128,20 @@ class Broken:
 
     def rejected_stays_rejected(self) -> type[LineBroker]:
         class Reports(LineBroker):
+            refused: ClassVar[dict[str, Any]] = {}
+
             def fetch_order(self, client_order_id: str) -> Any:
-                report = super().fetch_order(client_order_id)
-                is_rejected = report is not None and report.status is OrderStatus.REJECTED
-                return replace(report, status=OrderStatus.NEW) if is_rejected else report
+                order = self.refused.get(client_order_id)
+                if order is None:
+                    return super().fetch_order(client_order_id)
+                names = ("client_order_id", "market_id", "side", "price", "qty")
+                return OrderReport(**{name: getattr(order, name) for name in names})
 
             def submit_order(self, order: Any) -> Any:
                 try:
                     return super().submit_order(order)
                 except VenueRejected:
-                    self.refused = replace(order, price=round(order.price - 0.1, 2))
-                    super().submit_order(self.refused)
+                    self.refused[order.client_order_id] = order
                     raise
 
         return Reports
@@ -461,6 +464,13 @@ class Broken:
 
         return NumbersReports
 
+    def before_live(self) -> type[LineBroker]:
+        class Half(LineBroker):
+            fetch_fills = Broker.fetch_fills
+            fetch_balances = Broker.fetch_balances
+
+        return Half
+
     def engine(self) -> type[LineBroker]:
         class LosesFills(LineBroker):
             polls = 0
@@ -483,6 +493,25 @@ class TestBrokenBrokers:
         outcomes = {o.name: o for o in check_broker(factory_of(kind))}
         assert outcomes[name].result == "broken", outcomes[name]
         assert outcomes[name].why
+
+
+class TestBeforeLive:
+    def test_a_broker_that_lacks_what_live_needs_is_broken_unless_it_is_for_paper_only(self) -> None:
+        make = factory_of(Broken().before_live())
+
+        def make_paper(clock: Any = None, instrument: Any = None, seed: int = 0) -> Any:
+            bed = make(clock, instrument, seed)
+            bed.paper_only = True
+            return bed
+
+        def outcome(factory: Any) -> Any:
+            return next(each for each in check_broker(factory) if each.name == "before-live")
+
+        broken = outcome(make)
+        assert broken.result == "broken"
+        assert broken.why.startswith("fetch_fills, fetch_balances must be written")
+        paper = outcome(make_paper)
+        assert (paper.result, "paper_only" in paper.why) == ("not tried", True)
 
 
 class TestFactories:

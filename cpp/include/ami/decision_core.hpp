@@ -23,6 +23,9 @@
 
 namespace ami {
 
+// Time of a book of which something was missed: older than any policy allows, whatever the clock shows.
+constexpr std::int64_t kBeforeAllMs = -(std::int64_t{1} << 53);
+
 struct LoopSettings {
     RiskPolicy policy;
     Instrument instrument;
@@ -352,7 +355,7 @@ private:
         context_.has_market = last_book_ts_ns != 0;
         if (!context_.has_market) return;
         // After a gap the book is as old as can be.
-        context_.last_event_ts_ms = has_gap ? 0 : last_book_ms;
+        context_.last_event_ts_ms = has_gap ? kBeforeAllMs : last_book_ms;
         context_.mid = mid;
         context_.depth = feature(Feature::depth);
         context_.spread_bps = feature(Feature::spread_bps);

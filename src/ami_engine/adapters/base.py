@@ -13,7 +13,10 @@ from typing import Any
 from ami_engine.events import Fill, MarketEvent, OrderAck, OrderReport, SubmitOrder
 from ami_engine.units import Instrument
 
-__all__ = ["Broker", "DataSource", "MarketDataSource"]
+__all__ = ["REQUIRED_BEFORE_LIVE", "Broker", "DataSource", "MarketDataSource"]
+
+REQUIRED_BEFORE_LIVE = ("fetch_order", "fetch_open_orders", "fetch_fills", "fetch_balances")
+"""Methods of a `Broker` that a live run needs: without them nobody can say after a crash what is live at the venue."""
 
 
 class DataSource(ABC):

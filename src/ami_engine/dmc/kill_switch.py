@@ -69,10 +69,6 @@ class LatchFile:
         """Keep these latches, durably, before returning."""
         write_durably(self.path, msgspec.json.encode(latches))
 
-    def clear(self) -> None:
-        """Forget everything, for a run that begins anew."""
-        self.path.unlink(missing_ok=True)
-
 
 def write_durably(path: Path, text: bytes) -> None:
     """Replace a file's content: a crash leaves the old file or the new one, never half of one.
@@ -193,13 +189,17 @@ class KillSwitch:
         ConfigError
             When it is not tripped, or nobody says who releases it and why.
         TraceError
-            When the release cannot be kept: the switch stays tripped.
+            When the release cannot be kept, or what else is latched cannot be read and would be lost by it: the switch
+            stays tripped.
         """
         if not operator.strip() or not reason.strip():
             raise ConfigError(f"a kill switch is released by an operator with a reason, were {operator!r}, {reason!r}")
         if self._latch is None:
             raise ConfigError("the kill switch is not tripped")
-        self._store.save(self._others() or [])
+        others = self._others()
+        if others is None:
+            raise TraceError("what else is latched cannot be read: repair or remove the store, then release")
+        self._store.save(others)
         self._latch = None
         if self._audit is not None:
             self._audit.record(

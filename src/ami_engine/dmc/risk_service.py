@@ -26,6 +26,7 @@ from decision_schema.types import Action, Proposal
 
 __all__ = ["Intent", "LossGuard", "RiskDecision", "RiskPolicyService", "RiskView", "limits_of"]
 
+_SIDES = tuple(Side)
 _LOSS_FLAGS = ("daily_loss", "loss_streak", "drawdown")
 _LOSS_GUARDS: tuple[Guard, ...] = tuple(guard for guard in GUARDS if guard.flag in _LOSS_FLAGS)
 
@@ -155,6 +156,9 @@ class RiskPolicyService:
         if not (_is_positive(intent.price) and _is_positive(intent.qty)):
             told.add("intent_invalid", f"price and size must be finite and > 0, were {intent.price!r}, {intent.qty!r}")
             return told.decision(Action.HOLD, None)
+        if intent.side not in _SIDES:
+            told.add("intent_invalid", f"`side` must be BUY or SELL, was {intent.side!r}")
+            return told.decision(Action.HOLD, None)
         market = view.exposures.get(intent.market_id)
         if market is None:
             instrument = view.instruments.get(intent.market_id) or Instrument(intent.market_id)
@@ -175,10 +179,12 @@ class RiskPolicyService:
         if view.is_killed:
             told.add("kill_switch", "the kill switch is tripped")
             action = Action.STOP
-        if view.state is TradingState.HALTED:
-            told.add("trading_halted", "trading is halted")
+        state = view.state
+        if state != TradingState.ACTIVE and state != TradingState.REDUCING:
+            is_known = state == TradingState.HALTED
+            told.add("trading_halted", "trading is halted" if is_known else f"`state` is no TradingState: {state!r}")
             action = Action.STOP
-        elif view.state is TradingState.REDUCING and not market.shrinks(intent.side, intent.qty):
+        elif state == TradingState.REDUCING and not market.shrinks(intent.side, intent.qty):
             told.add("trading_reducing", f"{intent.qty:.12g} would not only shrink {market.position:.12g}")
             action = Action.HOLD if action is proposed else action
         notional = market.instrument.notional(intent.price, intent.qty)

@@ -43,7 +43,7 @@ class TradingGate:
     Attributes
     ----------
     state : TradingState
-        Set by whoever commands.
+        Set by whoever commands. What is none lets nothing leave.
     limits : ExposureLimits or None
         What the worst case may be; None asks nothing of it.
 
@@ -80,15 +80,16 @@ class TradingGate:
 
     def __call__(self, order: SubmitOrder) -> str:
         """Return why `order` must not leave, "" when it may."""
-        if self.state is _S.HALTED:
-            return "trading_halted: nothing leaves"
-        if self.state is _S.ACTIVE and self.limits is None:
+        state = self.state
+        if state != _S.ACTIVE and state != _S.REDUCING:
+            return f"trading_halted: nothing leaves{'' if state == _S.HALTED else f', the state is {state!r}'}"
+        if state == _S.ACTIVE and self.limits is None:
             return ""
         try:
             market = self._exposure(order.market_id)
-            if self.state is _S.REDUCING and not market.shrinks(order.side, order.qty):
+            if state == _S.REDUCING and not market.shrinks(order.side, order.qty):
                 return (
-                    f"trading_reducing: {order.side.value} {order.qty:.12g} would not only shrink"
+                    f"trading_reducing: {order.side} {order.qty:.12g} would not only shrink"
                     f" the position of {market.position:.12g}"
                 )
             if self.limits is None:

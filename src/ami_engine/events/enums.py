@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from enum import IntEnum, StrEnum
+from typing import TypeVar
 
-__all__ = ["Aggressor", "Liquidity", "OrderStatus", "RequestState", "Side", "TimeInForce"]
+__all__ = ["Aggressor", "Liquidity", "OrderStatus", "RequestState", "Side", "TimeInForce", "member_of"]
+
+_Word = TypeVar("_Word", bound=StrEnum)
 
 
 class Side(StrEnum):
@@ -64,3 +67,27 @@ class RequestState(StrEnum):
     NONE = "NONE"
     SUBMIT = "SUBMIT"
     CANCEL = "CANCEL"
+
+
+def member_of(kind: type[_Word], value: object, what: str) -> _Word:
+    """Return the member that `value` names: a member, its text in any case, or another enum's member of that text.
+
+    Raises
+    ------
+    ValueError
+        When it names none. `what` begins the message: the field, and of what.
+
+    Examples
+    --------
+    >>> member_of(Side, "buy", "`side` of an order")
+    <Side.BUY: 'BUY'>
+    >>> member_of(Side, "long", "`side` of an order")
+    Traceback (most recent call last):
+    ValueError: `side` of an order must be BUY or SELL, was 'long'
+    """
+    text = getattr(value, "value", value)
+    try:
+        return kind(str(text).upper())
+    except ValueError:
+        *names, last = kind
+        raise ValueError(f"{what} must be {', '.join(names)} or {last}, was {value!r}") from None

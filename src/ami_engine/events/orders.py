@@ -6,16 +6,30 @@ from typing import Any
 
 import msgspec
 
-from ami_engine.events.enums import Liquidity, OrderStatus, Side, TimeInForce
+from ami_engine.errors import AmiError, OrderError, VenueProtocolError
+from ami_engine.events.enums import Liquidity, OrderStatus, Side, TimeInForce, member_of
 
 __all__ = ["Fill", "OrderAck", "OrderReport", "SubmitOrder"]
+
+_WORDS = {"side": Side, "tif": TimeInForce, "liquidity": Liquidity, "status": OrderStatus}
+
+
+def _normalize(struct: msgspec.Struct, what: str, error: type[AmiError], *fields: str) -> None:
+    """Make members of what texts name: everything after this tells them apart by identity, and nothing is guessed."""
+    for field in fields:
+        try:
+            found = member_of(_WORDS[field], getattr(struct, field), f"`{field}` of {what}")
+        except ValueError as wrong:
+            raise error(str(wrong)) from None
+        msgspec.structs.force_setattr(struct, field, found)
 
 
 class SubmitOrder(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A request to place one order. `qty` is authoritative; `size_usd` is its value, derived.
 
     `expires_ns` > 0 is the venue expiry: a venue that takes one (`Broker.recv_window_ms`) must refuse the request when
-    it arrives later, ns since the Unix epoch. 0 is none.
+    it arrives later, ns since the Unix epoch. 0 is none. The text of a side or a time in force becomes the member that
+    it names; one that names none raises `OrderError`.
     """
 
     client_order_id: str
@@ -29,6 +43,10 @@ class SubmitOrder(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     tif: TimeInForce = TimeInForce.GTC
     expires_ns: int = 0
 
+    def __post_init__(self) -> None:
+        if type(self.side) is not Side or type(self.tif) is not TimeInForce:
+            _normalize(self, "an order", OrderError, "side", "tif")
+
 
 class OrderAck(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The venue took an order. `venue_order_id` is empty where it gives none."""
@@ -38,7 +56,16 @@ class OrderAck(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Fill(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One execution. `fee` > 0 is paid, < 0 is a rebate, in `fee_currency`. `ts_ns` is the venue's time."""
+    """One execution. `fee` > 0 is paid, < 0 is a rebate, in `fee_currency`. `ts_ns` is the venue's time.
+
+    The text of a side or of a liquidity becomes the member that it names; one that names none raises
+    `VenueProtocolError`.
+
+    Examples
+    --------
+    >>> Fill(trade_id="7", client_order_id="a", market_id="X", side="buy", price=9.0, qty=2.0).signed_qty
+    2.0
+    """
 
     trade_id: str
     client_order_id: str
@@ -51,6 +78,10 @@ class Fill(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     liquidity: Liquidity = Liquidity.MAKER
     ts_ns: int = 0
 
+    def __post_init__(self) -> None:
+        if type(self.side) is not Side or type(self.liquidity) is not Liquidity:
+            _normalize(self, "a fill", VenueProtocolError, "side", "liquidity")
+
     @property
     def signed_qty(self) -> float:
         """`qty`, negative for a sell."""
@@ -62,7 +93,7 @@ class Fill(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class OrderReport(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What a venue says of one order when it is asked."""
+    """What a venue says of one order when it is asked. Texts become members as in `Fill`."""
 
     client_order_id: str
     market_id: str
@@ -72,3 +103,7 @@ class OrderReport(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     filled_qty: float = 0.0
     status: OrderStatus = OrderStatus.NEW
     venue_order_id: str = ""
+
+    def __post_init__(self) -> None:
+        if type(self.side) is not Side or type(self.status) is not OrderStatus:
+            _normalize(self, "an order's report", VenueProtocolError, "side", "status")

@@ -15,13 +15,15 @@ import msgspec
 
 from ami_engine.adapters.base import Broker
 from ami_engine.errors import VenueProtocolError, VenueRejected, VenueUnavailable
-from ami_engine.events import Fill, Liquidity, OrderAck, OrderReport, Side, SubmitOrder
+from ami_engine.events import Fill, Liquidity, OrderAck, OrderReport, OrderStatus, Side, SubmitOrder
+from ami_engine.events.enums import member_of
 from ami_engine.security.redaction import redact_text
 
 __all__ = [
     "Answer",
     "RateLimited",
     "Reply",
+    "Unreadable",
     "cancel",
     "decode_fill",
     "describe",
@@ -134,9 +136,8 @@ def sweep(broker: Broker, market_id: str | None) -> tuple[int, str]:
 def fetch_report(broker: Broker, client_order_id: str) -> tuple[OrderReport | None, str]:
     """Ask the venue about one order; return its report (None: it knows nothing), and the error or ''."""
     try:
-        report: object = broker.fetch_order(client_order_id)
-        if report is not None and not isinstance(report, OrderReport):
-            report = msgspec.convert(report, OrderReport)
+        told: object = broker.fetch_order(client_order_id)
+        report = None if told is None else _report_of(told, "the answer of `fetch_order`")
     except Exception as error:
         return None, describe(error)
     if report is not None and report.client_order_id != client_order_id:
@@ -173,15 +174,22 @@ def open_order_of(entry: object) -> OrderReport:
     Raises
     ------
     VenueProtocolError
-        When it does not say which order it is, or its size.
+        When it does not say which order it is, its side or its size.
     """
-    if isinstance(entry, OrderReport):
-        return entry
-    found = {name: value for name in OrderReport.__struct_fields__ if (value := _field(entry, name)) is not None}
+    return _report_of(entry, "an entry of `open_orders`")
+
+
+def _report_of(told: object, what: str) -> OrderReport:
+    if isinstance(told, OrderReport):
+        return told
+    found = {name: value for name in OrderReport.__struct_fields__ if (value := _field(told, name)) is not None}
     try:
+        for name, kind in (("side", Side), ("status", OrderStatus)):
+            if name in found:
+                found[name] = member_of(kind, found[name], f"`{name}`")
         return msgspec.convert(found, OrderReport)
-    except msgspec.ValidationError as error:
-        raise VenueProtocolError(f"an entry of `open_orders` cannot be read: {error}") from error
+    except ValueError as error:  # msgspec's own is one
+        raise VenueProtocolError(f"{what} cannot be read: {error}") from error
 
 
 def is_closing(entry: object) -> bool:
@@ -219,6 +227,12 @@ def decode_fill(raw: Fill | Mapping[str, Any] | object) -> Fill:
         if not isinstance(raw, Mapping):
             raise VenueProtocolError(f"a fill must be a Fill or a mapping, was a {type(raw).__name__}")
         raw = _fill_from_mapping(raw)
+    elif not (
+        type(raw.price) is type(raw.qty) is type(raw.fee) is float
+        and type(raw.trade_id) is type(raw.client_order_id) is type(raw.market_id) is str
+        and type(raw.ts_ns) is int
+    ):
+        raw = _fill_from_mapping(msgspec.structs.asdict(raw))  # nobody checks a struct's fields when it is made
     for name, value, ok in (
         ("price", raw.price, isfinite(raw.price) and raw.price > 0.0),
         ("qty", raw.qty, isfinite(raw.qty) and raw.qty > 0.0),
@@ -238,12 +252,12 @@ def _fill_from_mapping(raw: Mapping[str, Any]) -> Fill:
             trade_id=_text(raw, "trade_id"),
             client_order_id=_text(raw, "client_order_id"),
             market_id=_text(raw, "market_id"),
-            side=Side(str(getattr(raw["side"], "value", raw["side"])).upper()),
+            side=member_of(Side, raw["side"], "`side`"),
             price=_float(raw, "price"),
             qty=_float(raw, "qty"),
             fee=_float(raw, "fee", 0.0),
             fee_currency=str(raw.get("fee_currency") or ""),
-            liquidity=Liquidity(str(getattr(raw.get("liquidity"), "value", raw.get("liquidity")) or "MAKER").upper()),
+            liquidity=member_of(Liquidity, raw.get("liquidity") or Liquidity.MAKER, "`liquidity`"),
             ts_ns=int(raw.get("ts_ns") or 0),
         )
     except KeyError as error:
@@ -271,13 +285,16 @@ def _float(raw: Mapping[str, Any], name: str, default: float | None = None) -> f
 def read_fills(broker: Broker, now_ms: int) -> tuple[list[object], str]:
     """Return what the broker lists since the last call, unchecked, and the error or ''.
 
-    A list that breaks off half-way gives what came before: a fill once told is never told again.
+    A list that breaks off half-way gives what came before: a fill once told is never told again. An `Unreadable` error
+    says that one of them was, and could not be read.
     """
     found: list[object] = []
     try:
         fills: Iterable[object] | None = broker.process_fills(now_ms)
         if fills is not None:
             found.extend(fills)
+    except VenueProtocolError as error:
+        return found, Unreadable(describe(error))
     except Exception as error:
         return found, describe(error)
     return found, ""
@@ -302,6 +319,10 @@ def read_state(broker: Broker) -> tuple[dict[str, Any], str]:
     if not isinstance(state, Mapping):
         return {}, f"`get_state` must return a dict, was a {type(state).__name__}"
     return dict(state), ""
+
+
+class Unreadable(str):
+    """What an error says of which the venue had told something that cannot be read, and will not be told again."""
 
 
 class RateLimited(str):

@@ -1,6 +1,7 @@
 """The one-shot form: carry out one decision at a broker, without memory of earlier ones.
 
-What rests and what is held comes from `Broker.get_state`; the loop, which remembers, quotes through `OrderManager`.
+What rests and what is held comes from `Broker.get_state`; where that does not say what rests, the executor goes by what
+it sent. The loop, which remembers more, quotes through `OrderManager`.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from typing import Any, NamedTuple
 from ami_engine.adapters.base import Broker
 from ami_engine.clock import Clock, WallClock
 from ami_engine.errors import QuoteError, VenueProtocolError
-from ami_engine.events import Side, SubmitOrder, TimeInForce
+from ami_engine.events import Fill, Side, SubmitOrder, TimeInForce
 from ami_engine.execution import broker_edge
 from ami_engine.execution.broker_edge import Answer
 from ami_engine.execution.idempotency import client_order_id
+from ami_engine.execution.order_state import OPEN_STATUSES
 from ami_engine.execution.quotes import decode_quotes
 from ami_engine.units import Instrument
 from decision_schema.types import Action
@@ -25,6 +27,8 @@ __all__ = ["Executor", "execute"]
 # How far through `mid` the limit of a closing order goes: the band within which Binance takes prices on most perpetuals
 # (PERCENT_PRICE, 5 %). The order fills at the book's prices; the limit only bounds the worst of them.
 _COLLAR_FRAC = 0.05
+# Sums of binary sizes: this share of what is compared is rounding.
+_REL_TOL = 1e-9
 
 
 def execute(broker: Broker, final_decision: Any, market_id: str, mid: float | None = None) -> dict[str, Any]:
@@ -52,7 +56,8 @@ class Executor:
     Parameters
     ----------
     broker : Broker
-        Where orders go. EXIT, and an ACT that finds quotes resting, need its `get_state` and `cancel_order`.
+        Where orders go. An ACT that finds quotes resting needs its `cancel_order` or `cancel_all`, an EXIT its
+        `get_state`.
     instrument : Instrument or None
         Puts prices and sizes on their grids; without it they go as they are.
     run_id : str
@@ -70,6 +75,15 @@ class Executor:
         self.run_id = run_id or f"once-{(clock or WallClock()).now_ns()}"
         self._calls = 0
         self._quoted: set[str] = set()  # markets where a quote of ours may rest
+        self._own = _Book()
+
+    def open_orders(self) -> list[tuple[str, str]]:
+        """Return id and market of the quotes that were sent and are not known to have ended."""
+        return [(order.client_order_id, order.market_id) for order in self._own.all()]
+
+    def on_fill(self, fill: Fill) -> None:
+        """Hear of a fill: what is filled needs no cancel. The loop calls it; whoever calls `run` himself may."""
+        self._own.fill(fill)
 
     def run(self, final_decision: Any, market_id: str, mid: float | None = None) -> dict[str, Any]:
         """Carry out `final_decision` in one market.
@@ -95,7 +109,7 @@ class Executor:
             ``halt``: True when the broker cannot do what the decision needs, or broke the protocol, and the run has to
             stop.
         """
-        shot = _Shot(self.broker, market_id)
+        shot = _Shot(self.broker, market_id, self._own)
         action = final_decision.action
         if action.__class__ is not Action:
             action = Action(getattr(action, "value", action))
@@ -118,8 +132,12 @@ class Executor:
         except QuoteError as error:
             shot.fail(str(error))
             return
-        resting = shot.read_view().orders
-        is_clear = {side: shot.cancel([o for o in resting if o.side is side]) for side in Side}
+        view = shot.read_view()
+        if view.is_listed:
+            is_clear = {side: shot.cancel([o for o in view.orders if o.side is side]) for side in Side}
+        else:
+            left = shot.withdraw_own()
+            is_clear = {side: not any(o.side is side for o in left) for side in Side}
         for side, quote in ((Side.BUY, quotes.bid_quote), (Side.SELL, quotes.ask_quote)):
             if quote is None or not is_clear[side] or shot.result["halt"]:
                 continue
@@ -211,14 +229,50 @@ class _View(NamedTuple):
 
     orders: list[_Resting]
     position: float | None
+    is_listed: bool  # whether it says what rests
+
+
+class _Book:
+    """Quotes that were sent and are not known to have ended: what rests where the broker does not say."""
+
+    def __init__(self) -> None:
+        self._orders: dict[str, _Resting] = {}
+
+    def all(self, market_id: str | None = None) -> list[_Resting]:
+        return [o for o in self._orders.values() if market_id in (None, o.market_id)]
+
+    def add(self, order: SubmitOrder) -> None:
+        resting = _Resting(order.client_order_id, order.market_id, order.side, order.qty, is_closing=False)
+        self._orders[order.client_order_id] = resting
+
+    def end(self, client_order_id: str) -> None:
+        self._orders.pop(client_order_id, None)
+
+    def keep_listed(self, market_id: str | None, listed: Iterable[_Resting]) -> None:
+        """The broker said what rests: what it does not list has ended."""
+        live = {order.client_order_id for order in listed}
+        for order in self.all(market_id):
+            if order.client_order_id not in live:
+                self.end(order.client_order_id)
+
+    def fill(self, fill: Fill) -> None:
+        order = self._orders.get(fill.client_order_id)
+        if order is None:
+            return
+        left = order.leaves_qty - fill.qty
+        if left > _REL_TOL * fill.qty:
+            self._orders[fill.client_order_id] = order._replace(leaves_qty=left)
+        else:
+            self.end(fill.client_order_id)
 
 
 class _Shot:
     """One decision under way: the calls it makes and the result it adds up."""
 
-    def __init__(self, broker: Broker, market_id: str) -> None:
+    def __init__(self, broker: Broker, market_id: str, own: _Book) -> None:
         self.broker = broker
         self.market_id = market_id
+        self.own = own
         self.result: dict[str, Any] = {
             "submitted": 0,
             "canceled": 0,
@@ -234,16 +288,61 @@ class _Shot:
 
     def submit(self, order: SubmitOrder) -> None:
         self.result["submitted"] += 1
-        self._hear(broker_edge.submit(self.broker, order), refused="rejected")
+        reply = broker_edge.submit(self.broker, order)
+        if reply.answer is not Answer.REFUSED and order.tif is TimeInForce.GTC:
+            self.own.add(order)
+        self._hear(reply, refused="rejected")
 
     def cancel(self, orders: list[_Resting]) -> bool:
         """Cancel orders one by one; return True when all of them are confirmed."""
-        replies = [broker_edge.cancel(self.broker, order.client_order_id) for order in orders]
-        for reply in replies:
-            if reply.answer is Answer.DONE:
-                self.result["canceled"] += 1
-            self._hear(reply, refused="")
+        replies = [self._cancel(order) for order in orders]
         return all(reply.answer is Answer.DONE for reply in replies)
+
+    def _cancel(self, order: _Resting) -> broker_edge.Reply:
+        reply = broker_edge.cancel(self.broker, order.client_order_id)
+        if reply.answer is Answer.DONE:
+            self.result["canceled"] += 1
+            self.own.end(order.client_order_id)
+        self._hear(reply, refused="")
+        return reply
+
+    def withdraw_own(self) -> list[_Resting]:
+        """Cancel what we sent to the market, where the broker does not list it; return what may still be live.
+
+        That there was nothing to cancel is believed when a fill, a look-up or a sweep says so too. Otherwise quotes
+        could be put on quotes without end, and it halts.
+        """
+        broker, own, market_id = self.broker, self.own, self.market_id
+        denied = []
+        if broker_edge.supports(broker, "cancel_order") or not broker_edge.supports(broker, "cancel_all"):
+            for order in own.all(market_id):
+                reply = self._cancel(order)
+                if reply.answer is Answer.REFUSED and not reply.error and not self._has_ended(order):
+                    denied.append(order)
+        else:
+            denied = own.all(market_id)
+        if denied and broker_edge.supports(broker, "cancel_all"):
+            count, error = broker_edge.sweep(broker, market_id)
+            self.result["canceled"] += count
+            if error:
+                self.fail(error)
+            elif count >= len(denied):
+                for order in denied:
+                    own.end(order.client_order_id)
+                denied = []
+        if denied:
+            ids = ", ".join(order.client_order_id for order in denied)
+            self.fail(f"quotes of {market_id!r} cannot be withdrawn, and may be live: {ids}", halt=True)
+        return own.all(market_id)
+
+    def _has_ended(self, order: _Resting) -> bool:
+        if not broker_edge.supports(self.broker, "fetch_order"):
+            return False
+        report, error = broker_edge.fetch_report(self.broker, order.client_order_id)
+        if error or (report is not None and report.status in OPEN_STATUSES):
+            return False
+        self.own.end(order.client_order_id)
+        return True
 
     def _hear(self, reply: broker_edge.Reply, refused: str) -> None:
         if reply.answer is Answer.LOST:
@@ -258,10 +357,16 @@ class _Shot:
         can_sweep = broker_edge.supports(self.broker, "cancel_all")
         if not can_sweep:
             listed = self._listed()
+            if listed is None:
+                listed = self.own.all(market_id) or None
+            else:
+                self.own.keep_listed(market_id, listed)
             if listed is not None:
                 return self.cancel([o for o in listed if market_id in (None, o.market_id) and not o.is_closing])
         count, error = broker_edge.sweep(self.broker, market_id)
         self.result["canceled"] += count
+        if not error and count >= len(self.own.all(market_id)):
+            self.own.keep_listed(market_id, ())
         if error:
             self.result["in_doubt"] += can_sweep
             self.fail(error, halt=not can_sweep)
@@ -274,8 +379,11 @@ class _Shot:
     def read_view(self) -> _View:
         """Ask the broker what it holds of the market, and what rests there."""
         state = self._state()
-        orders = self._orders(state.get("open_orders") or ())
-        return _View([o for o in orders if o.market_id == self.market_id], self._position(state))
+        entries = state.get("open_orders")
+        orders = [o for o in self._orders(entries or ()) if o.market_id == self.market_id]
+        if entries is not None:
+            self.own.keep_listed(self.market_id, orders)
+        return _View(orders, self._position(state), entries is not None)
 
     def _listed(self) -> list[_Resting] | None:
         entries = self._state().get("open_orders")

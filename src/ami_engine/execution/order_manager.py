@@ -192,6 +192,7 @@ class OrderManager:
                 settle_ms=settle_ms,
                 id_format=id_format or OrderIdFormat(),
             )
+            self._reconciler.trade_in(self._instruments)
             self._table.on_reconnect = self.on_reconnect
 
     def _take_over(self, journal: Journal) -> None:
@@ -231,6 +232,16 @@ class OrderManager:
     def is_unverified(self) -> bool:
         """True after `cancel_all`, until the venue has said that nothing of ours is live; never without a journal."""
         return self._unverified
+
+    @property
+    def strays(self) -> tuple[str, ...]:
+        """Orders of an earlier run that the venue listed at the start and the journal does not know."""
+        return () if self._reconciler is None else tuple(self._reconciler.strays)
+
+    def trade_in(self, market_id: str) -> None:
+        """Note that a market is traded: with a journal, what an earlier run left there is cancelled first."""
+        if self._reconciler is not None:
+            self._reconciler.trade_in((market_id,))
 
     @property
     def duplicate_fills(self) -> int:
@@ -396,8 +407,21 @@ class OrderManager:
             table.record("cancel_all_verified")
         return still_open
 
+    def unconfirmed(self, now_ms: int) -> tuple[str, ...]:
+        """After `cancel_all`: ask the venue about what is not confirmed as closed; return what still is not.
+
+        With a journal as `verify_canceled`, which also finds what was said to be cancelled and is not.
+        """
+        if self._unverified:
+            return self.verify_canceled(now_ms)
+        self._table.now_ms = now_ms
+        self._table.look_up_now()
+        return tuple(self._table.live)
+
     def poll(self, now_ms: int) -> list[Fill]:
         """Collect fills and resolve doubts. Call it at the start of every step.
+
+        With a journal it also compares with the venue, at first before anything new is placed.
 
         Returns
         -------
@@ -447,8 +471,9 @@ class OrderManager:
 
     @property
     def _is_suspicious(self) -> bool:
-        """True while the venue contradicts us and it is not known yet whether it means it."""
-        return self._reconciler is not None and bool(self._reconciler.suspicion)
+        """True while the venue contradicts us, or was not compared with yet, and it is not known what it means."""
+        reconciler = self._reconciler
+        return reconciler is not None and (bool(reconciler.suspicion) or not reconciler.is_started)
 
     # ACT. ---------------------------------------------------------------------------------------------------------
 

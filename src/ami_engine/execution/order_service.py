@@ -6,7 +6,7 @@ decides for himself what to send.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from math import isfinite
 from typing import Any, Literal
@@ -17,6 +17,7 @@ from ami_engine.adapters.base import Broker
 from ami_engine.clock import Clock
 from ami_engine.errors import ConfigError, DuplicateOrderId, OrderError, StateError
 from ami_engine.events import Fill, OrderStatus, RequestState, Side, SubmitOrder, TimeInForce
+from ami_engine.events.enums import member_of
 from ami_engine.execution import broker_edge
 from ami_engine.execution.actions import AuditSink, Tally
 from ami_engine.execution.idempotency import OrderIdFormat
@@ -26,7 +27,7 @@ from ami_engine.execution.order_table import DEFAULT_SETTLE_MS, OrderTable, Plac
 from ami_engine.execution.reconcile import Reconciliation
 from ami_engine.execution.reconciler import DEFAULT_RECONCILE_MS, Reconciler
 from ami_engine.security.redaction import redact_text
-from ami_engine.units import NS_PER_MS
+from ami_engine.units import NS_PER_MS, Instrument
 
 __all__ = ["CancelAllResult", "OrderIntent", "OrderService", "Outcome", "SubmitResult"]
 
@@ -52,6 +53,12 @@ class OrderIntent(msgspec.Struct, frozen=True, kw_only=True):
         for name, value in (("price", self.price), ("qty", self.qty)):
             if not (isfinite(value) and value > 0.0):
                 raise OrderError(f"`{name}` of an order must be finite and > 0, was {value!r}")
+        for name, kind in (("side", Side), ("tif", TimeInForce)):
+            try:
+                member = member_of(kind, getattr(self, name), f"`{name}` of an order")
+            except ValueError as wrong:
+                raise OrderError(str(wrong)) from None
+            msgspec.structs.force_setattr(self, name, member)
         if self.step < 0:
             raise OrderError(f"`step` of an order must be at least 0, was {self.step!r}")
 
@@ -106,6 +113,8 @@ class OrderService:
     gate : callable or None
         Asked about every order before it leaves, such as a `TradingGate`: takes the `SubmitOrder`, returns why it must
         not leave, "" when it may. Also before an order is sent again, which still counts then. Cancels pass no gate.
+    instruments : mapping of str to Instrument or None
+        By market, for an order's `size_usd`; a market without one is taken as linear with a multiplier of 1.
     reconcile_every_ms : float
         How often `poll` compares everything with the venue, >= 0; 0 is never on a timer.
 
@@ -149,10 +158,12 @@ class OrderService:
         audit: AuditSink | None = None,
         gate: Callable[[SubmitOrder], str] | None = None,
         reconcile_every_ms: float = DEFAULT_RECONCILE_MS,
+        instruments: Mapping[str, Instrument] | None = None,
     ) -> None:
         if not (isfinite(reconcile_every_ms) and reconcile_every_ms >= 0):
             raise ConfigError(f"`reconcile_every_ms` must be finite and >= 0, was {reconcile_every_ms!r}")
         self.journal = journal
+        self._instruments = dict(instruments or {})
         self._gate = gate
         self._broker = broker
         self._clock = clock
@@ -202,6 +213,9 @@ class OrderService:
         """Return the client order id of an intent and key: the same in every start of the run."""
         return self._id_format.id_of(self.journal.id_seed, intent.market_id, intent.step, intent.side, idem_key)
 
+    def _instrument(self, market_id: str) -> Instrument:
+        return self._instruments.get(market_id) or Instrument(market_id)
+
     def submit(self, intent: OrderIntent, idem_key: str) -> SubmitResult:
         """Place an order, unless one of this key was placed before: then say what became of that.
 
@@ -246,7 +260,7 @@ class OrderService:
             side=intent.side,
             price=intent.price,
             qty=intent.qty,
-            size_usd=intent.price * intent.qty,
+            size_usd=self._instrument(intent.market_id).notional(intent.price, intent.qty),
             post_only=intent.post_only,
             reduce_only=intent.reduce_only,
             tif=intent.tif,

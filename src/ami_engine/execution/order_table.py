@@ -390,6 +390,8 @@ class OrderTable:
             self.news = self.news or Tally()
             self.news.fail(error)
             self.record("fills_unavailable", error=error)
+            if isinstance(error, broker_edge.Unreadable):
+                self.halt(str(error))
         elif self._is_cut_off:
             self._is_cut_off = False
             self.news = self.news or Tally()
@@ -485,6 +487,13 @@ class OrderTable:
         for working in due:
             report = None if listed is None else listed.get(working.order.client_order_id)
             self._hear_report(working, report, is_answer=listed is not None)
+
+    def look_up_now(self) -> None:
+        """Ask about every order whose state is not sure, also those that were asked about a moment ago."""
+        for working in self._unsettled.values():
+            working.lookup_ms = -inf
+        self._next_lookup_ms = -inf
+        self.settle()
 
     def _watch(self, working: Working) -> None:
         working.lookup_ms = self.now_ms + self._lookup_every_ms

@@ -6,7 +6,7 @@ a lost fill, a request that is still under way explain most differences; what th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from decimal import Decimal
 from enum import StrEnum
 from math import inf, isfinite
@@ -94,6 +94,8 @@ class LocalView(msgspec.Struct, frozen=True):
         Tells whether a fill is known, however old.
     positions : mapping of str to Decimal
         Signed quantity by market, of all markets that were ever traded here.
+    markets : set of str
+        Those, and the ones that are to be traded.
     begun_ns : int
         When the journal begins: what the venue did before is not ours.
     is_ours : callable
@@ -107,8 +109,13 @@ class LocalView(msgspec.Struct, frozen=True):
     fills: tuple[Fill, ...] = ()
     has_fill: Callable[[Fill], bool] = lambda fill: False
     positions: Mapping[str, Decimal] = msgspec.field(default_factory=dict)
+    markets: Set[str] = frozenset()
     begun_ns: int = 0
     is_ours: Callable[[str], bool] = lambda client_order_id: False
+
+    def is_stray(self, order_id: str, report: OrderReport) -> bool:
+        """True for an order that is ours by its form, in a market of ours: its intent would be in the journal."""
+        return self.is_ours(order_id) and (report.market_id in self.markets or report.market_id in self.positions)
 
 
 class VenueView(msgspec.Struct, frozen=True):
@@ -362,9 +369,7 @@ class _Findings:
                 self._contradict(FindingKind.LIVE_AFTER_END, order_id, text)
             elif order_id not in self._orders:
                 text = f"order {order_id} of {report.market_id!r} is live there and not known here"
-                # Ours by its form, in a market of ours: its intent would be in the journal.
-                is_ours = local.is_ours(order_id) and report.market_id in local.positions
-                if is_ours:
+                if local.is_stray(order_id, report):
                     self._contradict(FindingKind.UNJOURNALED, order_id, text)
                 else:
                     self._differ(FindingKind.STRANGER, order_id, text)

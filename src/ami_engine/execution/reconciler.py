@@ -6,6 +6,7 @@ look, `settle_ms` later, finds the same one, it halts.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from decimal import Decimal
 from math import inf, isfinite
 
@@ -20,6 +21,8 @@ from ami_engine.units import NS_PER_MS
 __all__ = ["DEFAULT_RECONCILE_MS", "Reconciler"]
 
 DEFAULT_RECONCILE_MS = 30_000.0
+
+_START = "start"
 
 # The venue's clock and ours differ, and fills are listed late: so much of the past is asked for again.
 _OVERLAP_NS = 60_000 * NS_PER_MS
@@ -50,6 +53,11 @@ class Reconciler:
         What the last look could not explain; nothing new is sent until the next look clears or confirms it.
     looks : int
         How often both sides were compared.
+    is_started : bool
+        False until the first look of a start is done, and the venue lists no order of an earlier run: nothing new is
+        sent before.
+    strays : list of str
+        Orders of that kind, which the first look found and cancelled, or could not.
     """
 
     def __init__(
@@ -65,7 +73,19 @@ class Reconciler:
         self._id_format = id_format
         self._suspected: dict[Finding, float] = {}  # since when
         self._openings_seen: dict[str, tuple[Decimal, float]] = {}  # by market: what it was, and since when
-        self._reason = "start"
+        self._reason = _START
+        self.is_started = False
+        self.strays: list[str] = []
+        self._strays_since_ms = inf
+        self._markets: set[str] = set()
+
+    def trade_in(self, market_ids: Iterable[str]) -> None:
+        """Note that markets are to be traded; one that is new has to be looked at as at the start."""
+        new = set(market_ids) - self._markets
+        self._markets |= new
+        if new and self.is_started:
+            self.is_started = False
+            self.ask(_START)
 
     def ask(self, reason: str, *, after_ms: float = 0.0) -> None:
         """Make the next look due at once, or so much later, ms, when none is before that."""
@@ -82,12 +102,15 @@ class Reconciler:
         table.collect()  # what was told meanwhile is no difference
         now_ms = table.now_ms
         venue, error = self._venue_view()
+        if venue is not None and not self.is_started:
+            venue, error = self._withdraw_strays(venue)
         self.due_ms = now_ms + (self._every_ms or inf)
         if venue is None:
             self.due_ms = now_ms + self._settle_ms
             table.record("reconcile_failed", reason=reason, error=error)
             return None
         self.looks += 1
+        self.is_started = True
         if venue.fills is not None:
             self._journal.confirmed_ns = table.now_ns
         self._reason = "timer"
@@ -106,6 +129,37 @@ class Reconciler:
                 contradictions=[str(each.text) for each in found.contradictions],
             )
         return found
+
+    def _withdraw_strays(self, venue: VenueView) -> tuple[VenueView | None, str]:
+        """Cancel what an earlier run left of which this journal knows nothing; return what the venue says afterwards.
+
+        None, and why, while it still lists such an order; when it does so for `settle_ms`, that halts.
+        """
+        table, local = self._table, self._local_view(0)
+        strays = [each for each in venue.open_orders or () if self._is_stray(local, each, venue)]
+        if not strays:
+            return venue, ""
+        self._strays_since_ms = min(self._strays_since_ms, table.now_ms)
+        for order_id in strays:
+            reply = broker_edge.cancel(table.broker, order_id)
+            table.record("stray_canceled", client_order_id=order_id, answer=reply.answer.value, error=reply.error)
+            if order_id not in self.strays:
+                self.strays.append(order_id)
+        again, error = self._venue_view()
+        if again is None:
+            return None, error
+        left = [each for each in again.open_orders or () if self._is_stray(local, each, again)]
+        if not left:
+            return again, ""
+        text = f"orders of an earlier run, which this journal does not know, cannot be cancelled: {', '.join(left)}"
+        if table.now_ms - self._strays_since_ms >= self._settle_ms:
+            table.halt(text)
+        return None, text
+
+    def _is_stray(self, local: LocalView, order_id: str, venue: VenueView) -> bool:
+        table = self._table
+        is_known = order_id in table.live or order_id in table.closed or self._journal.find(order_id) is not None
+        return not is_known and local.is_stray(order_id, (venue.open_orders or {})[order_id])
 
     def _judge(self, found: Reconciliation) -> None:
         """Halt on what was contradicted twice; look again, and send nothing till then, on what is new."""
@@ -134,6 +188,7 @@ class Reconciler:
             fills=tuple(journal.fills_between(since_ns + _CLOCK_SKEW_NS, until_ns)) if since_ns else (),
             has_fill=journal.has_fill,
             positions={market_id: journal.position(market_id) for market_id in journal.markets},
+            markets=self._markets,
             begun_ns=_begun_ns(journal),
             is_ours=self._id_format.is_ours,
         )

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from ami_engine import clock as clocks
-from ami_engine.adapters.base import Broker, DataSource
+from ami_engine.adapters.base import REQUIRED_BEFORE_LIVE, Broker, DataSource
 from ami_engine.config import ExitConfig, QuotingConfig, RunConfig, run_id_of
 from ami_engine.dmc.policy_hook import assemble_modulator
 from ami_engine.dmc.risk_policy import RiskPolicy
 from ami_engine.dmc.risk_state import RiskState
 from ami_engine.errors import ConfigError
+from ami_engine.execution.broker_edge import supports
 from ami_engine.execution.journal import Journal
 from ami_engine.execution.order_manager import OrderManager
 from ami_engine.features.feature_config import FeatureConfig, check_row_of
@@ -26,7 +28,16 @@ from ami_engine.loop.market import Market
 from ami_engine.loop.native_run import NativeSettings, compiled_step
 from ami_engine.loop.options import GUARDED, RunOptions, read_options
 from ami_engine.loop.run import Run
-from ami_engine.loop.run_files import keep_config, latch_store, open_activity, open_journal, open_logs, run_dir
+from ami_engine.loop.run_files import (
+    check_latches,
+    keep_config,
+    latch_store,
+    live_dir,
+    open_activity,
+    open_journal,
+    open_logs,
+    run_dir,
+)
 from ami_engine.loop.step import MarketParts, Modulate
 from ami_engine.loop.summary import RunCounters
 from ami_engine.loop.symbol_state import SymbolState
@@ -70,12 +81,15 @@ def assemble(source: DataSource, broker: Broker, *, should_stop: Callable[[], bo
     Raises
     ------
     ConfigError
-        When an option is unknown or wrong, or the run's directory is taken. Nothing was started.
+        When an option is unknown or wrong, the run's directory is taken, or a live run's broker lacks what it needs.
+        Nothing was started.
     """
     for name, part, kind in (("source", source, DataSource), ("broker", broker, Broker)):
         if not isinstance(part, kind):
             raise ConfigError(f"`{name}` must be a subclass of ami_engine.adapters.{kind.__name__}, was {part!r}")
     given = read_options(options)
+    if source.is_live and not given.dry_run:
+        _check_broker(broker)
     instruments = dict(source.instruments())
     default = _default_instrument(given, instruments)
     if given.market_id is not None and len(instruments) > 1:
@@ -88,18 +102,32 @@ def assemble(source: DataSource, broker: Broker, *, should_stop: Callable[[], bo
     is_live = bool(source.is_live)
     clock = given.clock if given.clock is not None else (clocks.WallClock() if is_live else None)
     started_ns = clocks.WallClock().now_ns() if is_live else 0
-    run_id = given.run_id or run_id_of(config, source.identity or type(source).__name__, started_ns=started_ns)
-    folder = run_dir(given, run_id)
-    journal = open_journal(given, run_id, folder, started_ns)
-    start = _Start(config, policy, required, instruments, default, clock, started_ns, folder)
+    identity = source.identity or type(source).__name__
+    run_id = given.run_id or run_id_of(config, identity, started_ns=started_ns)
+    # What must outlive a start is found by the next one, whose run id has another start time.
+    place = live_dir(given, given.run_id or run_id_of(config, identity, started_ns=0)) if is_live else None
+    folder = run_dir(given, run_id) if place is None else None
+    journal = open_journal(given, run_id, place or folder, started_ns)
     try:
-        return _run_of(
-            given, source, broker, start, run_id if journal is None else journal.run_id, journal, should_stop
-        )
+        if journal is not None:
+            run_id = journal.run_id
+        if place is not None:
+            folder = run_dir(given, run_id)
+        check_latches(given, folder)
+        start = _Start(config, policy, required, instruments, default, clock, started_ns, folder, place or folder)
+        return _run_of(given, source, broker, start, run_id, journal, should_stop)
     except BaseException:
         if journal is not None and journal.store is not given.journal:
             journal.store.close()
         raise
+
+
+def _check_broker(broker: Broker) -> None:
+    missing = [name for name in REQUIRED_BEFORE_LIVE if not supports(broker, name)]
+    if missing:
+        raise ConfigError(
+            f"{type(broker).__name__} cannot trade live: write {', '.join(missing)}, or send nothing (`dry_run`)"
+        )
 
 
 class _Start(msgspec.Struct, frozen=True):
@@ -113,6 +141,7 @@ class _Start(msgspec.Struct, frozen=True):
     clock: clocks.Clock | None
     started_ns: int
     folder: Path | None
+    place: Path | None  # of latches and the operator's word
 
 
 def _run_of(
@@ -124,13 +153,31 @@ def _run_of(
     journal: Journal | None,
     should_stop: Callable[[], bool],
 ) -> Run:
+    with ExitStack() as opened:
+        run = _make_run(given, source, broker, start, run_id, journal, should_stop, opened)
+        opened.pop_all()  # the run closes what it holds
+    return run
+
+
+def _make_run(
+    given: RunOptions,
+    source: DataSource,
+    broker: Broker,
+    start: _Start,
+    run_id: str,
+    journal: Journal | None,
+    should_stop: Callable[[], bool],
+    opened: ExitStack,
+) -> Run:
     config, policy, required, default = start.config, start.policy, start.required, start.default
     instruments, clock, folder, is_live = start.instruments, start.clock, start.folder, bool(source.is_live)
     quoting, exits = config.quoting, config.exits
-    trace, audit = open_logs(given, run_id, folder, clock)
+    trace, audit = open_logs(given, run_id, folder, clock, opened)
     activity = open_activity(given, folder)
-    keep_config(folder, run_id, config, (required, policy), source, audit)
-    latches = Latches(folder, audit, is_resumed=given.resume, store=latch_store(folder, journal, given))
+    if activity is not None:
+        opened.callback(activity.close)
+    keep_config(given, folder, run_id, config, (required, policy), source, audit)
+    latches = Latches(start.place, audit, store=latch_store(start.place, journal))
     latches.release(each for each in given.release if each.name != OPERATOR_WORD)
     market = Market(
         instruments,
@@ -210,15 +257,17 @@ def _run_of(
         account=account,
         latches=latches,
         policy=policy,
-        folder=folder,
+        folder=start.place,
         audit=audit,
-        is_resumed=given.resume,
+        is_resumed=given.resume or start.place is not folder,
         journal=journal,
     )
     if journal is not None or is_live:
         trading.bound_worst_case()
     trading.begin(each for each in given.release if each.name == OPERATOR_WORD)
     controls, server = _open_controls(given, folder, is_live=is_live)
+    if server is not None:
+        opened.callback(server.close)
     run = Run(
         run_id=run_id,
         feed=feed,
@@ -248,13 +297,21 @@ def _run_of(
             "source": source,
             "reader": reader,
             "times_bars": given.timer_ms is not None,
-            "notes": ["no modulator: proposals ran unguarded"] if given.modulator is None else [],
+            "notes": _notes(given, has_journal=journal is not None, is_live=is_live),
             "policy_hash": required.policy_hash if given.modulator is not None else None,
         },
     )
     if isinstance(feed, LiveFeed):
         feed.on_silence = run.obey
     return run
+
+
+def _notes(given: RunOptions, *, has_journal: bool, is_live: bool) -> list[str]:
+    """Return what a reader of the summary has to know of how the run was set up."""
+    notes = ["no modulator: proposals ran unguarded"] if given.modulator is None else []
+    if is_live and not has_journal and not given.dry_run:
+        notes.append("no journal: after a crash the next start knows none of this run's orders")
+    return notes
 
 
 def _open_controls(given: RunOptions, folder: Path | None, *, is_live: bool) -> tuple[Controls, ControlServer | None]:

@@ -42,18 +42,16 @@ class Latches:
     Parameters
     ----------
     folder : Path or None
-        Where they are kept; None keeps them in memory only.
+        Where they are kept, and what an earlier run there left latched holds; None keeps them in memory only.
     audit : object with ``record`` or None
         Gets a line for every latch and every release.
-    is_resumed : bool
-        Read what an earlier run in `folder` left latched. Otherwise the file is begun anew.
     store : LatchStore or None
         Where latches are kept instead of in `folder`, such as a table of the journal; what it holds is latched.
 
     Raises
     ------
     TraceError
-        When the file of a resumed run is damaged: what was latched is then not known, and nothing may start.
+        When the file of an earlier run is damaged: what was latched is then not known, and nothing may start.
     """
 
     def __init__(
@@ -61,7 +59,6 @@ class Latches:
         folder: Path | None,
         audit: _Audit | None,
         *,
-        is_resumed: bool = False,
         store: LatchStore | None = None,
     ) -> None:
         self.on_change: Callable[[], None] | None = None
@@ -71,8 +68,6 @@ class Latches:
         self._store = store
         if store is None and folder is not None:
             self._store = LatchFile(folder / LATCH_FILE_NAME)
-            if not is_resumed:
-                self._store.clear()
         if self._store is not None:
             self._held = {latch.name: latch for latch in self._store.load()}
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from ami_engine.dmc.trading_state import TradingState
 from ami_engine.errors import AmiError
+from ami_engine.events import Fill
 from ami_engine.execution.executor import Executor
 from ami_engine.execution.order_manager import NOTHING_DONE, Actions
 from ami_engine.loop.symbol_state import SymbolState
@@ -40,6 +41,17 @@ class OneShot:
             raise
         except Exception as error:  # an executor of the user's own is foreign code
             return Actions(failures=1, errors=(f"executor: {type(error).__name__}",))
+
+    def open_orders(self) -> list[tuple[str, str]]:
+        """Return id and market of the orders that the executor says may be live; one of the user's own may not say."""
+        told = getattr(self._executor, "open_orders", None)
+        return list(told()) if callable(told) else []
+
+    def on_fill(self, fill: Fill) -> None:
+        """Tell the executor of a fill, where it wants to hear of them."""
+        hear = getattr(self._executor, "on_fill", None)
+        if callable(hear):
+            hear(fill)
 
     def _may_execute(self, action: Action) -> bool:
         """Return whether an executor, whose orders pass no gate, may carry out such a decision in this state."""

@@ -107,8 +107,8 @@ class RunOptions(msgspec.Struct, kw_only=True):
     start_cash : float
         Equity at the start.
     release : tuple of Release
-        Latches of a resumed run that an operator releases before it begins; one named "operator" releases the pause or
-        the reducing that an operator ordered in it.
+        Latches of an earlier run that an operator releases before this one begins; one named "operator" releases the
+        pause or the reducing that an operator ordered in it.
     controls : bool, Controls or None
         Whether an operator can command the run: True listens at ``<run_dir>/control.sock`` for `ami control`; an object
         of your own is obeyed, and with a `run_dir` the socket serves it too. Default: on for live sources that have a
@@ -125,7 +125,9 @@ class RunOptions(msgspec.Struct, kw_only=True):
         Wait after its first failure, doubled with each further one.
     journal : path, StateStore or None
         Where orders, fills and latches are kept, so that a crash or a restart loses none: a new start on the same
-        journal goes on where the last one ended. Default: ``journal.sqlite`` in `run_dir` for a live run, none else.
+        journal goes on where the last one ended. Default for a live run: ``journal.sqlite`` in `run_dir`; without one
+        in ``./runs/live/<run id without the start time>``, where the next start of the same run finds it and its
+        latches, and a second process is refused. None else, and none for a live run with neither `run_dir` nor `trace`.
     durability : {"full", "normal", "off"} or None
         What a commit of the journal survives (`StateStore`); default "full".
     order_id_format : OrderIdFormat or None

@@ -336,6 +336,7 @@ class Run:
         self._parts_by_market[parts.market_id] = parts
         if self._durable is not None:
             self._durable.join(parts, self._tell_position, self.latches.names)
+            self.orders.trade_in(parts.market_id)
         self.latches.join(parts.risk)
         self._trading.put_under_budget(parts)
         return parts
@@ -354,6 +355,12 @@ class Run:
         view.position = self.account.positions.position(parts.market_id)
         view.open_orders = self.orders.open_count
         view.active_markets = self._active_markets()
+        if self._executor is not None:
+            own = self._executor.open_orders()
+            view.open_orders += len(own)
+            quoted = {market_id for _, market_id in own}
+            # The order manager does not know them: a market with a position was counted, one with orders alone not.
+            view.active_markets += sum(self.account.positions.position(market_id) == 0.0 for market_id in quoted)
         if parts.account_version != self._account_version:
             parts.account_version = self._account_version
             self._tell_account(state, parts, now_ns)
@@ -396,6 +403,8 @@ class Run:
         """Book one fill everywhere that counts fills."""
         market_id = fill.market_id
         self.counters.fills += 1
+        if self._executor is not None:
+            self._executor.on_fill(fill)
         result = self.account.apply(fill)
         self._filled_markets.add(market_id)
         if self._durable is not None:
@@ -540,6 +549,8 @@ class Run:
     def finish(self, reason: str) -> dict[str, Any]:
         """Cancel every order, book the last fills, close the trace, and return the summary; no venue makes it raise."""
         now_ms = self._now_ns // NS_PER_MS
+        if reason.partition(":")[0] in _FAILED_ENDS:
+            self.counters.fail(reason)
         self.controls.close(reason)
         if self._control_server is not None:
             self._control_server.close()
@@ -552,7 +563,14 @@ class Run:
             self._withdraw(why)
         for fill in self.orders.poll(now_ms):
             self._book(fill, self._now_ns)
-        still_open = self.orders.verify_canceled(now_ms) if self.orders.is_unverified else ()
+        own = () if self._executor is None else self._executor.open_orders()
+        still_open = (*self.orders.unconfirmed(now_ms), *(order_id for order_id, _ in own))
+        if still_open:
+            # Why the venue did not close them is the better word, where one was said; the notes name them anyhow.
+            last_error = self.counters.last_error
+            self.counters.fail(
+                last_error or f"{len(still_open)} orders are not confirmed as closed at the end of the run"
+            )
         return self._summary(reason, still_open)
 
     def _summary(self, reason: str, still_open: Sequence[str] = ()) -> dict[str, Any]:
@@ -576,9 +594,7 @@ class Run:
         if self._durable is not None:
             failure = self._durable.finish(self._now_ns)
             summary["journal_path"] = self._durable.journal.store.path
-            if failure:
-                summary["error_count"] += 1
-                summary["last_error"] = failure
+            self._fail_at_end(failure)
         self.record("run_end", reason=reason)
         summary.update(self._close_logs())
         notes = list(self._facts["notes"])
@@ -587,10 +603,16 @@ class Run:
         if undescribed := self.market.undescribed():
             names, given = ", ".join(undescribed[:5]), ", ".join(list(self.market.described)[:5])
             notes.append(f"no instrument is given for {names}, which has the default one; given: {given}")
-        summary["error_count"] += self._facts["reader"].failures
+        summary["error_count"] = self.counters.error_count + self._facts["reader"].failures
+        summary["last_error"] = self.counters.last_error
         if self.counters.orders_skipped:
             notes.append(
                 f"{self.counters.orders_skipped} quotes were below the instrument's smallest order: raise size_usd"
+            )
+        if self.orders.strays:
+            notes.append(
+                "orders of an earlier run, which the journal does not know, were live at the start and had to be"
+                f" cancelled: {', '.join(self.orders.strays)}"
             )
         if still_open:
             notes.append(f"may still be live at the venue: {', '.join(still_open)}")
@@ -603,12 +625,16 @@ class Run:
         summary["policy_hash"] = self._facts["policy_hash"]
         return summary
 
+    def _fail_at_end(self, error: str) -> None:
+        """Count what failed while the run was closed, unless it is what ended it."""
+        if error not in self.counters.last_error:
+            self.counters.fail(error)
+
     def _close_feed(self) -> None:
         try:
             self.feed.close()
         except Exception as error:  # the source is foreign code, and its orders are gone by now
-            self.counters.error_count += 1
-            self.counters.last_error = f"the source could not be closed: {type(error).__name__}"
+            self.counters.fail(f"the source could not be closed: {type(error).__name__}")
 
     def _withdraw(self, reason: str) -> None:
         """Tell an executor to cancel in every market."""
@@ -624,7 +650,7 @@ class Run:
             try:
                 self._trace.close()
             except TraceError as error:
-                self.counters.last_error = str(error)
+                self._fail_at_end(str(error))
             paths["chain_head"] = self._trace.chain_head
             paths["trace_queued_max"] = self._trace.queued_max
             paths["trace_dropped"] = self._trace.dropped
@@ -640,4 +666,6 @@ class Run:
             self._audit.record(kind, **fields)
 
 
+# Kinds of ends that nobody asked for: an end that was asked for is no error.
+_FAILED_ENDS = frozenset({"trace_error", "event_error", "state_error", "source_error", "error"})
 _HOOK_ERROR = [HOOK_ERROR]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from ami_engine import clock as clocks
 from ami_engine.adapters.base import DataSource
 from ami_engine.config import RunConfig
-from ami_engine.dmc.kill_switch import LatchFile, LatchStore
+from ami_engine.dmc.kill_switch import LatchFile, LatchStore, write_durably
 from ami_engine.dmc.risk_policy import RiskPolicy
 from ami_engine.errors import ConfigError, TraceError
 from ami_engine.execution.journal import Journal
@@ -24,9 +26,19 @@ from ami_engine.security.redaction import redact_secrets
 from ami_engine.state_store import StateStore
 from ami_engine.trace.trace_logger import TraceLogger
 
-__all__ = ["keep_config", "latch_store", "open_activity", "open_journal", "open_logs", "run_dir"]
+__all__ = [
+    "check_latches",
+    "keep_config",
+    "latch_store",
+    "live_dir",
+    "open_activity",
+    "open_journal",
+    "open_logs",
+    "run_dir",
+]
 
 _RUNS = Path("runs")
+_LIVE = _RUNS / "live"
 CONFIG_FILE_NAME = "run.json"
 JOURNAL_FILE_NAME = "journal.sqlite"
 
@@ -38,7 +50,7 @@ def run_dir(given: RunOptions, run_id: str) -> Path | None:
     if given.trace is False and given.run_dir is None:
         return None
     if given.run_dir is None:
-        return _free_dir(_RUNS / re.sub(r"[^\w.-]", "_", run_id))
+        return _free_dir(_RUNS / _file_name(run_id))
     folder = Path(given.run_dir)
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"`run_dir` must be a directory, was the file {str(folder)!r}")
@@ -48,6 +60,17 @@ def run_dir(given: RunOptions, run_id: str) -> Path | None:
             "choose another, or `resume` (append to) or `overwrite` (replace) it"
         )
     return folder
+
+
+def live_dir(given: RunOptions, key: str) -> Path | None:
+    """Return where a live run without a folder of its own keeps what must outlive it, None where that is elsewhere."""
+    if given.run_dir is not None or given.journal is not None or given.trace is False or given.dry_run:
+        return None
+    return None if isinstance(given.trace, TraceLogger) else _LIVE / _file_name(key)
+
+
+def _file_name(run_id: str) -> str:
+    return re.sub(r"[^\w.-]", "_", run_id)
 
 
 def _free_dir(folder: Path) -> Path:
@@ -60,13 +83,13 @@ def _free_dir(folder: Path) -> Path:
 
 
 def open_logs(
-    given: RunOptions, run_id: str, folder: Path | None, clock: clocks.Clock | None
+    given: RunOptions, run_id: str, folder: Path | None, clock: clocks.Clock | None, opened: ExitStack
 ) -> tuple[TraceLogger | None, AuditEdge | None]:
-    """Open the trace and the audit log; None where the run leaves none."""
+    """Open the trace and the audit log, None where the run leaves none; `opened` closes them when a start fails."""
     if folder is None:
         return None, None
     if isinstance(given.trace, TraceLogger):
-        return given.trace, AuditEdge(AuditLogger(folder, clock or clocks.WallClock()))
+        return given.trace, _open_audit(folder, clock, opened)
     folder.mkdir(parents=True, exist_ok=True)
     if given.overwrite:
         (folder / AUDIT_FILE_NAME).unlink(missing_ok=True)
@@ -84,7 +107,14 @@ def open_logs(
             queue=given.trace_queue,
             queue_packets=given.trace_queue_packets,
         )
-    return trace, AuditEdge(AuditLogger(folder, clock or clocks.WallClock()))
+        opened.callback(trace.close)
+    return trace, _open_audit(folder, clock, opened)
+
+
+def _open_audit(folder: Path, clock: clocks.Clock | None, opened: ExitStack) -> AuditEdge:
+    audit = AuditEdge(AuditLogger(folder, clock or clocks.WallClock()))
+    opened.callback(audit.close)
+    return audit
 
 
 def open_activity(given: RunOptions, folder: Path | None) -> ActivityLog | None:
@@ -97,6 +127,7 @@ def open_activity(given: RunOptions, folder: Path | None) -> ActivityLog | None:
 
 
 def keep_config(
+    given: RunOptions,
     folder: Path | None,
     run_id: str,
     config: RunConfig,
@@ -104,28 +135,41 @@ def keep_config(
     source: DataSource,
     audit: AuditEdge | None,
 ) -> None:
-    """Write what the run was made of beside its trace: an explanation needs the policy that a packet's hash names."""
+    """Write what the run was made of beside its trace: an explanation needs the policy that a packet's hash names.
+
+    A resumed run adds its policies to those of the packets that are there already.
+    """
     if folder is None:
         return
+    path = folder / CONFIG_FILE_NAME
+    earlier = _policies_of(path) if given.resume else {}
     record = redact_secrets(
         {
             "run_id": run_id,
             "source": source.identity,
             "config": msgspec.to_builtins(config),
-            "policies": {policy.policy_hash: msgspec.to_builtins(policy) for policy in policies},
+            "policies": earlier | {policy.policy_hash: msgspec.to_builtins(policy) for policy in policies},
         }
     )
-    path = folder / CONFIG_FILE_NAME
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n")
-    except OSError as error:
-        raise TraceError(f"{path}: cannot be written: {error.strerror}") from error
+    write_durably(path, msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n")
     if audit is not None:
         audit.record("run_start", run_id=run_id, source=source.identity)
 
 
-def open_journal(given: RunOptions, run_id: str, folder: Path | None, started_ns: int) -> Journal | None:
+def _policies_of(path: Path) -> dict[str, Any]:
+    """Return the policies of a run's earlier starts, by hash."""
+    try:
+        kept = msgspec.json.decode(path.read_bytes()).get("policies", {})
+    except FileNotFoundError:
+        return {}
+    except (msgspec.DecodeError, AttributeError, OSError) as error:
+        raise TraceError(
+            f"{path}: cannot be read, so the policies of earlier packets would be lost: {error}"
+        ) from error
+    return dict(kept)
+
+
+def open_journal(given: RunOptions, run_id: str, place: Path | None, started_ns: int) -> Journal | None:
     """Open the run's journal: the one that is given, a live run's own, or none."""
     where = given.journal
     if given.executor is not None or given.dry_run:
@@ -134,11 +178,11 @@ def open_journal(given: RunOptions, run_id: str, folder: Path | None, started_ns
             raise ConfigError(f"`journal` keeps the orders that the engine sends: {what}")
         return None
     if where is None:
-        if not started_ns or folder is None:
+        if not started_ns or place is None:
             if given.durability is not None:
                 raise ConfigError("`durability` is for a journal: give `journal`, or a live run a `run_dir`")
             return None
-        where = folder / JOURNAL_FILE_NAME
+        where = place / JOURNAL_FILE_NAME
     if isinstance(where, StateStore):
         if given.durability is not None:
             raise ConfigError("`durability` is for a journal that the run opens; `journal` is a StateStore of your own")
@@ -157,11 +201,21 @@ def open_journal(given: RunOptions, run_id: str, folder: Path | None, started_ns
         raise
 
 
-def latch_store(folder: Path | None, journal: Journal | None, given: RunOptions) -> LatchStore | None:
+def check_latches(given: RunOptions, folder: Path | None) -> None:
+    """Refuse a run that begins anew where something is latched: only an operator's word ends that, not a flag."""
+    if folder is None or given.resume:
+        return
+    named = {release.name for release in given.release}
+    held = [latch for latch in LatchFile(folder / LATCH_FILE_NAME).load() if latch.name not in named]
+    if held:
+        texts = ", ".join(f"{latch.name}: {latch.reason}" for latch in held)
+        raise ConfigError(
+            f"a run that begins anew in {str(folder)!r} would forget what is latched ({texts}): `release` it"
+        )
+
+
+def latch_store(place: Path | None, journal: Journal | None) -> LatchStore | None:
     """Return where latches are kept beside the folder's own file; None where that is all."""
     if journal is None:
         return None
-    file = None if folder is None else LatchFile(folder / LATCH_FILE_NAME)
-    if file is not None and not given.resume:
-        file.clear()
-    return JournaledLatches(journal, file)
+    return JournaledLatches(journal, None if place is None else LatchFile(place / LATCH_FILE_NAME))

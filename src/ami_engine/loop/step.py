@@ -28,6 +28,8 @@ __all__ = ["AccountView", "Decision", "MarketParts", "Modulate", "decide", "judg
 
 Modulate = Callable[[Any, RiskPolicy, Any], tuple[FinalDecision, MismatchInfo]]
 
+# Older than any policy allows, whatever the clock shows: a recording may begin at 0. Exact as a double.
+BEFORE_ALL_MS = -(2**53)
 NO_BOOK = Proposal(Action.HOLD, 0.0, ["no_book_yet"])
 _UNGUARDED = MismatchInfo()
 
@@ -221,7 +223,7 @@ def _fill_market(context: GuardContext, parts: MarketParts, *, is_generic: bool)
         return
     row = state.row
     # After a gap the book is as old as can be: the staleness guard holds and pulls until the next snapshot.
-    context.last_event_ts_ms = 0 if state.has_gap else state.last_book_ts_ns // NS_PER_MS
+    context.last_event_ts_ms = BEFORE_ALL_MS if state.has_gap else state.last_book_ts_ns // NS_PER_MS
     context.mid = state.mid
     context.depth = row.item(_DEPTH)
     context.spread_bps = row.item(_SPREAD_BPS)

@@ -104,6 +104,11 @@ class RunCounters:
             # What a broker says of an error may quote the request, credentials and all.
             self.last_error = redact_text(actions.errors[-1])
 
+    def fail(self, error: str) -> None:
+        """Count one error and remember it, without what must not be told."""
+        self.error_count += 1
+        self.last_error = redact_text(error)
+
     def timed(self, times: tuple[int, ...]) -> None:
         """Count a step's latencies: when it began, and when each of `STAGES` ended, ns."""
         pending = self._pending_times

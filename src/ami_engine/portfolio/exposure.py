@@ -13,7 +13,7 @@ from typing import Protocol
 
 import msgspec
 
-from ami_engine.errors import ConfigError
+from ami_engine.errors import ConfigError, OrderError
 from ami_engine.events import Side
 from ami_engine.units import Instrument
 
@@ -101,7 +101,7 @@ class MarketExposure(msgspec.Struct, frozen=True, gc=False):
             value = self.instrument.notional(max(price, self.mark if self.mark > 0.0 else 0.0), qty)
         else:
             qty = inf
-        if side is Side.BUY:
+        if _is_buy(side):
             return msgspec.structs.replace(self, buy_qty=self.buy_qty + qty, buy_usd=self.buy_usd + value)
         return msgspec.structs.replace(self, sell_qty=self.sell_qty + qty, sell_usd=self.sell_usd + value)
 
@@ -137,7 +137,7 @@ class MarketExposure(msgspec.Struct, frozen=True, gc=False):
 
     def shrinks(self, side: Side, qty: float) -> bool:
         """Return True when one more order of `qty` can only shrink the position, whatever else fills: never a flip."""
-        held, others = (self.position, self.sell_qty) if side is Side.SELL else (-self.position, self.buy_qty)
+        held, others = (-self.position, self.buy_qty) if _is_buy(side) else (self.position, self.sell_qty)
         # NaN anywhere compares false: what is not known does not shrink.
         return qty > 0.0 and held > 0.0 and others + qty <= held * (1.0 + _REL_TOL)
 
@@ -248,8 +248,17 @@ def _is_over(after: float, before: float, limit: float) -> bool:
 
 
 def _end(held: float, buys: float, sells: float, side: Side) -> float:
-    end = abs(held + buys) if side is Side.BUY else abs(held - sells)
+    end = abs(held + buys) if _is_buy(side) else abs(held - sells)
     return end if end == end else inf
+
+
+def _is_buy(side: Side) -> bool:
+    # By value: whoever asks may have an order of his own making, and a side that is none must not pass for the other.
+    if side == Side.BUY:
+        return True
+    if side == Side.SELL:
+        return False
+    raise OrderError(f"`side` of an order must be BUY or SELL, was {side!r}")
 
 
 def _instrument(instruments: Mapping[str, Instrument], market_id: str) -> Instrument:

@@ -164,6 +164,7 @@ class PaperBroker(Broker):
         self._markets: dict[str, PaperMarket] = {}
         self._open: dict[str, PaperOrder] = {}
         self._ended = OrderHistory(history)
+        self._misformed: dict[str, str] = {}
         self._in_flight: deque[tuple[int, PaperOrder, bool]] = deque()
         self._unreported: list[Fill] = []
         self._fills: deque[Fill] = deque(maxlen=_FILLS_KEPT)
@@ -359,8 +360,14 @@ class PaperBroker(Broker):
             if known.status is OrderStatus.REJECTED:
                 raise VenueRejected(f"client order id {order.client_order_id!r} was rejected before")
             return OrderAck(client_order_id=known.client_order_id, venue_order_id=known.venue_order_id)
+        if order.client_order_id in self._misformed:
+            raise VenueRejected(self._misformed[order.client_order_id])
         market = self._market(order.market_id)
-        _check_form(order, market)
+        try:
+            _check_form(order, market)
+        except VenueRejected as refused:
+            self._remember_misformed(order.client_order_id, str(refused))
+            raise
         self._orders_seen += 1
         placed = PaperOrder(order, market, f"P{self._orders_seen}")
         ack = OrderAck(client_order_id=order.client_order_id, venue_order_id=placed.venue_order_id)
@@ -370,6 +377,12 @@ class PaperBroker(Broker):
         else:
             self._arrive(placed)
         return ack
+
+    def _remember_misformed(self, client_order_id: str, refusal: str) -> None:
+        """Keep the answer to an order that never became one here: it has no number and no report, as in the core."""
+        self._misformed[client_order_id] = refusal
+        if len(self._misformed) > self._ended.limit:
+            del self._misformed[next(iter(self._misformed))]
 
     def _arrive(self, order: PaperOrder) -> None:
         """Check an order against the market as it is now, then trade, rest or expire it."""
@@ -608,6 +621,11 @@ def form_refusal(order: SubmitOrder, instrument: Instrument | None) -> str:
 
 def _check_form(order: SubmitOrder, market: PaperMarket) -> None:
     """Refuse an order that no state of the market could accept."""
+    # Whoever calls a venue directly may bring an order of his own making.
+    for word, known in ((order.side, Side), (order.tif, TimeInForce)):
+        if word not in tuple(known):
+            field = "side" if known is Side else "tif"
+            raise VenueRejected(f"`{field}` must be {' or '.join(known)}, was {word!r}")
     price, qty = order.price, order.qty
     for name, value in (("price", price), ("qty", qty)):
         if not (math.isfinite(value) and value > 0.0):

@@ -6,8 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ami_engine.adapters.base import REQUIRED_BEFORE_LIVE
 from ami_engine.errors import VenueRejected
 from ami_engine.events import Fill, OrderAck, OrderReport, OrderStatus, Side, SubmitOrder, TimeInForce
+from ami_engine.execution.broker_edge import supports
 from ami_engine.security.redaction import is_secret_key
 from ami_engine.testing.clause import Clause, NotTried, require
 from ami_engine.testing.testbed import BrokerTestbed
@@ -573,6 +575,19 @@ def _obeys_the_receive_window(bed: BrokerTestbed) -> None:
     _require_refusal(bed, order, "an order whose `expires_ns` is past")
 
 
+def _has_what_live_needs(bed: BrokerTestbed) -> None:
+    missing = [name for name in REQUIRED_BEFORE_LIVE if not supports(bed.broker, name)]
+    if missing and bed.paper_only:
+        raise NotTried(
+            f"the testbed says `paper_only`: without {', '.join(missing)} no live run starts with this broker"
+        )
+    require(
+        not missing,
+        f"{', '.join(missing)} must be written: a live run refuses it. A broker for recorded runs alone says so by a"
+        " BrokerTestbed whose `paper_only` is True",
+    )
+
+
 def _keeps_secrets(bed: BrokerTestbed) -> None:
     values = getattr(bed.broker, "__dict__", {})
     secrets = {name: value for name, value in values.items() if is_secret_key(name) and isinstance(value, str)}
@@ -669,6 +684,11 @@ BROKER_CLAUSES: tuple[Clause[BrokerTestbed], ...] = tuple(
             "receive-window",
             "A request that arrives after its `expires_ns` is refused.",
             _obeys_the_receive_window,
+        ),
+        (
+            "before-live",
+            "What a live run needs is written: `fetch_order`, `fetch_open_orders`, `fetch_fills`, `fetch_balances`.",
+            _has_what_live_needs,
         ),
         ("secrets", "`repr` of the broker shows no secret.", _keeps_secrets),
     )

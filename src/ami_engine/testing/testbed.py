@@ -61,10 +61,13 @@ class BrokerTestbed:
         Names of `FAULTS` that `inject` can cause.
     reference_price : float
         Orders and quotes of the kit are made around this price.
+    paper_only : bool
+        True for a broker that is never to trade live: then it may lack what a live run needs.
     """
 
     faults: frozenset[str] = frozenset()
     reference_price: float = 100.0
+    paper_only: bool = False
 
     def __init__(self, broker: Broker, instrument: Instrument = DEFAULT_INSTRUMENT, clock: Any = None) -> None:
         self.broker = broker
