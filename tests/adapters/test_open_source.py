@@ -145,7 +145,7 @@ def test_identity_names_content_and_no_folder(tmp_path: Path) -> None:
         ("absent.parquet", {}, r"absent\.parquet: cannot be read"),
         (("absent.csv", "b.csv"), {"date": "2012-06-21"}, r"absent\.csv: cannot be read"),
         ("a.jsonl", {"instrument": "none.toml"}, r"none\.toml: cannot be read"),
-        ("a.csv", {"columns": "none.toml"}, r"none\.toml: cannot be read"),
+        ("a.csv", {"columns": "none.toml", "format": "csv"}, r"none\.toml: cannot be read"),
     ],
 )
 def test_what_cannot_be_opened_is_a_config_error(

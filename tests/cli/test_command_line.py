@@ -55,7 +55,7 @@ WRONG = {
     "missing file": (["run", "--source", "none.jsonl"], ["none.jsonl", "No such file"]),
     "missing file of features": (["features", "--source", "none.jsonl", "--out", "x.csv"], ["none.jsonl"]),
     "unknown format": (["run", "--source", "quotes.jsonl", "--format", "tape"], ["format", "'tape'", "jsonl", "dbn"]),
-    "no such file": (["data", "check", "nofile"], ["nofile", "no such file"]),
+    "no such file": (["data", "check", "nofile"], ["nofile", "No such file"]),
     "an option of a command in a group": (
         ["data", "check", "quotes.jsonl", "--format", "xml"],
         ["`--format`", "xml"],

@@ -111,7 +111,7 @@ RECORDED: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 def features(ami: Ami, source: object, out: Path, *options: str) -> str:
-    said = ami("features", "--source", source, "--out", out, "--json", *options)
+    said = ami("features", "--source", source, "--out", out, "--overwrite", "--json", *options)
     assert (said.code, said.err) == (0, "")
     assert said.document["rows"] > 0 or said.document["rejected_events"]
     return out.read_text()

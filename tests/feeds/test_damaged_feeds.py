@@ -395,7 +395,7 @@ def run_opened(form: Format, folder: Path, source: DataSource, **options: Any) -
 def run_and_tabulate(form: Format, folder: Path, records: Sequence[Record]) -> tuple[Recorded, bytes]:
     recorded = run_copy(form, folder, records)
     out = folder / "features.csv"
-    written = write_feature_table(open_copy(form, folder, records), out)
+    written = write_feature_table(open_copy(form, folder, records), out, overwrite=True)
     assert written["rejected_events"] == recorded.summary["rejected_events"]
     return recorded, out.read_bytes()
 

@@ -117,6 +117,18 @@ class Venue(Broker):
         told, self.untold = self.untold, []
         return told
 
+    def fetch_open_orders(self, market_id: str | None = None) -> list[OrderReport]:
+        del market_id
+        return [report for order_id in list(self.left) if (report := self.fetch_order(order_id)) is not None]
+
+    def fetch_fills(self, since_ns: int) -> list[Fill]:
+        del since_ns
+        told, self.untold = self.untold, []
+        return told
+
+    def fetch_balances(self) -> dict[str, float]:
+        return {}
+
     def fetch_order(self, client_order_id: str) -> OrderReport | None:
         order = self.orders.get(client_order_id)
         if order is None:

@@ -83,10 +83,10 @@ def test_integers_that_would_lead_out_of_the_arrays_are_refused(lab: Any, slot: 
     engine = lab.engine("numba", config)
     engine.run(lab.case("walk-both").columns, np.empty((500, 30)))
     arrays, row = state.unpack(config, state_bytes.unseal("numba", config, engine.snapshot()))
-    engine.restore(state_bytes.seal("numba", config, state.pack(arrays, row)))
+    engine.restore(state_bytes.seal("numba", config, state.pack(config, arrays, row)))
     arrays.i[slot] = value
     with pytest.raises(ValueError, match="damaged"):
-        engine.restore(state_bytes.seal("numba", config, state.pack(arrays, row)))
+        engine.restore(state_bytes.seal("numba", config, state.pack(config, arrays, row)))
 
 
 def test_places_of_a_heap_that_name_a_sample_twice_are_refused(lab: Any) -> None:
@@ -97,7 +97,7 @@ def test_places_of_a_heap_that_name_a_sample_twice_are_refused(lab: Any) -> None
     positions = arrays.i[layout.DEPTHS + layout.HIGH_POSITIONS]
     arrays.i[positions] = arrays.i[positions + 1]
     with pytest.raises(ValueError, match="damaged"):
-        engine.restore(state_bytes.seal("numba", config, state.pack(arrays, row)))
+        engine.restore(state_bytes.seal("numba", config, state.pack(config, arrays, row)))
 
 
 @pytest.mark.parametrize(

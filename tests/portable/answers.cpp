@@ -72,6 +72,7 @@ ami::FeatureParams read_features() {
     params.window_ns = read_int();
     params.sigma_short_steps = static_cast<std::uint64_t>(read_int());
     params.sigma_long_steps = static_cast<std::uint64_t>(read_int());
+    params.signals = ami::read_signal_params(read_many<std::uint64_t>(read_count()));
     return params;
 }
 
@@ -99,7 +100,7 @@ void features() {
     columns.size = size.data();
     ami::FeatureBuilder builder(params);
     ami::RunReport report;
-    std::vector<double> rows(columns.rows * ami::kFeatureCount);
+    std::vector<double> rows(columns.rows * builder.row_size());
     builder.run(columns, rows.data(), report);
     write_raw(rows.data(), rows.size() * sizeof(double));
     write_int(static_cast<std::int64_t>(report.accepted));

@@ -24,7 +24,7 @@ from ami_engine.book import BookApply, OrderBook
 from ami_engine.dmc import RiskPolicy
 from ami_engine.errors import BackendError, EventError
 from ami_engine.events import BookDelta, BookSnapshot, BookTicker, Fill, Side, Trade
-from ami_engine.features import FEATURE_NAMES, FeatureConfig, available_backends
+from ami_engine.features import FeatureConfig, available_backends
 from ami_engine.features.backends.state_bytes import unseal
 from ami_engine.features.columns import EventColumns
 from ami_engine.loop.native_values import feature_values
@@ -63,6 +63,7 @@ def _build(folder: Path, compiler: str, name: str, *more: str) -> Path:
     for command, header in (
         (features, "feature_ids.hpp"),
         ([codegen / "decision_tables.py", source], "decision_tables.hpp"),
+        ([codegen / "powers_of_ten.py"], "powers_of_ten.hpp"),
     ):
         subprocess.run([sys.executable, *map(str, command), str(generated / "ami" / header)], check=True)
     command = [compiler, "-std=c++17", "-O3", "-DNDEBUG", *_flags(), *more]
@@ -127,7 +128,8 @@ def _features(values: Mapping[str, Any]) -> bytes:
     weights = values["level_weights"]
     parts = _doubles(values["tick_size"], values["cost_ticks"]) + _ints(len(weights)) + _doubles(*weights)
     parts += _ints(*(values[name] for name in ("vol_window", "window_steps", "window_ns")))
-    return parts + _ints(values["sigma_short_steps"], values["sigma_long_steps"])
+    steps = values["signal_steps"]
+    return parts + _ints(values["sigma_short_steps"], values["sigma_long_steps"], len(steps), *steps)
 
 
 def feature_case(config: FeatureConfig, c: EventColumns) -> bytes:
@@ -207,7 +209,7 @@ def features_here(config: FeatureConfig, columns: EventColumns) -> bytes:
     from ami_engine.features.backends.native import NativeEngine
 
     engine = NativeEngine(config)
-    out = np.empty((columns.rows, len(FEATURE_NAMES)))
+    out = np.empty((columns.rows, len(config.feature_names)))
     report = engine.run(columns, out)
     refused = b"".join(_text(name) + _ints(count) for name, count in report.rejected.items())
     state = unseal("native", config, engine.snapshot())
@@ -398,6 +400,7 @@ CONFIGS = {
     "count": FeatureConfig(tick_size=0.1),
     "time": FeatureConfig(tick_size=0.1, window_5m_steps=None, window_5m_ms=1_500),
     "both": FeatureConfig(tick_size=0.1, window_5m_steps=200, window_5m_ms=2_000, vol_window=7),
+    "short rows": FeatureConfig(tick_size=0.1, signals=False),
 }
 
 

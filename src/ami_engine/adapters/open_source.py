@@ -64,8 +64,6 @@ def guess_format(path: str | Path) -> str:
     for ending, format in _ENDINGS.items():
         if name.endswith(ending):
             return format
-    if not Path(path).exists():
-        raise ConfigError(f"{path}: no such file")
     raise ConfigError(f"{path}: the name does not say the format: pass `format`, one of {', '.join(FORMATS)}")
 
 

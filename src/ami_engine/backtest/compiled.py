@@ -455,7 +455,9 @@ def _summary(
 ) -> dict[str, Any]:
     end = given.source.end if given.source is not None else "source_exhausted"
     required = msgspec.structs.replace(policy, required_context=(*policy.required_context, *PROVIDED_CONTEXT))
-    summary = {"run_id": run_id, "stopped_reason": "steps" if told["steps"] == steps else end, **counters.to_dict()}
+    end = "steps" if told["steps"] == steps else end
+    counters.ended(end)
+    summary = {"run_id": run_id, "stopped_reason": end, **counters.to_dict()}
     summary |= {
         "position_open_count": told["open_count"],
         "position_close_count": told["close_count"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -135,6 +136,8 @@ def write_feature_table(
     feed = RecordedFeed(SourceReader(source, RetryPolicy(clock.sleep)), market, Timers(0.0))
     counters = RunCounters()
     reason = "steps"
+    if not out.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(out))
     part = out.with_name(out.name + ".part")
     sink: _Sink = (_ParquetSink if out.suffix == ".parquet" else _CsvSink)(part, config.feature_names)
     keys: list[tuple[Any, ...]] = []

@@ -549,8 +549,7 @@ class Run:
     def finish(self, reason: str) -> dict[str, Any]:
         """Cancel every order, book the last fills, close the trace, and return the summary; no venue makes it raise."""
         now_ms = self._now_ns // NS_PER_MS
-        if reason.partition(":")[0] in _FAILED_ENDS:
-            self.counters.fail(reason)
+        self.counters.ended(reason)
         self.controls.close(reason)
         if self._control_server is not None:
             self._control_server.close()
@@ -666,6 +665,4 @@ class Run:
             self._audit.record(kind, **fields)
 
 
-# Kinds of ends that nobody asked for: an end that was asked for is no error.
-_FAILED_ENDS = frozenset({"trace_error", "event_error", "state_error", "source_error", "error"})
 _HOOK_ERROR = [HOOK_ERROR]

@@ -203,7 +203,7 @@ def open_journal(given: RunOptions, run_id: str, place: Path | None, started_ns:
 
 def check_latches(given: RunOptions, folder: Path | None) -> None:
     """Refuse a run that begins anew where something is latched: only an operator's word ends that, not a flag."""
-    if folder is None or given.resume:
+    if folder is None or given.resume or not folder.is_dir():
         return
     named = {release.name for release in given.release}
     held = [latch for latch in LatchFile(folder / LATCH_FILE_NAME).load() if latch.name not in named]

@@ -23,6 +23,9 @@ _MAX_PLACES = 20
 # Steps whose times wait to be counted together.
 _TIMES_KEPT = 4_096
 
+# Kinds of ends that nobody asked for.
+_FAILED_ENDS = frozenset({"trace_error", "event_error", "state_error", "source_error", "error"})
+
 
 class RunCounters:
     """Everything that a run counts; its size does not grow with the run's length."""
@@ -108,6 +111,11 @@ class RunCounters:
         """Count one error and remember it, without what must not be told."""
         self.error_count += 1
         self.last_error = redact_text(error)
+
+    def ended(self, reason: str) -> None:
+        """Count the end of the run as an error when nobody asked for it."""
+        if reason.partition(":")[0] in _FAILED_ENDS:
+            self.fail(reason)
 
     def timed(self, times: tuple[int, ...]) -> None:
         """Count a step's latencies: when it began, and when each of `STAGES` ended, ns."""
