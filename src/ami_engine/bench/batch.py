@@ -89,7 +89,7 @@ def _prepare_signals(scale: Scale) -> Prepared:
 
 
 def _prepare_windows(window: int, scale: Scale) -> Prepared:
-    config = FeatureConfig(tick_size=CONFIG.tick_size, window_5m_steps=window)
+    config = FeatureConfig(tick_size=CONFIG.tick_size, window_5m_steps=window, signals=False)
     return _prepare("native", config, _LONG_WINDOW + 1_000, scale)
 
 

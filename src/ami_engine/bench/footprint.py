@@ -11,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from ami_engine.adapters.base import MarketDataSource
@@ -25,6 +26,8 @@ __all__ = ["GROWTH_GROUP", "MEMORY_GROUP", "resident_bytes"]
 
 _STATM = Path("/proc/self/statm")
 _PERIOD = 4_096
+# The state is weighed with everything that it can hold.
+_WHOLE_ROW = msgspec.structs.replace(CONFIG, signals=True)
 _TRACE_FILE_BYTES = 16 << 20
 
 
@@ -46,19 +49,19 @@ def _state(scale: Scale) -> Prepared:
     table = quotes.table
 
     def run() -> float:
-        out = np.empty((1_000, len(FeatureBuilder(CONFIG).names)))
-        FeatureBuilder(CONFIG, backend="native").run(table, out)
+        out = np.empty((1_000, len(FeatureBuilder(_WHOLE_ROW).names)))
+        FeatureBuilder(_WHOLE_ROW, backend="native").run(table, out)
         gc.collect()
         before = resident_bytes()
-        builders = [FeatureBuilder(CONFIG, backend="native") for _ in range(scale.symbols)]
+        builders = [FeatureBuilder(_WHOLE_ROW, backend="native") for _ in range(scale.symbols)]
         for builder in builders:
             builder.run(table, out)
         return (resident_bytes() - before) / scale.symbols / 1024
 
     def check() -> None:
-        builder = FeatureBuilder(CONFIG, backend="native")
+        builder = FeatureBuilder(_WHOLE_ROW, backend="native")
         builder.run(table)
-        depth = float(np.median((quotes.ask - quotes.bid)[-CONFIG.window_steps :]))
+        depth = float(np.median((quotes.ask - quotes.bid)[-_WHOLE_ROW.window_steps :]))
         require(builder.view[builder.names.index("spread_med_5m")] == depth, "the state is not the one to be weighed")
 
     return Prepared(run, check, 0)
@@ -120,7 +123,8 @@ def _growth(scale: Scale) -> Prepared:
 MEMORY_GROUP = Group(
     "memory",
     (
-        Case("memory.symbol", "feature state of a symbol, windows by count, its Python object included", _state, "KiB",
+        Case("memory.symbol",
+             "feature state of a symbol, signals included, windows by count, its Python object included", _state, "KiB",
              needs=("ami_engine._core", "resource"), rounds=1),
     ),
     (
