@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import sqlite3
@@ -482,3 +483,32 @@ def test_a_last_page_that_the_log_still_holds_is_no_damage(tmp_path: Path) -> No
     again = StateStore(crashed)
     assert keys(again) == ["a"]
     again.close()
+
+
+def test_what_a_user_of_the_store_may_do_does_not_break_the_seal(tmp_path: Path) -> None:
+    path = tmp_path / "s.sqlite"
+    with contextlib.closing(StateStore(path)) as store:
+        with store.transaction():
+            store.execute("CREATE TABLE mine (a INTEGER)")
+        with store.transaction():
+            store.execute("INSERT INTO mine VALUES (1)")
+            store.execute("INSERT INTO meta VALUES ('a', '1')")
+        with store.transaction():
+            store.execute("INSERT OR REPLACE INTO meta VALUES ('a', '2')")
+    with contextlib.closing(StateStore(path)) as store:
+        assert store.query("SELECT value FROM meta WHERE key = 'a'") == [("2",)]
+
+
+def test_a_statement_that_failed_and_was_caught_takes_the_transaction_with_it(tmp_path: Path) -> None:
+    path = tmp_path / "s.sqlite"
+
+    def catch(store: StateStore) -> None:
+        with store.transaction():
+            store.execute("INSERT INTO meta VALUES ('a', '1')")
+            with contextlib.suppress(StateError):
+                store.execute("INSERT INTO meta VALUES ('b', '1'), ('a', '2')")
+
+    with contextlib.closing(StateStore(path)) as store, pytest.raises(StateError):
+        catch(store)
+    with contextlib.closing(StateStore(path)) as store:
+        assert store.query("SELECT * FROM meta WHERE key IN ('a', 'b')") == []

@@ -41,7 +41,7 @@ public:
         given_ = ask();
     }
     void forget() { given_ = nb::object(); }
-    // Let go of who is asked: nobody collects a cycle that goes through here.
+    // Let go of who is asked.
     void detach() { ask_ = nb::object(); }
     // What the last decision was made from; invalid when no model was asked.
     const nb::object& given() const { return given_; }
@@ -105,7 +105,7 @@ private:
     bool read_params(ami::Proposal& to) const {
         const nb::object params = this->params();
         if (params.is_none()) return true;
-        if (!PyDict_CheckExact(params.ptr())) return false;
+        if (!PyDict_CheckExact(params.ptr()) || !has_plain_keys(params)) return false;
         bool has_bid = false, has_ask = false;
         if (!read_amount(params, kSize, to.size_usd, to.has_size)) return false;
         if (to.action != ami::Action::ACT) return true;
@@ -118,6 +118,16 @@ private:
         if (!post_only.is_valid() || post_only.is_none()) return true;
         to.post_only = post_only.ptr() == Py_True;
         return PyBool_Check(post_only.ptr());
+    }
+
+    // A key of another type compares by code of its own, which may do anything.
+    static bool has_plain_keys(const nb::object& params) {
+        PyObject* key = nullptr;
+        Py_ssize_t place = 0;
+        while (PyDict_Next(params.ptr(), &place, &key, nullptr)) {
+            if (!PyUnicode_CheckExact(key)) return false;
+        }
+        return true;
     }
 
     nb::handle find(const nb::object& params, KeyPlace key) const {

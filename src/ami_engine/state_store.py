@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import sqlite3
 import sys
 import weakref
@@ -82,6 +83,8 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1, _VERSION_2, _VERSION_3)
 """The statements that lead from each schema version to the next; the version is how many were run."""
 
 _SEAL = "seal"
+# What the seal is over: a table that somebody makes beside them is no business of it.
+_SEALED_TABLES = frozenset(re.findall(r"CREATE TABLE (\w+)", ";".join(map("".join, MIGRATIONS)))) - {_SEAL}
 _SEALED_SINCE = 3
 _DIGESTS = 1 << 56
 
@@ -195,7 +198,7 @@ class StateStore:
         self._depth = 1
         try:
             yield self
-            if self._is_doomed:
+            if self._is_doomed or self.failure:
                 raise StateError(f"{self.path}: a part of the transaction failed, so that none of it is written")
             self._seal()
             if self.fault is not None:
@@ -301,6 +304,7 @@ class StateStore:
                 raise StateError(f"{self.path}: cannot be written ahead (journal mode is {mode!r}) on this file system")
         # SQLite would fold the log in whatever commit makes it long, such as the one that an order waits for.
         self._run("PRAGMA wal_autocheckpoint=0")
+        self._run("PRAGMA recursive_triggers=ON")  # else a row that INSERT OR REPLACE takes away is not heard of
         self._run(f"PRAGMA synchronous={_SYNCHRONOUS[self.durability]}")
         if self.durability == "full":
             self._run("PRAGMA fullfsync=ON")  # macOS: fsync alone stops at the drive's cache
@@ -312,8 +316,9 @@ class StateStore:
     # The seal: SQLite's pages carry no checksums, and one that is half of yesterday often reads well. ---------------
 
     def _tables(self) -> list[str]:
+        """Return the tables under the seal: the store's own, as far as they are there."""
         found = self.query("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")
-        return [name for (name,) in found if name != _SEAL]
+        return [name for (name,) in found if name in _SEALED_TABLES]
 
     def _digest_of_all(self) -> int:
         """Return the sum of the digests of all rows, read one by one."""

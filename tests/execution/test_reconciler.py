@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+from ami_engine.adapters.base import Broker
 from ami_engine.clock import ManualClock
-from ami_engine.events import Side
+from ami_engine.events import Fill, OrderReport, Side, SubmitOrder
+from ami_engine.execution.idempotency import client_order_id
 from ami_engine.execution.journal import Journal
 from ami_engine.execution.order_manager import OrderManager
 from ami_engine.sim.faults import FaultPlan
@@ -101,3 +103,51 @@ def test_a_cancel_asked_again_and_again_does_not_put_off_what_the_venue_says() -
         desk.cancel()
         desk.wait(100)
     assert desk.manager.open_orders() == []
+
+
+class _Slow(Broker):
+    """Accepts cancels at once and lists what was cancelled a while longer, once it lags."""
+
+    def __init__(self) -> None:
+        self.listed: dict[str, OrderReport] = {}
+        self.lags = False
+
+    def submit_order(self, order: SubmitOrder) -> None:
+        raise AssertionError("nothing is to be sent")
+
+    def cancel_order(self, order_id: str) -> bool:
+        if not self.lags:
+            del self.listed[order_id]
+        return True
+
+    def fetch_order(self, client_order_id: str) -> OrderReport | None:
+        return self.listed.get(client_order_id)
+
+    def fetch_open_orders(self, market_id: str | None = None) -> list[OrderReport]:
+        return list(self.listed.values())
+
+    def fetch_fills(self, since_ns: int) -> list[Fill]:
+        return []
+
+    def leave(self, market_id: str) -> None:
+        order_id = client_order_id("an earlier run", market_id, 1, Side.BUY)
+        self.listed[order_id] = OrderReport(
+            client_order_id=order_id, market_id=market_id, side=Side.BUY, price=1.0, qty=1.0
+        )
+
+
+def test_each_markets_strays_have_their_own_time_to_go() -> None:
+    venue = _Slow()
+    journal = Journal(StateStore(":memory:"), run_id="r", begun_ns=1)
+    manager = OrderManager(venue, journal=journal, settle_ms=SETTLE_MS, reconcile_every_ms=100)
+    venue.leave("A")
+    manager.trade_in("A")
+    manager.poll(1)
+    assert len(manager.strays) == 1
+    venue.lags = True
+    venue.leave("B")
+    manager.trade_in("B")
+    manager.poll(60_000)
+    assert not manager.halt_reason
+    manager.poll(60_000 + 2 * SETTLE_MS)
+    assert "cannot be cancelled" in manager.halt_reason

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -215,3 +216,33 @@ def test_a_contradiction_of_a_moment_is_forgiven(desk: Desk) -> None:
 def test_a_period_that_is_none_is_refused(desk: Desk, value: float) -> None:
     with pytest.raises(ConfigError, match="`reconcile_every_ms` must be finite and >= 0"):
         OrderService(desk.venue, desk.service.journal, desk.clock, reconcile_every_ms=value)
+
+
+def test_nothing_is_sent_before_the_venue_could_be_compared_with(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    order_id = buy(desk)
+    desk.calm()
+    desk.venue.fill(order_id, 0.5)
+    desk.venue.lose()
+    service = desk.restart()
+
+    def down(*_: Any) -> Any:
+        raise ConnectionError("down")
+
+    sell = OrderIntent(market_id="X", side=Side.SELL, price=9.9, qty=1.0, step=5)
+    with monkeypatch.context() as broken:
+        broken.setattr(desk.venue, "fetch_fills", down)
+        with pytest.raises(OrderError, match="could not be compared"):
+            service.submit(sell, "k")
+    desk.calm()
+    assert service.submit(sell, "k").outcome == "accepted"
+    assert service.position("X") == Decimal("0.5")
+
+
+def test_an_order_that_a_lost_journal_knew_is_cancelled_before_the_first_is_sent(desk: Desk, tmp_path: Path) -> None:
+    old = buy(desk)
+    desk.store.close()
+    desk.store = StateStore(tmp_path / "new.sqlite", durability="off")
+    desk.service = OrderService(desk.venue, Journal(desk.store, run_id="r2", begun_ns=1), desk.clock, settle_ms=500)
+    assert desk.service.submit(BUY, "k2").outcome == "accepted"
+    assert desk.service.strays == (old,)
+    assert set(desk.venue.live) == {desk.service.id_of(BUY, "k2")}

@@ -461,6 +461,64 @@ def test_a_model_does_not_outlive_its_run(monkeypatch: pytest.MonkeyPatch, at: i
     assert kept() is None
 
 
+def test_a_run_that_never_ends_is_let_go_with_its_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(STEP_VARIABLE, "auto")
+    model = Moody(3, 0.01, PLAIN)
+    kept = weakref.ref(model)
+    source = ListedSource(_books(60), _INSTRUMENT)
+    run = assemble(
+        source,
+        PaperBroker(_INSTRUMENT),
+        should_stop=lambda: False,
+        trace=False,
+        decision_engine=DecisionEngine(model=model),
+    )
+    run.drive(10, StopSignal())
+    del model, run
+    gc.collect()
+    assert kept() is None
+
+
+class _Looking:
+    """Looks at the broker when it is let go, or compared with a key of the parameters."""
+
+    def __init__(self, broker: PaperBroker) -> None:
+        self.broker = broker
+
+    def __del__(self) -> None:
+        self.broker.get_state()
+
+    def __hash__(self) -> int:
+        return hash("bid_quote")
+
+    def __eq__(self, other: object) -> bool:
+        self.broker.get_state()
+        return False
+
+
+@pytest.mark.parametrize("place", ["key", "value"])
+def test_what_a_proposal_holds_may_look_at_the_broker(monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    ends = []
+    for mode in ("auto", "python"):
+        monkeypatch.setenv(STEP_VARIABLE, mode)
+        broker = PaperBroker(_INSTRUMENT)
+        calls = [0]
+
+        def model(features: Any, broker: PaperBroker = broker, calls: list[int] = calls) -> Proposal:
+            calls[0] += 1
+            params: dict[Any, Any] = {"bid_quote": 0.48, "ask_quote": 0.52, "size_usd": 3.0}
+            if calls[0] == 20:
+                looking = _Looking(broker)
+                params = {looking: 1, **params} if place == "key" else {**params, "mine": looking}
+            return Proposal(Action.ACT, 1.0, ["r"], params)
+
+        source = ListedSource(_books(60), _INSTRUMENT)
+        summary = run_loop(source=source, broker=broker, trace=False, decision_engine=DecisionEngine(model=model))
+        ends.append({k: v for k, v in summary.items() if k not in _NOT_COMPARED} | {"state": broker.get_state()})
+    assert ends[0] == ends[1]
+    assert ends[0]["steps"] == 60
+
+
 def test_what_a_model_throws_goes_through(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(features: Any) -> Any:
         raise KeyboardInterrupt

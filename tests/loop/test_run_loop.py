@@ -727,6 +727,21 @@ def test_the_run_directory_holds_what_the_run_was_made_of(tmp_path: Path) -> Non
         assert stored.min_depth == 2.0
 
 
+def test_what_an_executor_says_besides_is_foreign_code_too() -> None:
+    class Odd:
+        def run(self, final: Any, market_id: str, mid: float | None = None) -> dict[str, Any]:
+            return {}
+
+        def open_orders(self) -> list[str]:
+            return ["order-1"]
+
+    source = ListSource([book(10 * i) for i in range(5)])
+    summary = run_loop(source=source, broker=RecordingBroker(), executor=Odd(), trace=False)
+    assert (summary["steps"], source.closed) == (5, True)
+    assert summary["last_error"].startswith("executor.open_orders: ")
+    assert summary["error_count"] >= 1
+
+
 @pytest.mark.parametrize(
     ("source", "broker", "named"), [(None, "b", "`source`"), ("s", None, "`broker`"), ("s", object(), "`broker`")]
 )

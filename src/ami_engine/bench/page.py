@@ -55,15 +55,6 @@ _WHY = {
         "for tables of plain quotes, exact money in one or two words, each side of the quotes left alone for itself. "
         "Next: features that nobody reads left out, fills in whole ticks and lots instead of decimals."
     ),
-    "state per symbol, KiB": (
-        "Heaps are reserved with their windows, so that nothing is asked of the allocator when warm, and each return "
-        "keeps exact cumulative sums of 40 bytes. Next: rings of the size that is used, not of the next power of two."
-    ),
-    "growth over a run, MiB": (
-        "By reading, not by a profile: the compiled step keeps the last 100 000 ended orders, as the paper venue "
-        "promises, and hands them to Python as objects when a run with an audit log ends. "
-        "It does not grow with the run's length beyond that. Next: to hand them over in their compact form."
-    ),
 }
 
 

@@ -40,7 +40,7 @@ def control(
 ) -> None:
     """Command the engine that runs in RUN_DIR; exit 0 when it obeyed, 1 when it refused, 2 when none runs there.
 
-    Example: `ami control kill runs/live --operator ann --reason "position does not match the venue"`
+    Example: `ami control kill runs/maker --operator ann --reason "position does not match the venue"`
     """
     command = Command(verb.value, operator, reason, usd, tuple(release or ()))
     reply = send_command(run_dir, command)

@@ -213,6 +213,11 @@ class OrderService:
         """Return the client order id of an intent and key: the same in every start of the run."""
         return self._id_format.id_of(self.journal.id_seed, intent.market_id, intent.step, intent.side, idem_key)
 
+    @property
+    def strays(self) -> tuple[str, ...]:
+        """Orders of an earlier run of which the journal knows nothing, which a first look found and cancelled."""
+        return tuple(self._reconciler.strays)
+
     def _instrument(self, market_id: str) -> Instrument:
         return self._instruments.get(market_id) or Instrument(market_id)
 
@@ -248,9 +253,8 @@ class OrderService:
             _check_same(intent, idem_key, known)
             return _result(known, is_repeat=True)
         table, tally = self._begin()
-        if not self._reconciler.looks:
-            self._look()  # what an earlier start left at the venue, before anything is put beside it
-            self._keep()
+        self._reconciler.trade_in((intent.market_id,))
+        self._look_first()
         if self._why_not:
             raise OrderError(f"nothing is sent: {self._why_not}")
         place = Place(intent.market_id, intent.side, is_closing=intent.tif is TimeInForce.IOC)
@@ -378,6 +382,8 @@ class OrderService:
         again under the same id. Where the venue cannot expire requests it stays in doubt.
         """
         table, tally = self._begin()
+        if resend:
+            self._look_first()
         before = [working for working in table.live.values() if working.order.in_doubt]
         table.settle()
         for working in before:
@@ -420,8 +426,17 @@ class OrderService:
     @property
     def _why_not(self) -> str:
         """Why nothing is sent; empty while all is well."""
-        suspicion = self._reconciler.suspicion
-        return self.halt_reason or (f"the venue contradicts us: {suspicion}" if suspicion else "")
+        if self.halt_reason:
+            return self.halt_reason
+        if suspicion := self._reconciler.suspicion:
+            return f"the venue contradicts us: {suspicion}"
+        return "" if self._reconciler.is_started else "the venue could not be compared with yet"
+
+    def _look_first(self) -> None:
+        """Find what an earlier start left at the venue, before anything is put beside it."""
+        if not self._reconciler.is_started:
+            self._look()
+            self._keep()
 
     def _look(self) -> None:
         """Compare with the venue, if it is time to."""

@@ -138,6 +138,7 @@ class Reconciler:
         table, local = self._table, self._local_view(0)
         strays = [each for each in venue.open_orders or () if self._is_stray(local, each, venue)]
         if not strays:
+            self._strays_since_ms = inf
             return venue, ""
         self._strays_since_ms = min(self._strays_since_ms, table.now_ms)
         for order_id in strays:
@@ -150,6 +151,7 @@ class Reconciler:
             return None, error
         left = [each for each in again.open_orders or () if self._is_stray(local, each, again)]
         if not left:
+            self._strays_since_ms = inf
             return again, ""
         text = f"orders of an earlier run, which this journal does not know, cannot be cancelled: {', '.join(left)}"
         if table.now_ms - self._strays_since_ms >= self._settle_ms:

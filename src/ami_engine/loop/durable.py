@@ -108,12 +108,13 @@ class Durable:
             self.due_ns = now_ns + _KEEP_EVERY_NS
             journal.commit()  # which folds a long log
             return
+        batch = {name: self._joined[name] for name in self._filled if name in self._joined}
+        batch[parts.market_id] = parts
         if now_ns >= self.due_ns:
-            batch = self._next_batch()
-            self.due_ns = now_ns + _KEEP_EVERY_NS * len(batch) // len(self._joined)
-        else:
-            batch = [parts, *(self._joined[name] for name in self._filled - {parts.market_id} if name in self._joined)]
-        self._keep_counts(batch, now_ns)
+            turn = self._next_batch()
+            self.due_ns = now_ns + _KEEP_EVERY_NS * len(turn) // len(self._joined)
+            batch.update((each.market_id, each) for each in turn)
+        self._keep_counts(batch.values(), now_ns)
         journal.commit()
         if journal.store.is_log_long:
             self.due_ns = now_ns  # to be folded in the first step that has nothing to write

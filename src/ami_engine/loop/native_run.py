@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import os
+import weakref
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from operator import index
@@ -162,6 +163,7 @@ class NativeRun:
         self._latches: list[Latch] = []
         self._draws: Any = None
         self._log: NativeLog | None = None
+        self._given: Any = None  # by a model in Python
 
     # Driving. -----------------------------------------------------------------------------------------------------
 
@@ -432,7 +434,14 @@ class NativeRun:
         if run.keeps_activity:
             self._stepper.keep_activity()
         if is_asked:
-            self._stepper.ask_model(self._ask, Proposal, ACTIONS, HOOK_ERROR)
+            run_of = weakref.ref(self)  # nobody collects a cycle that goes through the core
+
+            def ask() -> Any:
+                native = run_of()
+                assert native is not None
+                return native._ask()
+
+            self._stepper.ask_model(ask, Proposal, ACTIONS, HOOK_ERROR)
         self._log = run.native_log(self._core, self._stepper, parts, request=self._request, order_id=self._order_id)
         broker.lend(self._recall)
 
@@ -578,8 +587,13 @@ class NativeRun:
         }
 
     def _ask(self) -> Any:
-        """Return what the model proposes. It is foreign code, and may look at the broker: see `_recall`."""
-        return self._parts.engine.propose(self._state.features())
+        """Return what the model proposes. It is foreign code, and may look at the broker: see `_recall`.
+
+        What it gave last is let go here and nowhere else, because that is foreign code, too.
+        """
+        self._given = None
+        self._given = self._parts.engine.propose(self._state.features())
+        return self._given
 
     def _go_on(self, event: Any, *, is_proposed: bool = False) -> tuple[bool, Any]:
         """Finish in Python a step that the core cannot decide on: the venue has seen the event."""

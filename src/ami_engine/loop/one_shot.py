@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from ami_engine.dmc.trading_state import TradingState
@@ -25,11 +26,15 @@ class OneShot:
         Who carries decisions out. Its orders pass no gate.
     trading : Trading
         Knows what the operator allows.
+    fail : callable
+        Told what an executor raised where its answer is not waited for.
     """
 
-    def __init__(self, executor: Executor, trading: Trading) -> None:
+    def __init__(self, executor: Executor, trading: Trading, fail: Callable[[str], None]) -> None:
         self._executor = executor
         self._trading = trading
+        self._last_told: list[tuple[str, str]] = []
+        self._fail = fail
 
     def run(self, final: FinalDecision, state: SymbolState, market_id: str) -> Actions:
         """Have a decision carried out, where the trading state allows it."""
@@ -45,13 +50,21 @@ class OneShot:
     def open_orders(self) -> list[tuple[str, str]]:
         """Return id and market of the orders that the executor says may be live; one of the user's own may not say."""
         told = getattr(self._executor, "open_orders", None)
-        return list(told()) if callable(told) else []
+        if callable(told):
+            try:
+                self._last_told = [(str(order_id), str(market_id)) for order_id, market_id in told()]
+            except Exception as error:  # foreign code: what it said last may still be so
+                self._fail(f"executor.open_orders: {type(error).__name__}")
+        return self._last_told
 
     def on_fill(self, fill: Fill) -> None:
         """Tell the executor of a fill, where it wants to hear of them."""
         hear = getattr(self._executor, "on_fill", None)
         if callable(hear):
-            hear(fill)
+            try:
+                hear(fill)
+            except Exception as error:  # foreign code
+                self._fail(f"executor.on_fill: {type(error).__name__}")
 
     def _may_execute(self, action: Action) -> bool:
         """Return whether an executor, whose orders pass no gate, may carry out such a decision in this state."""

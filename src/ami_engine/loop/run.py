@@ -87,7 +87,7 @@ class Run:
         self.broker = broker
         self._sees_market = type(broker).on_market_data is not Broker.on_market_data
         self.orders = orders
-        self._executor = None if executor is None else OneShot(executor, trading)
+        self._executor = None if executor is None else OneShot(executor, trading, counters.fail)
         self.account = account
         self._view = AccountView()
         self._account_version = 0  # moves with every mark and every fill
