@@ -31,7 +31,10 @@ public:
         int places = kDigits - 1 - decimal_exponent(magnitude);
         if (places >= 0 && places < static_cast<int>(kScales.size())) {
             double scaled = magnitude * kScales[static_cast<std::size_t>(places)];
-            if (scaled >= 1e15) scaled = magnitude * kScales[static_cast<std::size_t>(--places)];
+            if (scaled >= 1e15) {
+                if (places == 0) return read_shortest(value);
+                scaled = magnitude * kScales[static_cast<std::size_t>(--places)];
+            }
             const auto digits = static_cast<std::int64_t>(scaled + 0.5);
             if (static_cast<double>(digits) / kScales[static_cast<std::size_t>(places)] == magnitude) {
                 return without_zeros(value < 0.0, static_cast<std::uint64_t>(digits), places);
