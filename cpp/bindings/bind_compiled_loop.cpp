@@ -245,9 +245,9 @@ nb::tuple judge(const std::vector<double>& policy, int proposed, bool has_size, 
 }
 
 // What the exact money of a run is computed with, for a test that holds it against Python's `decimal`.
-nb::tuple exact_arithmetic(double a, double b, int precision) {
+nb::tuple exact_arithmetic(double a, double b, int precision, int places) {
     using ami::Decimal;
-    const Decimal x = Decimal::from_double(a);
+    const Decimal x = Decimal::from_double(a, places);
     const Decimal y = Decimal::from_double(b);
     const auto digits = static_cast<std::size_t>(precision);
     const Decimal quotient = Decimal::divide(x, y, digits);
@@ -276,7 +276,8 @@ void bind_compiled_loop(nb::module_& m) {
           nb::arg("draws"), nb::arg("model_params"), nb::arg("steps"), nb::arg("records"),
           "Run the loop over a table; return what it counted, its fills, and its decisions as records.");
     m.def("exact_arithmetic", &exact_arithmetic, nb::arg("a"), nb::arg("b"), nb::arg("precision"),
-          "Return a + b, a × b, their order, a / b twice, (a / b) × b − a and the whole part of |a| / |b|, in decimals.");
+          nb::arg("places"),
+          "Read `a` at so many places where it has no more; return a + b, a × b, their order, a / b twice, (a / b) × b − a and the whole part of |a| / |b|, in decimals.");
     m.def("judge", &judge, nb::arg("policy"), nb::arg("proposed"), nb::arg("has_size"), nb::arg("size_usd"),
           nb::arg("context"), "Let the guards judge one proposal; return action, codes, codes that hold, pull, size, and all that was found.");
 }

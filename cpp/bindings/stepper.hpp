@@ -398,11 +398,11 @@ private:
             if (!core_.propose_unasked() && !take_proposal()) return kProposed;
             core_.weigh();
         } else {
-            core_.judge();
+            core_.judge<true>();
         }
         if (!core_.can_act()) return kCrumb;
         const std::int64_t decided = clock_ns();
-        core_.act(is_timer);
+        core_.act<true>(is_timer);
         const std::int64_t acted = clock_ns();
         int told = writer_ != nullptr || log_.keeps_notes ? record(event, now_ns, is_timer, {started, observed, booked, decided, acted}) : 0;
         core_.count(is_timer);

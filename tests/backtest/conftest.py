@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from ami_engine.adapters.base import MarketDataSource
-from ami_engine.backtest import CompiledResult
+from ami_engine.backtest import CompiledResult, run_compiled
 from ami_engine.dmc import modulate
 from ami_engine.errors import EventError
 from ami_engine.events import Bar, BookSnapshot, FeedGap, Fill, TimerEvent, Trade
@@ -81,6 +81,24 @@ def plain(fills: Iterable[Fill]) -> list[tuple[Any, ...]]:
     return [
         (f.trade_id, f.market_id, f.side, f.price, f.qty, f.fee, f.fee_currency, f.liquidity, f.ts_ns) for f in fills
     ]
+
+
+def run_recorded(table: Any, **options: Any) -> CompiledResult:
+    """Run with every decision on record, and once without: then money may lag behind, and the end must be the same."""
+    result = run_compiled(table, decisions=True, **options)
+    assert_equal_ends(run_compiled(table, **options), result)
+    return result
+
+
+def assert_equal_ends(mine: CompiledResult, theirs: CompiledResult) -> None:
+    """Hold two compiled runs against each other: every fill and every number, to the bit."""
+    assert plain(mine.fills) == plain(theirs.fills)
+    assert mine.summary.keys() == theirs.summary.keys()
+    assert {
+        key: (mine.summary[key], value)
+        for key, value in theirs.summary.items()
+        if key not in NOT_COMPARED and mine.summary[key] != value
+    } == {}
 
 
 def assert_same(result: CompiledResult, python: Watched) -> None:

@@ -39,7 +39,7 @@ from ami_engine.units import Instrument
 from decision_schema.types import Action, Proposal
 from tests.feeds.conftest import FEEDS, SHIPPED, Feed, open_feed
 
-from .conftest import ListedSource, assert_same, rough_market, told, watch
+from .conftest import ListedSource, assert_equal_ends, assert_same, rough_market, run_recorded, told, watch
 
 # Of the longest feed this is half, and more than until its daily loss stop.
 _MOST_STEPS = 45_000
@@ -72,7 +72,7 @@ def test_a_recorded_feed_gives_the_same_decisions_fills_and_money(feed: Feed, da
     python = watch(source, broker, decision_engine=engine, risk_policy=policy, steps=_MOST_STEPS)
     table = table_from_source(open_feed(data_dir, feed), steps=_MOST_STEPS)
     params = {"max_size_usd": feed.max_size_usd}
-    result = run_compiled(table, policy=policy, model_params=params, steps=_MOST_STEPS, decisions=True)
+    result = run_recorded(table, policy=policy, model_params=params, steps=_MOST_STEPS)
     assert_same(result, python)
     assert python.summary["steps"] == min(feed.steps, _MOST_STEPS)
     assert python.summary["fills_count"] > 0
@@ -84,7 +84,7 @@ def test_a_simulated_market_gives_the_same(queue: Any, venue_grid: bool) -> None
     table = table_from_source(synthetic())
     instrument = table.instrument if venue_grid else None
     python = watch(synthetic(), PaperBroker(instrument, queue=queue, seed=5))
-    assert_same(run_compiled(table, queue=queue, seed=5, venue_grid=venue_grid, decisions=True), python)
+    assert_same(run_recorded(table, queue=queue, seed=5, venue_grid=venue_grid), python)
     assert python.summary["fills_count"] > 100
     assert python.summary["timer_count"] > 100
 
@@ -93,7 +93,7 @@ def test_a_simulated_market_gives_the_same(queue: Any, venue_grid: bool) -> None
 def test_the_options_of_a_run_mean_the_same(options: dict[str, Any]) -> None:
     table = table_from_source(synthetic(1_000))
     python = watch(synthetic(1_000), PaperBroker(table.instrument), start_cash=7.0, **options)
-    assert_same(run_compiled(table, start_cash=7.0, decisions=True, **options), python)
+    assert_same(run_recorded(table, start_cash=7.0, **options), python)
 
 
 @settings(max_examples=50, deadline=None, derandomize=True)
@@ -140,7 +140,7 @@ def test_rough_markets_under_any_limits_give_the_same(seed: int) -> None:
         **options,
     )
     table = table_from_source(ListedSource(events, instrument), levels=12)
-    result = run_compiled(
+    result = run_recorded(
         table,
         config=config,
         policy=policy,
@@ -149,11 +149,65 @@ def test_rough_markets_under_any_limits_give_the_same(seed: int) -> None:
         queue=queue,
         seed=7,
         venue_grid=grid,
-        decisions=True,
         **chosen,
         **options,
     )
     assert_same(result, python)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 10**9))
+def test_a_table_of_quotes_alone_gives_the_same(seed: int) -> None:
+    """Such a table has a way of its own, which leaves out places in queues, and money while it stands still."""
+    draw = random.Random(seed)
+    instrument = Instrument(
+        "X",
+        tick_size=draw.choice([0.01, 0.1, 0.25, 0.07]),
+        lot_size=draw.choice([0, 0.001, 1.0]),
+        multiplier=draw.choice([1.0, 50.0]),
+        kind=draw.choice(["linear", "linear", "inverse"]),
+        maker_fee_bps=draw.choice([0, -0.5, 2.0]),
+        taker_fee_bps=draw.choice([0, 4.35]),
+    )
+    quotes = wandering_quotes(draw, instrument, draw.choice([400, 2_000]))
+    scale = draw.choice([1.0, 30.0, 1_000.0])
+    policy, quoting, exits = limits(draw, scale)
+    options = {
+        "config": FeatureConfig(tick_size=instrument.tick_size, window_5m_steps=50, window_5m_ms=None),
+        "policy": policy,
+        "quoting": quoting,
+        "exits": exits,
+        "instrument": instrument,
+        "queue": draw.choice(["back", "front", "prob"]),
+        "start_cash": draw.choice([0.0, 60.0, 1e6]),
+        "timer_ms": draw.choice([0.0, 100.0]),
+        "market_id": "X",
+        "model_params": {"imbalance_threshold": 0.0, "max_size_usd": 8.0 * scale, "confidence_threshold": 0.2},
+    }
+    any_event = run_recorded(quotes | {"kind": np.zeros(len(quotes["bid"]), dtype=np.int64)}, **options)
+    result = run_recorded(quotes, **options)
+    assert_equal_ends(result, any_event)
+    assert told(result) == told(any_event)
+
+
+def wandering_quotes(draw: random.Random, instrument: Instrument, rows: int) -> dict[str, Any]:
+    """Quotes that wander, jump, stand still and cross midnight; some are refused."""
+    ts_ns = draw.choice([1_700_000_000_000_000_000, 19_001 * 86_400_000_000_000 - 20_000_000_000])
+    ticks, columns = (
+        draw.choice([1_000, 60_000]),
+        {name: [] for name in ("ts_ns", "bid", "ask", "bid_depth", "ask_depth")},
+    )
+    for _ in range(rows):
+        ts_ns += draw.choice([0, 1_000_000, 50_000_000, 50_000_000, 400_000_000])
+        ticks += draw.choice([-40, -2, -1, -1, 0, 0, 0, 0, 1, 1, 2, 40] if draw.random() < 0.3 else [0, 0, 1, -1])
+        width = draw.choice([1, 1, 1, 2, 5])
+        broken = draw.random() < 0.01
+        columns["ts_ns"].append(ts_ns)
+        columns["bid"].append(instrument.price_from_ticks(ticks + (3 * width if broken else 0)))
+        columns["ask"].append(instrument.price_from_ticks(ticks + width))
+        columns["bid_depth"].append(draw.choice([1.0, 7.5, 60.0, 250.0]))
+        columns["ask_depth"].append(draw.choice([1.0, 7.5, 60.0, 250.0]))
+    return {name: np.array(values) for name, values in columns.items()}
 
 
 def limits(draw: random.Random, scale: float) -> tuple[RiskPolicy, QuotingConfig, ExitConfig]:
@@ -356,7 +410,7 @@ def test_a_decision_before_the_first_book_names_what_is_missing() -> None:
     instrument = Instrument("X")
     events = [Trade(0, 1_000_000, "X", 0, 10.0, 1.0, 1), BookSnapshot(0, 2_000_000, "X", 0, 9.99, 10.01, 5.0, 5.0)]
     python = watch(ListedSource(events, instrument), PaperBroker(instrument))
-    result = run_compiled(table_from_source(ListedSource(events, instrument)), decisions=True)
+    result = run_recorded(table_from_source(ListedSource(events, instrument)))
     assert_same(result, python)
     assert result.decisions is not None
     missing = result.reason_codes(result.decisions["codes"][0])
@@ -383,7 +437,7 @@ def test_a_numba_function_decides_in_both_loops_alike() -> None:
     model = CompiledModel(compiled, schema_hash=SCHEMA_HASH, params=[0.2, 1.0])
     table = table_from_source(synthetic())
     python = watch(synthetic(), PaperBroker(table.instrument), decision_engine=DecisionEngine(model=model))
-    assert_same(run_compiled(table, model=model, decisions=True), python)
+    assert_same(run_recorded(table, model=model), python)
     assert python.summary["fills_count"] > 0
 
 
@@ -407,7 +461,7 @@ def test_a_function_of_a_c_library_decides_in_both_loops_alike(tmp_path: Path) -
     model = CompiledModel(ctypes.CDLL(str(library)).f, schema_hash=SCHEMA_HASH, params=[2.0])
     table = table_from_source(synthetic())
     python = watch(synthetic(), PaperBroker(table.instrument), decision_engine=DecisionEngine(model=model))
-    assert_same(run_compiled(table, model=model, decisions=True), python)
+    assert_same(run_recorded(table, model=model), python)
     assert python.summary["orders_submitted"] > 0
 
 
@@ -502,7 +556,7 @@ def test_a_plain_table_is_read_as_the_feature_builder_reads_it() -> None:
     builder.run(table)
     report = builder.last_report
     assert report is not None
-    result = run_compiled(table, instrument=instrument, decisions=True)
+    result = run_recorded(table, instrument=instrument)
     assert result.summary["steps"] == report.accepted
     assert result.summary["rejected_events"] == {"crossed_book": 1, "time_backwards": 1} == dict(report.rejected)
     events = [
@@ -523,7 +577,7 @@ def test_a_plain_table_is_read_as_the_feature_builder_reads_it() -> None:
 def test_rows_without_a_time_are_dated_a_millisecond_apart() -> None:
     table = quote_table(50)
     del table["ts_ns"]
-    result = run_compiled(table, decisions=True)
+    result = run_recorded(table)
     assert result.decisions is not None
     assert result.decisions["ts_ns"].tolist() == [1_000_000 * (row + 1) for row in range(50)]
     assert result.summary["notes"] == ["events without a time were dated 1 ms apart, from 1 ms on"]
@@ -532,11 +586,11 @@ def test_rows_without_a_time_are_dated_a_millisecond_apart() -> None:
 @pytest.mark.parametrize("name", ["ts_ms", "recv_ts_ns"])
 def test_times_come_in_every_form_that_the_features_know(name: str) -> None:
     table = quote_table(50)
-    in_ns = run_compiled(table, decisions=True)
+    in_ns = run_recorded(table)
     ts_ns = table.pop("ts_ns")
     table[name] = ts_ns // 1_000_000 if name == "ts_ms" else np.where(np.arange(50) % 2 == 0, 0, ts_ns)
     table |= {} if name == "ts_ms" else {"exch_ts_ns": ts_ns}
-    assert told(run_compiled(table, decisions=True)) == told(in_ns)
+    assert told(run_recorded(table)) == told(in_ns)
 
 
 def quote_table(rows: int) -> dict[str, Any]:
@@ -634,7 +688,7 @@ def test_a_source_that_fails_for_good_ends_the_table_and_the_run_says_so() -> No
     instrument = Instrument("X")
     table = table_from_source(Failing(books, instrument))
     python = watch(Failing(books, instrument), PaperBroker(instrument), source_backoff_ms=0.0)
-    result = run_compiled(table, decisions=True)
+    result = run_recorded(table)
     assert_same(result, python)
     assert result.summary["stopped_reason"] == "source_error: OSError 5 times in a row"
 
@@ -688,7 +742,7 @@ def test_what_the_guards_are_told_may_be_required() -> None:
     policy = RiskPolicy(required_context=("daily_pnl", "mid"))
     table = table_from_source(synthetic(300))
     python = watch(synthetic(300), PaperBroker(table.instrument), risk_policy=policy)
-    assert_same(run_compiled(table, policy=policy, decisions=True), python)
+    assert_same(run_recorded(table, policy=policy), python)
 
 
 def test_the_table_of_a_feed_knows_its_refused_rows() -> None:
@@ -722,7 +776,7 @@ def as_events(table: dict[str, Any]) -> list[BookSnapshot]:
 
 @pytest.mark.parametrize("price", [4.7e16, 1e17, 1e30, 1e140])
 def test_an_order_at_a_price_beyond_64_bit_ticks_is_refused_by_row_and_field(price: float) -> None:
-    decisions = run_compiled(rising_table(100.0, 0), instrument=Instrument("X"), decisions=True).decisions
+    decisions = run_recorded(rising_table(100.0, 0), instrument=Instrument("X")).decisions
     assert decisions is not None
     first = decisions["action"].tolist().index(list(Action).index(Action.ACT))
     named = rf"row {first}: `(bid|ask)` must be at most 2\^62 ticks of 0.01 to make an order of it, was \d[\d.e+]+$"
@@ -734,13 +788,13 @@ def test_an_order_at_a_price_beyond_64_bit_ticks_is_refused_by_row_and_field(pri
 def test_a_price_of_very_many_ticks_is_decided_on_as_in_the_loop(price: float) -> None:
     table, instrument = rising_table(price, 40), Instrument("X")
     python = watch(ListedSource(as_events(table), instrument), PaperBroker(instrument))
-    assert_same(run_compiled(table, instrument=instrument, market_id="X", timer_ms=100.0, decisions=True), python)
+    assert_same(run_recorded(table, instrument=instrument, market_id="X", timer_ms=100.0), python)
 
 
 @pytest.mark.parametrize("options", [{"dry_run": True}, {"policy": RiskPolicy(min_depth=1e9)}])
 def test_a_price_beyond_64_bit_ticks_that_no_order_is_made_of_is_decided_on(options: dict[str, Any]) -> None:
     table, instrument = rising_table(1e30, 40), Instrument("X")
-    result = run_compiled(table, instrument=instrument, market_id="X", timer_ms=100.0, decisions=True, **options)
+    result = run_recorded(table, instrument=instrument, market_id="X", timer_ms=100.0, **options)
     if "policy" in options:
         options = {"risk_policy": options["policy"]}
     python = watch(ListedSource(as_events(table), instrument), PaperBroker(instrument), **options)

@@ -19,11 +19,11 @@ _numbers = st.one_of(_places, st.sampled_from([0.0, 0.1, 1e15, 2.0**53, 1e-9]), 
 ))  # fmt: skip
 
 
-@given(_numbers, _numbers.filter(bool))
-def test_arithmetic_is_that_of_python(a: float, b: float) -> None:
+@given(_numbers, _numbers.filter(bool), st.integers(-1, 23))
+def test_arithmetic_is_that_of_python(a: float, b: float, places: int) -> None:
     x, y = Decimal(repr(a)), Decimal(repr(b))
     quotient = FIFTY.divide(x, y)
-    assert core.exact_arithmetic(a, b, 50) == (
+    assert core.exact_arithmetic(a, b, 50, places) == (
         float(EXACT.add(x, y)),
         float(EXACT.multiply(x, y)),
         (x > y) - (x < y),

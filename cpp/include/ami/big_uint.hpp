@@ -23,6 +23,11 @@ public:
 
     BigUint() = default;
     explicit BigUint(std::uint64_t value) {
+        if constexpr (sizeof(Limb) == sizeof value) {
+            limbs_[0] = static_cast<Limb>(value);
+            size_ = value != 0 ? 1 : 0;
+            return;
+        }
         for (; value != 0; value = static_cast<std::uint64_t>(static_cast<Wide>(value) >> kBits)) {
             limbs_[size_++] = static_cast<Limb>(value);
         }
@@ -45,6 +50,9 @@ public:
     std::uint64_t low_bits() const {
         return word_at(0);
     }
+
+    // Of 128 bits at most: no more than 39 digits.
+    bool is_short() const { return size_ <= 128 / kBits; }
 
     // Whether low_bits() is the value: what a number of an order or a fill is.
     bool is_word() const { return size_ <= 64 / kBits; }

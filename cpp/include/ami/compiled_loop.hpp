@@ -69,6 +69,7 @@ public:
     // std::overflow_error where an order would be made of a price that is more ticks than a 64-bit number holds.
     void run(const LoopColumns& columns, std::int64_t most_steps, bool records_decisions) {
         records_ = records_decisions;
+        if (!records_) core_.be_lean();
         if (records_ && most_steps != 0) decisions.reserve(columns.rows + columns.rows / 8);
         try {
             if (is_of_quotes(columns)) {
@@ -122,18 +123,15 @@ private:
     }
 
     [[gnu::always_inline]] void step_quote(const LoopColumns& c, std::size_t i, std::int64_t ts) {
-        Fault fault = check_time(ts);
-        if (!fault) fault = builder_.push_quote(ts, c.bid[i], c.ask[i], c.bid_depth[i], c.ask_depth[i], 0);
-        if (fault) {
+        // Of quotes alone the features check the times just as the loop does.
+        if (const Fault fault = builder_.push_quote(ts, c.bid[i], c.ask[i], c.bid_depth[i], c.ask_depth[i], 0)) {
             refuse(fault);
             return;
         }
         core_.take_book(ts, c.bid_depth[i], c.ask_depth[i]);
         last_ts_ns_ = ts;
         arm_timer(ts);
-        BookLevels levels;
-        levels.image = BookImage::whole;
-        core_.venue().on_book(ts, core_.view, levels);
+        core_.venue().on_quote(ts, core_.view);
         decide(ts, false);
     }
 
@@ -256,11 +254,20 @@ private:
     // Part of each caller: most of what it is for is known there.
     [[gnu::always_inline]] void decide(std::int64_t now_ns, bool is_timer) {
         core_.settle(now_ns);
-        core_.judge();
-        const double equity = core_.account().equity;
-        core_.act(is_timer);
+        core_.judge<false>();
+        if (records_) {
+            decide_on_record(now_ns, is_timer);
+            return;
+        }
+        core_.act<false>(is_timer);
         core_.count(is_timer);
-        if (records_) record(now_ns, equity, is_timer);
+    }
+
+    [[gnu::noinline]] void decide_on_record(std::int64_t now_ns, bool is_timer) {
+        const double equity = core_.account().equity;
+        core_.act<false>(is_timer);
+        core_.count(is_timer);
+        record(now_ns, equity, is_timer);
     }
 
     // `equity` is that of before the decision.

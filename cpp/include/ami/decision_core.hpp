@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <stdexcept>
 #include <vector>
 
@@ -94,6 +95,11 @@ public:
 
     // Work out every number of the context to the last bit, also where it only matters on which side of a limit it is.
     void be_exact() { risk_.be_exact(); }
+    // Leave out what changes no decision, and let the account lag behind where it does not: only the end will be read.
+    void be_lean() {
+        risk_.be_lean();
+        may_lag_ = !s_.instrument.is_inverse && s_.policy.max_active_markets != 1;
+    }
 
     // What is known of the market. -----------------------------------------------------------------------------------
 
@@ -119,18 +125,23 @@ public:
         now_ms_ = now_ns / kNsPerMs;
         if (keeper_.has_news(now_ms_)) book_fills();
         if (mid > 0.0) {
-            account_.mark(mid);
             risk_.on_book(now_ns, mid);
+        } else {
+            risk_.stay_due();  // fills come of age all the same
         }
-        position_ = account_.position.qty();
-        rate_ = s_.instrument.is_inverse && mid > 0.0 ? mid : 1.0;
-        const double realized = account_.position.realized() - account_.position.fees();
-        risk_.on_account(now_ns, realized, account_.unrealized, account_.equity, rate_);
+        lags_ = now_ms_ < still_.until_ms && still_.least_mid <= mid && mid <= still_.most_mid;
+        if (lags_) {
+            lagging_ns_ = now_ns;
+            lagging_mid_ = mid;
+        } else {
+            settle_money();
+        }
     }
 
-    // Ask the model, fill the context, let the guards judge.
+    // Ask the model, fill the context, let the guards judge. `kIsShown`: somebody looks at the proposal, whatever it is.
+    template <bool kIsShown>
     [[gnu::always_inline]] void judge() {
-        if (!propose_unasked()) ask();
+        if (!propose_unasked()) ask<kIsShown>();
         weigh();
     }
 
@@ -143,7 +154,7 @@ public:
             proposal_.reasons = kNoBookYet;
             return true;
         }
-        if (position_ != 0.0) exit_ = positions_.should_flatten(mid, static_cast<double>(now_ms_));
+        if (position_ != 0.0 && !lags_) exit_ = positions_.should_flatten(mid, static_cast<double>(now_ms_));
         if (exit_ == Exit::none) return false;
         proposal_ = Proposal{};
         proposal_.action = Action::EXIT;
@@ -151,10 +162,10 @@ public:
     }
     void take(const Proposal& proposal) { proposal_ = proposal; }
     [[gnu::always_inline]] void weigh() {
-        fill_context();
+        if (!lags_) fill_context();
         if (risk_.is_due(now_ms_)) look_at_lasting();
         const Proposal& asked = proposal_;
-        if (has_lasting_ || guards_.finds_in_step(asked.action, asked.has_size, asked.size_usd, context_)) {
+        if (has_lasting_ || finds_in_step(asked)) {
             judge_findings();
         } else {
             verdict_ = Verdict{};
@@ -168,13 +179,15 @@ public:
     bool can_act() const { return price_beyond_ticks().name == nullptr; }
 
     // Do what was decided, and let the risk state remember it. Throws TooManyTicks, before any order is touched, where it
-    // cannot be done.
+    // cannot be done. `kIsShown`: the quotes are kept for a picture.
+    template <bool kIsShown>
     [[gnu::always_inline]] void act(bool is_timer) {
-        actions_ = Actions{};
+        if (has_acted_) actions_ = Actions{};
+        has_acted_ = false;
         const bool leaves_all = keeper_.leaves_all(verdict_.action, proposal_.bid_quote, proposal_.ask_quote,
                                                    proposal_.post_only, now_ms_, view, verdict_.pulls);
         if (!leaves_all && !s_.is_dry) change_orders();
-        if (activity.is_kept) activity.quotes(decisions_made_, now_ns_, quote_at(Place::bid), quote_at(Place::ask));
+        if (kIsShown && activity.is_kept) activity.quotes(decisions_made_, now_ns_, quote_at(Place::bid), quote_at(Place::ask));
         ++decisions_made_;
         if ((proposal_.reasons & kModelInvalid) != 0) note_invalid_model();
         risk_.on_verdict(now_ns_, proposal_.action, verdict_);
@@ -208,6 +221,7 @@ public:
 
     // Cancel every order and book the last fills.
     void finish() {
+        catch_up();
         if (s_.is_dry) return;
         counts.canceled += keeper_.cancel_all();
         book_fills();
@@ -251,6 +265,8 @@ private:
     }
 
     [[gnu::noinline]] void book_fills() {
+        catch_up();
+        still_.until_ms = kBeforeAllMs;
         keeper_.poll(now_ms_, new_fills_);
         for (const VenueFill& fill : new_fills_) book(fill);
     }
@@ -273,17 +289,104 @@ private:
         }
     }
 
+    template <bool kIsShown>
     void ask() {
         if (s_.model != nullptr) {
             propose_by(s_.model, row_, row_size_, s_.model_params, proposal_);
         } else {
-            propose_reference(row_, s_.reference, proposal_);
+            propose_reference<kIsShown>(row_, s_.reference, proposal_);
         }
     }
 
-    // What moves with every step.
+    // Money. ----------------------------------------------------------------------------------------------------------
+
+    // Between two fills money moves with the mid alone. While the mid is within these bounds there is no new peak and no
+    // deeper fall, no exit, and no guard of money that finds anything in an order of up to `most_usd`.
+    struct Stillness {
+        std::int64_t until_ms = kBeforeAllMs;
+        double least_mid = std::numeric_limits<double>::min();
+        double most_mid = std::numeric_limits<double>::max();
+        double most_usd = 0.0;
+    };
+
+    [[gnu::noinline]] void settle_money() {
+        catch_up();
+        if (mid > 0.0) account_.mark(mid);
+        position_ = account_.position.qty();
+        rate_ = s_.instrument.is_inverse && mid > 0.0 ? mid : 1.0;
+        tell_account(now_ns_);
+        if (may_lag_) find_stillness();
+    }
+
+    void tell_account(std::int64_t now_ns) {
+        const double realized = account_.position.realized() - account_.position.fees();
+        risk_.on_account(now_ns, realized, account_.unrealized, account_.equity, rate_);
+    }
+
+    // Bring the account to the last time at which it was not told of the mid.
+    void catch_up() {
+        if (lagging_ns_ == 0) return;
+        account_.mark(lagging_mid_);
+        tell_account(lagging_ns_);
+        lagging_ns_ = 0;
+    }
+
+    void find_stillness() {
+        still_ = Stillness{};
+        if (!(mid > 0.0) || !(position_ != 0.0 ? bound_mid() : is_still_at(mid))) return;
+        const double exposure_usd = position_ != 0.0 ? account_.exposure_at(still_.most_mid) : 0.0;
+        still_.most_usd = std::min(guards_.room_usd(exposure_usd), s_.policy.max_per_market_usd);
+        if (!(still_.most_usd > 0.0)) return;
+        const std::int64_t day_end_ms = risk_.money().day_end_ns / kNsPerMs;
+        still_.until_ms = position_ != 0.0 ? std::min(day_end_ms, positions_.last_ms()) : day_end_ms;
+    }
+
+    // All that is looked at rises or falls with the mid, however it is rounded: what holds at both ends holds in between.
+    // False where there is no stillness even at the mid.
+    bool bound_mid() {
+        const double margin = 1e-11 * mid;
+        const RiskState::Money& money = risk_.money();
+        const double deep = account_.mid_of(account_.peak - account_.max_drawdown);
+        const double high = account_.mid_of(std::min(account_.peak, money.peak_equity));
+        const MidRange stays = positions_.range_without_exit(mid);
+        const double least = std::max({still_.least_mid, std::min(deep, high), stays.least}) + margin;
+        const double most = std::min({std::max(deep, high), stays.most}) - margin;
+        still_.least_mid = least < mid && is_still_at(least) ? least : mid;
+        still_.most_mid = most > mid && is_still_at(most) ? most : mid;
+        return (still_.least_mid < mid && still_.most_mid > mid) || is_still_at(mid);
+    }
+
+    bool is_still_at(double price) const {
+        const RiskState::Money& money = risk_.money();
+        const bool is_held = position_ != 0.0;
+        const double unrealized = is_held ? account_.unrealized_at(price) : account_.unrealized;
+        GuardContext c;
+        c.latched = risk_.latched();
+        c.current_total_exposure_usd = is_held ? account_.exposure_at(price) : account_.exposure_usd;
+        c.abs_inventory = std::fabs(position_);
+        c.equity_usd = account_.equity_with(unrealized);
+        c.drawdown_usd = account_.peak - c.equity_usd;
+        c.daily_pnl = money.realized + unrealized - money.day_start_total;
+        const bool is_within = c.equity_usd <= account_.peak && c.equity_usd <= money.peak_equity &&
+                               c.drawdown_usd <= account_.max_drawdown;
+        return is_within && !guards_.finds_money(c) && !(is_held && positions_.may_exit(price));
+    }
+
+    // What moves with every step. -------------------------------------------------------------------------------------
+
+    [[gnu::always_inline]] bool finds_in_step(const Proposal& asked) {
+        if (!lags_) return guards_.finds_in_step(asked.action, asked.has_size, asked.size_usd, context_);
+        GuardContext c;
+        fill_market(c);
+        c.now_ms = now_ms_;
+        c.tp_ticks = s_.policy.tp_ticks;
+        c.open_orders = keeper_.open_count();
+        c.abs_inventory = std::fabs(position_);
+        return guards_.finds_beside_money(asked.action, asked.has_size, asked.size_usd, still_.most_usd, c);
+    }
+
     void fill_context() {
-        fill_market();
+        fill_market(context_);
         const std::int64_t open_orders = keeper_.open_count();
         context_.now_ms = now_ms_;
         context_.current_total_exposure_usd = account_.exposure_usd;
@@ -296,13 +399,20 @@ private:
     }
 
     [[gnu::noinline]] void look_at_lasting() {
+        context_.now_ms = now_ms_;
         risk_.fill_context(context_, now_ns_, now_ms_);
         has_lasting_ = guards_.finds_lasting(context_);
         if (has_lasting_) risk_.stay_due();
     }
 
     [[gnu::noinline]] void judge_findings() {
+        if (lags_) {
+            catch_up();
+            fill_context();
+        }
         verdict_ = guards_.judge(proposal_.action, proposal_.has_size, proposal_.size_usd, context_);
+        // What latches now is looked at beside the money from the next step on.
+        if (verdict_.action == Action::STOP) still_.until_ms = kBeforeAllMs;
     }
 
     struct NamedPrice {
@@ -312,6 +422,8 @@ private:
 
     NamedPrice price_beyond_ticks() const {
         const bool has_quotes = proposal_.action == Action::ACT;
+        const double highest = view.bid + view.ask + (has_quotes ? proposal_.bid_quote + proposal_.ask_quote : 0.0);
+        if (highest <= highest_price_) return {};
         for (const NamedPrice& known : {NamedPrice{"bid", view.bid}, NamedPrice{"ask", view.ask},
                                         NamedPrice{"bid_quote", has_quotes ? proposal_.bid_quote : 0.0},
                                         NamedPrice{"ask_quote", has_quotes ? proposal_.ask_quote : 0.0}}) {
@@ -321,12 +433,14 @@ private:
     }
 
     [[gnu::noinline]] void change_orders() {
-        const bool makes_orders = verdict_.action == Action::ACT || verdict_.action == Action::EXIT;
-        if (const NamedPrice beyond = price_beyond_ticks(); makes_orders && beyond.name != nullptr) {
-            throw TooManyTicks(beyond.name, beyond.price);
+        if (verdict_.action == Action::ACT || verdict_.action == Action::EXIT) {
+            if (const NamedPrice beyond = price_beyond_ticks(); beyond.name != nullptr) {
+                throw TooManyTicks(beyond.name, beyond.price);
+            }
         }
         const Quotes quotes = {proposal_.bid_quote, proposal_.ask_quote, verdict_.size_usd, proposal_.post_only};
         actions_ = keeper_.apply(verdict_.action, quotes, now_ms_, view, position_, verdict_.pulls, decisions_made_);
+        has_acted_ = true;
         counts.submitted += actions_.submitted;
         counts.canceled += actions_.canceled;
         counts.rejected += actions_.rejected;
@@ -336,7 +450,7 @@ private:
     }
 
     [[gnu::noinline, gnu::cold]] void note_invalid_model() {
-        actions_.has_error = counts.is_last_error_the_models = true;
+        has_acted_ = actions_.has_error = counts.is_last_error_the_models = true;
     }
 
     // The same findings come many times in a row: they are added up when they change.
@@ -351,19 +465,19 @@ private:
         ++same_count_;
     }
 
-    void fill_market() {
-        context_.has_market = last_book_ts_ns != 0;
-        if (!context_.has_market) return;
+    [[gnu::always_inline]] void fill_market(GuardContext& c) const {
+        c.has_market = last_book_ts_ns != 0;
+        if (!c.has_market) return;
         // After a gap the book is as old as can be.
-        context_.last_event_ts_ms = has_gap ? kBeforeAllMs : last_book_ms;
-        context_.mid = mid;
-        context_.depth = feature(Feature::depth);
-        context_.spread_bps = feature(Feature::spread_bps);
-        context_.cost_ticks = feature(Feature::cost_ticks);
-        context_.sigma_5m = feature(Feature::sigma_5m);
-        context_.spread_med_5m = feature(Feature::spread_med_5m);
-        context_.depth_p10_5m = feature(Feature::depth_p10_5m);
-        context_.sigma_spike_z = feature(Feature::sigma_spike_z);
+        c.last_event_ts_ms = has_gap ? kBeforeAllMs : last_book_ms;
+        c.mid = mid;
+        c.depth = feature(Feature::depth);
+        c.spread_bps = feature(Feature::spread_bps);
+        c.cost_ticks = feature(Feature::cost_ticks);
+        c.sigma_5m = feature(Feature::sigma_5m);
+        c.spread_med_5m = feature(Feature::spread_med_5m);
+        c.depth_p10_5m = feature(Feature::depth_p10_5m);
+        c.sigma_spike_z = feature(Feature::sigma_spike_z);
     }
 
     static void add_bits(std::uint64_t bits, std::int64_t count, std::int64_t* counters) {
@@ -388,11 +502,17 @@ private:
     Proposal proposal_;
     Verdict verdict_;
     Actions actions_;
+    bool has_acted_ = false;  // `actions_` says more than nothing
     Exit exit_ = Exit::none;
     std::int64_t now_ns_ = 0;
     std::int64_t now_ms_ = 0;
     double position_ = 0.0;
     double rate_ = 1.0;
+    bool may_lag_ = false;
+    bool lags_ = false;              // the account was not told of this step's mid
+    std::int64_t lagging_ns_ = 0;    // the last time that it was not told of; 0: there is none
+    double lagging_mid_ = 0.0;
+    Stillness still_;
     std::int64_t decisions_made_ = 0;
     std::vector<VenueFill> new_fills_;
 

@@ -1,6 +1,7 @@
 // Decimal numbers as Python's `decimal` computes them: exactly, or rounded half to even at so many digits.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <cmath>
@@ -22,6 +23,8 @@ public:
     Decimal() = default;
     Decimal(bool is_negative, const BigUint& digits, int exponent)
         : is_negative_(is_negative), exponent_(exponent), digits_(digits) {}
+    Decimal(bool is_negative, std::uint64_t digits, int exponent)
+        : is_negative_(is_negative), exponent_(exponent), digits_(digits) {}
 
     // The shortest decimal that reads back as `value`: what Python's repr() shows. `value` is finite.
     static Decimal from_double(double value) {
@@ -29,6 +32,14 @@ public:
         if (magnitude == 0.0) return {};
         // Decimals of at most 15 digits are all different doubles: when one of them reads back, it is the shortest's value.
         int places = kDigits - 1 - decimal_exponent(magnitude);
+        // Most prices and sizes have few digits.
+        if (const int few = places - (kDigits - kFewDigits); few >= 0 && few < static_cast<int>(kScales.size())) {
+            const double scale = kScales[static_cast<std::size_t>(few)];
+            const auto digits = static_cast<std::int64_t>(magnitude * scale + 0.5);
+            if (static_cast<double>(digits) / scale == magnitude) {
+                return without_zeros(value < 0.0, static_cast<std::uint32_t>(digits), few);
+            }
+        }
         if (places >= 0 && places < static_cast<int>(kScales.size())) {
             double scaled = magnitude * kScales[static_cast<std::size_t>(places)];
             if (scaled >= 1e15) {
@@ -43,10 +54,28 @@ public:
         return read_shortest(value);
     }
 
+    // The same, where the value most likely has so many places, as prices have that lie on a grid; negative: nobody knows.
+    static Decimal from_double(double value, int places) {
+        if (places >= 0 && places < static_cast<int>(kScales.size())) {
+            const double scale = kScales[static_cast<std::size_t>(places)];
+            const double magnitude = std::fabs(value);
+            const double scaled = magnitude * scale;
+            if (scaled < 1e15) {
+                const auto digits = static_cast<std::int64_t>(scaled + 0.5);
+                if (static_cast<double>(digits) / scale == magnitude) {
+                    return {value < 0.0, static_cast<std::uint64_t>(digits), -places};
+                }
+            }
+        }
+        return from_double(value);
+    }
+    // How many places multiples of `step` have; negative when nobody knows: there is no step.
+    static int places_of(double step) { return step > 0.0 ? std::max(0, -from_double(step).exponent_) : -1; }
+
     double to_double() const {
         // Both operands are exact doubles, so that one operation rounds once.
-        if (digits_.bit_length() <= 53 && exponent_ >= -22 && exponent_ <= 22) {
-            double value = static_cast<double>(digits_.low_bits());
+        if (is_exact_double() && exponent_ >= -22 && exponent_ <= 22) {
+            double value = static_cast<double>(static_cast<std::int64_t>(digits_.low_bits()));
             const double scale = kScales[static_cast<std::size_t>(std::abs(exponent_))];
             value = exponent_ < 0 ? value / scale : value * scale;
             return is_negative_ ? -value : value;
@@ -78,41 +107,23 @@ public:
         if (a.is_word_at(exponent, m) && b.is_word_at(exponent, n) && !a.is_negative_ && !b.is_negative_) {
             return m == n ? 0 : (m < n ? -1 : 1);
         }
-        const Decimal difference = add(a, b.negated());
+        const Decimal difference = subtract(a, b);
         return difference.is_zero() ? 0 : (difference.is_negative_ ? -1 : 1);
     }
 
-    static Decimal add(const Decimal& a, const Decimal& b) {
-        if (a.is_zero()) return b;
-        if (b.is_zero()) return a;
-        const int exponent = a.exponent_ < b.exponent_ ? a.exponent_ : b.exponent_;
-        std::uint64_t m = 0;
-        std::uint64_t n = 0;
-        if (a.is_word_at(exponent, m) && b.is_word_at(exponent, n)) {
-            if (a.is_negative_ != b.is_negative_) {
-                return m >= n ? Decimal(a.is_negative_, BigUint(m - n), exponent)
-                              : Decimal(b.is_negative_, BigUint(n - m), exponent);
-            }
-            if (m + n >= m) return {a.is_negative_, BigUint(m + n), exponent};
-        }
-        BigUint x = a.digits_at(exponent);
-        BigUint y = b.digits_at(exponent);
-        if (a.is_negative_ == b.is_negative_) return {a.is_negative_, x += y, exponent};
-        if (BigUint::compare(x, y) >= 0) return {a.is_negative_, x -= y, exponent};
-        return {b.is_negative_, y -= x, exponent};
-    }
+    static Decimal add(const Decimal& a, const Decimal& b) { return sum(a, b, b.is_negative_); }
+    static Decimal subtract(const Decimal& a, const Decimal& b) { return sum(a, b, !b.is_negative_); }
 
     static Decimal multiply(const Decimal& a, const Decimal& b) {
         return {a.is_negative_ != b.is_negative_, a.digits_ * b.digits_, a.exponent_ + b.exponent_};
     }
-
     // a / b, rounded to `precision` digits; b is not 0.
     static Decimal divide(const Decimal& a, const Decimal& b, std::size_t precision) {
         if (a.is_zero()) return {};
         const bool is_negative = a.is_negative_ != b.is_negative_;
         std::uint64_t whole = 0;
         if (BigUint::is_whole_quotient(a.digits_, b.digits_, whole)) {
-            return Decimal(is_negative, BigUint(whole), a.exponent_ - b.exponent_).rounded(precision);
+            return Decimal(is_negative, whole, a.exponent_ - b.exponent_).rounded(precision);
         }
         // So many digits more than are kept that the last of them can stand for the rest.
         const auto wanted = static_cast<long>(precision + 2 + b.digits_.digit_count());
@@ -134,6 +145,13 @@ public:
         if (a.is_zero()) return 0.0;
         const int exponent = a.exponent_ < b.exponent_ ? a.exponent_ : b.exponent_;
         double value = 0.0;
+        std::uint64_t m = 0;
+        std::uint64_t n = 0;
+        if (a.is_word_at(exponent, m) && b.is_word_at(exponent, n) && m <= kExactDoubles && n <= kExactDoubles) {
+            // Two whole numbers of 53 bits: their quotient is never in the middle, nor so near to it.
+            value = static_cast<double>(static_cast<std::int64_t>(m)) / static_cast<double>(static_cast<std::int64_t>(n));
+            return a.is_negative_ != b.is_negative_ ? -value : value;
+        }
         // What is clear of the middle between two doubles stays on its side when it is rounded at so many digits.
         if (BigUint::is_plain_quotient(a.digits_at(exponent), b.digits_at(exponent), 0, value)) {
             return a.is_negative_ != b.is_negative_ ? -value : value;
@@ -146,7 +164,7 @@ public:
         const int exponent = a.exponent_ < b.exponent_ ? a.exponent_ : b.exponent_;
         std::uint64_t m = 0;
         std::uint64_t n = 0;
-        if (a.is_word_at(exponent, m) && b.is_word_at(exponent, n)) return {false, BigUint(m / n), 0};
+        if (a.is_word_at(exponent, m) && b.is_word_at(exponent, n)) return {false, m / n, 0};
         BigUint quotient;
         BigUint rest;
         BigUint::divide(a.digits_at(exponent), b.digits_at(exponent), quotient, rest);
@@ -155,9 +173,15 @@ public:
 
     // Half to even, at `precision` digits.
     Decimal rounded(std::size_t precision) const {
-        if (digits_.bit_length() <= 3 * precision) return *this;  // a digit has more than three bits
+        Decimal number = *this;
+        number.round(precision);
+        return number;
+    }
+    void round(std::size_t precision) {
+        if (digits_.is_short() && precision >= 39) return;
+        if (digits_.bit_length() <= 3 * precision) return;  // a digit has more than three bits
         const std::size_t digits = digits_.digit_count();
-        return digits <= precision ? *this : without(digits - precision);
+        if (digits > precision) *this = without(digits - precision);
     }
 
     // Half to even, to a multiple of 10^exponent.
@@ -170,6 +194,30 @@ public:
 
 private:
     static constexpr int kDigits = 15;
+    static constexpr int kFewDigits = 8;  // or one more: they fit into 32 bits
+    static constexpr std::uint64_t kExactDoubles = std::uint64_t{1} << 53;
+
+    bool is_exact_double() const { return digits_.is_word() && digits_.low_bits() <= kExactDoubles; }
+
+    // a ± |b|, minus where `is_taken`.
+    static Decimal sum(const Decimal& a, const Decimal& b, bool is_taken) {
+        if (a.is_zero()) return {is_taken, b.digits_, b.exponent_};
+        if (b.is_zero()) return a;
+        const int exponent = a.exponent_ < b.exponent_ ? a.exponent_ : b.exponent_;
+        std::uint64_t m = 0;
+        std::uint64_t n = 0;
+        if (a.is_word_at(exponent, m) && b.is_word_at(exponent, n)) {
+            if (a.is_negative_ != is_taken) {
+                return {m >= n ? a.is_negative_ : is_taken, m >= n ? m - n : n - m, exponent};
+            }
+            if (m + n >= m) return {a.is_negative_, m + n, exponent};
+        }
+        BigUint x = a.digits_at(exponent);
+        BigUint y = b.digits_at(exponent);
+        if (a.is_negative_ == is_taken) return {a.is_negative_, x += y, exponent};
+        if (BigUint::compare(x, y) >= 0) return {a.is_negative_, x -= y, exponent};
+        return {is_taken, y -= x, exponent};
+    }
 
     // ⌊log10(magnitude)⌋, or one less.
     static int decimal_exponent(double magnitude) {
@@ -179,14 +227,16 @@ private:
         return (exponent * 1233) >> 12;  // log10(2), rounded down
     }
 
-    static Decimal without_zeros(bool is_negative, std::uint64_t digits, int places) {
+    template <class Word>
+    static Decimal without_zeros(bool is_negative, Word digits, int places) {
         for (const int count : {8, 4, 2, 1}) {
-            const std::uint64_t unit = kWords[static_cast<std::size_t>(count)];
+            if (count == 8 && sizeof(Word) < 8) continue;
+            const auto unit = static_cast<Word>(kWords[static_cast<std::size_t>(count)]);
             if (digits % unit != 0) continue;
             digits /= unit;
             places -= count;
         }
-        return {is_negative, BigUint(digits), -places};
+        return {is_negative, std::uint64_t{digits}, -places};
     }
 
     static constexpr std::uint64_t kHalfWord = std::uint64_t{1} << 32;
@@ -222,11 +272,11 @@ private:
             }
         }
         const int exponent = std::atoi(at + 1) - (places < 0 ? 0 : places);
-        return {value < 0.0, BigUint(digits), exponent};
+        return {value < 0.0, digits, exponent};
     }
 
     // The digits at an exponent that is not above their own, where they are a word: most amounts are.
-    bool is_word_at(int exponent, std::uint64_t& out) const {
+    [[gnu::always_inline]] bool is_word_at(int exponent, std::uint64_t& out) const {
         const int places = exponent_ - exponent;
         if (!digits_.is_word() || places >= static_cast<int>(kWords.size())) return false;
         const std::uint64_t word = digits_.low_bits();

@@ -128,22 +128,11 @@ public:
 
     // One row an event into `out` (rows × row_size()); a refused one gives NaN and leaves no other trace.
     void run(const EventColumns& columns, double* out, RunReport& report) {
-        report.rows = columns.rows;
-        const std::int64_t last_whole_ts = std::numeric_limits<std::int64_t>::max() / columns.ns_per_ts;
-        const double* last = row_.data();
-        const std::size_t width = row_size();
-        for (std::size_t i = 0; i < columns.rows; ++i, out += width) {
-            const Fault fault = take_row(columns, i, last_whole_ts, {last, out, width});
-            if (!fault) {
-                last = out;
-                ++report.accepted;
-                continue;
-            }
-            std::fill(out, out + width, std::numeric_limits<double>::quiet_NaN());
-            const auto reason = static_cast<std::size_t>(fault.reason);
-            if (report.count[reason]++ == 0) report.first[reason] = i;
+        if (is_of_quotes(columns)) {
+            run_rows<true>(columns, out, report);
+        } else {
+            run_rows<false>(columns, out, report);
         }
-        std::copy_n(last, last == row_.data() ? 0 : width, row_.data());
     }
 
     std::string save() const {
@@ -424,8 +413,35 @@ private:
         rows.at(Feature::trade_imbalance_5m) = imbalance;
     }
 
+    // Whether a table has nothing but quotes at given times: then nothing has to be asked of a row.
+    static bool is_of_quotes(const EventColumns& c) {
+        const bool has_quotes = c.bid != nullptr && c.ask != nullptr && c.bid_depth != nullptr && c.ask_depth != nullptr;
+        return has_quotes && c.ts != nullptr && c.kind == nullptr && c.bids == nullptr && c.asks == nullptr;
+    }
+
+    template <bool kOfQuotes>
+    void run_rows(const EventColumns& columns, double* out, RunReport& report) {
+        report.rows = columns.rows;
+        const std::int64_t last_whole_ts = std::numeric_limits<std::int64_t>::max() / columns.ns_per_ts;
+        const double* last = row_.data();
+        const std::size_t width = row_size();
+        for (std::size_t i = 0; i < columns.rows; ++i, out += width) {
+            const Fault fault = take_row<kOfQuotes>(columns, i, last_whole_ts, {last, out, width});
+            if (!fault) {
+                last = out;
+                ++report.accepted;
+                continue;
+            }
+            std::fill(out, out + width, std::numeric_limits<double>::quiet_NaN());
+            const auto reason = static_cast<std::size_t>(fault.reason);
+            if (report.count[reason]++ == 0) report.first[reason] = i;
+        }
+        std::copy_n(last, last == row_.data() ? 0 : width, row_.data());
+    }
+
     // `last_whole_ts`: the last time whose nanoseconds fit.
-    Fault take_row(const EventColumns& c, std::size_t i, std::int64_t last_whole_ts, const Rows& rows) {
+    template <bool kOfQuotes>
+    [[gnu::always_inline]] Fault take_row(const EventColumns& c, std::size_t i, std::int64_t last_whole_ts, const Rows& rows) {
         std::int64_t ts = implicit_ts_ns();
         if (c.ts != nullptr) {
             ts = c.ts[i] == 0 && c.ts_fallback != nullptr ? c.ts_fallback[i] : c.ts[i];
@@ -435,6 +451,7 @@ private:
             if (ts > 0) ts *= c.ns_per_ts;
         }
         const std::int64_t now = c.now_ns == nullptr ? 0 : c.now_ns[i];
+        if constexpr (kOfQuotes) return take_quote(ts, c.bid[i], c.ask[i], c.bid_depth[i], c.ask_depth[i], now, rows);
         const std::int64_t kind = c.kind == nullptr ? 0 : c.kind[i];
         if (kind == 1) {
             return take_trade(ts, c.price[i], c.size[i], c.aggressor == nullptr ? 0 : c.aggressor[i], now, rows);

@@ -100,6 +100,24 @@ public:
         return f.is_found;
     }
 
+    // Whether those of money do, whatever is proposed; `room_usd` is what an order may then be worth.
+    bool finds_money(const GuardContext& c) const {
+        AnyFinding f;
+        check_exposure(c, false, false, 0.0, f);
+        check_money(c, f);
+        return f.is_found;
+    }
+    double room_usd(double exposure_usd) const { return p.exposure_headroom_frac * p.max_total_exposure_usd - exposure_usd; }
+
+    // Whether the rest of them do, where those of money find nothing in an order of up to `most_usd`.
+    [[gnu::always_inline]] bool finds_beside_money(Action proposed, bool has_size, double size_usd, double most_usd,
+                                                   const GuardContext& c) const {
+        AnyFinding f;
+        f.clamp(size_usd > most_usd && proposed == Action::ACT && has_size, Code::size_clamped, most_usd);
+        check_terms(proposed, has_size, size_usd, c, f);
+        return f.is_found;
+    }
+
 private:
     static constexpr double kFar = std::numeric_limits<double>::infinity();
 
@@ -207,14 +225,21 @@ private:
     template <class Found>
     [[gnu::always_inline]] void check_step(Action proposed, bool has_size, double size_usd, const GuardContext& c, Found& f) const {
         const bool is_act = proposed == Action::ACT;
+        check_exposure(c, is_act, is_act & has_size, size_usd, f);
+        check_money(c, f);
+        f.hold(c.active_markets >= p.max_active_markets, Code::max_active_markets);
+        check_terms(proposed, has_size, size_usd, c, f);
+    }
+
+    // The market, and the terms of what is proposed: after the clamps, which leave less of an order.
+    template <class Found>
+    [[gnu::always_inline]] void check_terms(Action proposed, bool has_size, double size_usd, const GuardContext& c, Found& f) const {
+        const bool is_act = proposed == Action::ACT;
         f.miss_context(!c.has_market);
         if (c.has_market) check_market(c, f);
-        check_exposure(c, is_act, is_act & has_size, size_usd, f);
         const double cost = c.has_market ? c.cost_ticks : p.cost_ticks;
         f.hold(!(c.tp_ticks >= cost + p.min_profit_ticks) && is_act, Code::insufficient_profit_potential);
-        check_money(c, f);
         f.hold(c.open_orders >= p.max_open_orders, Code::max_open_orders);
-        f.hold(c.active_markets >= p.max_active_markets, Code::max_active_markets);
         f.hold(std::min(size_usd, f.left) < p.min_order_usd && is_act && has_size, Code::below_min_order);
         f.lower_exit(proposed == Action::EXIT && c.abs_inventory == 0.0);
     }
@@ -227,9 +252,9 @@ private:
                std::isnan(c.spread_bps) ? Code::one_sided_book : Code::spread_too_wide);
         f.hold(!(c.sigma_5m <= p.sigma_5m_max), Code::regime_volatile);
         // Without a limit a finite spread is never too wide, whatever it is in basis points.
-        const double wide_bps = c.mid > 0.0 ? 1e4 * c.spread_med_5m / c.mid : kFar;
-        f.hold((!(wide_bps <= p.spread_med_5m_max_bps) || std::isnan(c.spread_med_5m)) &&
-                   (p.spread_med_5m_max_bps < kFar || !std::isfinite(c.spread_med_5m)),
+        const auto wide_bps = [&c] { return c.mid > 0.0 ? 1e4 * c.spread_med_5m / c.mid : kFar; };
+        f.hold((p.spread_med_5m_max_bps < kFar || !std::isfinite(c.spread_med_5m)) &&
+                   (!(wide_bps() <= p.spread_med_5m_max_bps) || std::isnan(c.spread_med_5m)),
                Code::regime_wide);
         f.hold(!(c.depth_p10_5m >= p.depth_p10_5m_min), Code::regime_thin);
         f.hold(c.sigma_spike_z > p.sigma_spike_z_max, Code::sigma_spike);
@@ -238,7 +263,7 @@ private:
     template <class Found>
     [[gnu::always_inline]] void check_exposure(const GuardContext& c, bool is_act, bool is_sized, double size_usd, Found& f) const {
         const bool is_exceeded = c.current_total_exposure_usd >= p.max_total_exposure_usd;
-        const double room = p.exposure_headroom_frac * p.max_total_exposure_usd - c.current_total_exposure_usd;
+        const double room = room_usd(c.current_total_exposure_usd);
         const bool is_short = !(room > 0.0 && (size_usd <= room || !is_sized)) && is_act && !is_exceeded;
         f.ask(is_exceeded, Code::total_exposure_exceeded, Action::EXIT);
         f.clamp(is_short, Code::exposure_limit, room);

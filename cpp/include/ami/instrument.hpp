@@ -35,7 +35,7 @@ public:
     double maker_fee_bps;
     double taker_fee_bps;
 
-    std::int64_t ticks(double price) const { return static_cast<std::int64_t>(std::nearbyint(price / tick_size)); }
+    std::int64_t ticks(double price) const { return static_cast<std::int64_t>(rounded(price / tick_size)); }
 
     double price_from_ticks(std::int64_t count) const {
         const auto whole = static_cast<double>(count);
@@ -44,14 +44,14 @@ public:
 
     std::int64_t floor_ticks(double price) const {
         const double raw = price / tick_size;
-        const double nearest = std::nearbyint(raw);
-        return static_cast<std::int64_t>(std::fabs(raw - nearest) < kOnGridTicks ? nearest : std::floor(raw));
+        const double nearest = rounded(raw);
+        return std::fabs(raw - nearest) < kOnGridTicks ? static_cast<std::int64_t>(nearest) : floored(raw);
     }
 
     std::int64_t ceil_ticks(double price) const {
         const double raw = price / tick_size;
-        const double nearest = std::nearbyint(raw);
-        return static_cast<std::int64_t>(std::fabs(raw - nearest) < kOnGridTicks ? nearest : std::ceil(raw));
+        const double nearest = rounded(raw);
+        return std::fabs(raw - nearest) < kOnGridTicks ? static_cast<std::int64_t>(nearest) : -floored(-raw);
     }
 
     std::int64_t quote_ticks(double price, bool is_buy) const { return is_buy ? floor_ticks(price) : ceil_ticks(price); }
@@ -67,7 +67,7 @@ public:
     double round_qty(double qty) const {
         if (lot_size == 0.0) return qty;
         const double raw = qty / lot_size;
-        const double nearest = std::nearbyint(raw);
+        const double nearest = rounded(raw);
         const double magnitude = std::fabs(raw) > 1.0 ? std::fabs(raw) : 1.0;
         const double lots = std::fabs(raw - nearest) < 1e-9 * magnitude ? nearest : std::floor(raw);
         return lots_per_unit_ > 0.0 ? lots / lots_per_unit_ : lots * lot_size;
@@ -90,9 +90,20 @@ public:
     }
 
 private:
+    // Half to even, as std::nearbyint, which is a call; beyond 2^51 every double but some halves is whole.
+    static double rounded(double value) {
+        constexpr double kShift = 0x1.8p52;
+        return std::fabs(value) < 0x1p51 ? (value + kShift) - kShift : std::nearbyint(value);
+    }
+
+    static std::int64_t floored(double value) {
+        const auto whole = static_cast<std::int64_t>(value);
+        return whole - (static_cast<double>(whole) > value ? 1 : 0);
+    }
+
     // 1 / step where that is a whole number, else 0: division by it gives the correctly rounded decimal.
     static double whole_inverse(double step) {
-        const double inverse = std::nearbyint(1.0 / step);
+        const double inverse = rounded(1.0 / step);
         return inverse >= 1.0 && std::fabs(inverse * step - 1.0) < 1e-12 ? inverse : 0.0;
     }
 

@@ -1,6 +1,7 @@
 // The money of one market: portfolio/positions.py and portfolio/pnl.py, spelled for the compiled loop.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -21,13 +22,18 @@ struct FillResult {
 class Position {
 public:
     explicit Position(const Instrument& instrument)
-        : is_inverse_(instrument.is_inverse), multiplier_(Decimal::from_double(instrument.multiplier)) {}
+        : is_inverse_(instrument.is_inverse),
+          is_unit_(instrument.multiplier == 1.0),
+          price_places_(Decimal::places_of(instrument.tick_size)),
+          qty_places_(Decimal::places_of(instrument.lot_size)),
+          fee_places_(fee_places(instrument)),
+          multiplier_(Decimal::from_double(instrument.multiplier)) {}
 
     FillResult fold(bool is_buy, double price_value, double qty_value, double fee_value) {
-        const Decimal size = Decimal::from_double(qty_value);
+        const Decimal size = Decimal::from_double(qty_value, qty_places_);
         const Decimal signed_qty = is_buy ? size : size.negated();
-        const Decimal price = Decimal::from_double(price_value);
-        const Decimal fee = Decimal::from_double(fee_value);
+        const Decimal price = Decimal::from_double(price_value, price_places_);
+        const Decimal fee = Decimal::from_double(fee_value, fee_places_);
         FillResult result;
         result.is_opened = qty_.is_zero();
         if (qty_.is_zero() || qty_.is_positive() == signed_qty.is_positive()) {
@@ -58,12 +64,31 @@ public:
 private:
     static constexpr std::size_t kDigits = 50;
 
-    static Decimal plus(const Decimal& a, const Decimal& b) { return Decimal::add(a, b).rounded(kDigits); }
-    static Decimal minus(const Decimal& a, const Decimal& b) { return plus(a, b.negated()); }
-    static Decimal times(const Decimal& a, const Decimal& b) { return Decimal::multiply(a, b).rounded(kDigits); }
+    static Decimal plus(const Decimal& a, const Decimal& b) {
+        Decimal sum = Decimal::add(a, b);
+        sum.round(kDigits);
+        return sum;
+    }
+    static Decimal minus(const Decimal& a, const Decimal& b) {
+        Decimal difference = Decimal::subtract(a, b);
+        difference.round(kDigits);
+        return difference;
+    }
+    static Decimal times(const Decimal& a, const Decimal& b) {
+        Decimal product = Decimal::multiply(a, b);
+        product.round(kDigits);
+        return product;
+    }
     static Decimal over(const Decimal& a, const Decimal& b) { return Decimal::divide(a, b, kDigits); }
 
+    int fee_places(const Instrument& instrument) const {
+        const int bps = std::max(Decimal::places_of(std::fabs(instrument.maker_fee_bps)),
+                                 Decimal::places_of(std::fabs(instrument.taker_fee_bps)));
+        return qty_places_ < 0 || bps < 0 ? -1 : price_places_ + qty_places_ + bps + 4;
+    }
+
     Decimal value(const Decimal& qty, const Decimal& price) const {
+        if (is_unit_ && !is_inverse_) return times(qty, price);
         const Decimal size = times(qty, multiplier_);
         return is_inverse_ ? over(size.negated(), price) : times(size, price);
     }
@@ -80,28 +105,35 @@ private:
         const Decimal kept = order < 0 ? plus(qty_, closing) : Decimal();
         const Decimal left = order < 0 ? over(times(cost_, kept), qty_) : Decimal();
         const Decimal realized = minus(value(closing, price).negated(), minus(cost_, left));
-        const Decimal closing_fee = order == 0 ? fee : over(times(fee, closing), signed_qty);
+        // Of a fill that only closes, the whole fee: its share of it is exact.
+        const Decimal closing_fee = order <= 0 ? fee : over(times(fee, closing), signed_qty);
         cost_ = left;
         qty_ = kept;
         result.is_closed = order >= 0;
-        const Decimal trip = minus(plus(trip_pnl_, realized), closing_fee);
-        trip_pnl_ = minus(result.is_closed ? Decimal() : trip, minus(fee, closing_fee));
+        trip_pnl_ = minus(plus(trip_pnl_, realized), closing_fee);
         realized_ = plus(realized_, realized);
         result.realized = realized.to_double();
-        if (result.is_closed) result.trip_pnl = trip.to_double();
-        if (order <= 0) return false;
+        if (!result.is_closed) return false;
+        result.trip_pnl = trip_pnl_.to_double();
+        trip_pnl_ = order == 0 ? Decimal() : minus(Decimal(), minus(fee, closing_fee));
+        if (order == 0) return false;
         open(minus(signed_qty, closing), price);
         return true;
     }
 
     double average_price() const {
         if (qty_.is_zero()) return 0.0;
+        if (is_unit_ && !is_inverse_) return Decimal::divide_to_double(cost_, qty_, kDigits);
         const Decimal size = times(qty_, multiplier_);
         return is_inverse_ ? Decimal::divide_to_double(size.negated(), cost_, kDigits)
                            : Decimal::divide_to_double(cost_, size, kDigits);
     }
 
     bool is_inverse_;
+    bool is_unit_;  // a multiplier of 1 changes nothing
+    int price_places_;  // that fills most likely have
+    int qty_places_;
+    int fee_places_;
     Decimal multiplier_;
     Decimal qty_;
     Decimal cost_;
@@ -147,20 +179,24 @@ public:
     void mark(double price) {
         mark_ = price;
         if (position.qty() != 0.0) {
-            const double average = position.avg_price();
-            if (instrument_.is_inverse) {
-                unrealized = size_ * (price - average) / (average * price);
-                exposure_usd = std::fabs(size_);
-            } else {
-                unrealized = size_ * (price - average);
-                exposure_usd = std::fabs(size_) * price;
-            }
+            unrealized = unrealized_at(price);
+            exposure_usd = exposure_at(price);
         }
-        equity = settled_ + unrealized;
+        equity = equity_with(unrealized);
         peak = equity > peak ? equity : peak;
         const double fall = peak - equity;
         max_drawdown = fall > max_drawdown ? fall : max_drawdown;
     }
+
+    // What a mark at `price` makes of a position that is open.
+    double unrealized_at(double price) const {
+        const double average = position.avg_price();
+        return instrument_.is_inverse ? size_ * (price - average) / (average * price) : size_ * (price - average);
+    }
+    double exposure_at(double price) const { return std::fabs(size_) * (instrument_.is_inverse ? 1.0 : price); }
+    double equity_with(double unrealized_profit) const { return settled_ + unrealized_profit; }
+    // About the price at which a position in a linear market is worth so much.
+    double mid_of(double equity_there) const { return position.avg_price() + (equity_there - settled_) / size_; }
 
 private:
     const Instrument& instrument_;

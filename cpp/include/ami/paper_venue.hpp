@@ -85,7 +85,7 @@ public:
 struct VenueOrder {
     // What is not filled yet, as a decimal; read when it is first needed.
     Decimal& leaves() {
-        if (!has_leaves) left = Decimal::from_double(request.qty);
+        if (!has_leaves) left = Decimal::from_double(request.qty, qty_places);
         has_leaves = true;
         return left;
     }
@@ -101,6 +101,7 @@ struct VenueOrder {
     double shown = -1.0;                                     // size last displayed there; negative when not seen
     double traded = 0.0;                                     // what trades took since
     std::int64_t number = 0;                                 // of the orders that came, this one
+    int qty_places = -1;                                     // that its sizes most likely have
     Decimal left;
 };
 
@@ -113,6 +114,8 @@ public:
           queue_(queue),
           draws_(draws),
           draw_count_(draw_count),
+          price_places_(Decimal::places_of(instrument.tick_size)),
+          qty_places_(Decimal::places_of(on_grid ? instrument.lot_size : 0.0)),
           multiplier_(Decimal::from_double(instrument.multiplier)),
           lot_(Decimal::from_double(on_grid ? instrument.lot_size : 0.0)),
           maker_fee_(fraction_of(instrument.maker_fee_bps)),
@@ -123,6 +126,20 @@ public:
         see(now_ns, view);
         levels_ = levels;
         if (has_orders()) match_best();
+    }
+    // A book of best prices in a run that has neither trades nor bars: our place in the queue matters to nobody then.
+    void on_quote(std::int64_t now_ns, const MarketView& view) {
+        see(now_ns, view);
+        levels_.image = BookImage::whole;
+        if (queue_ == Queue::prob) {
+            if (has_orders()) match_best();
+            return;
+        }
+        const bool is_buy_reached = buy_.is_open && reaches_buy(buy_);
+        const bool is_sell_reached = sell_.is_open && reaches_sell(sell_);
+        buy_.takes &= is_buy_reached;
+        sell_.takes &= is_sell_reached;
+        if (is_buy_reached || is_sell_reached) meet_reached();
     }
     void on_trade(std::int64_t now_ns, const MarketView& view, double price, double size, std::int64_t aggressor) {
         see(now_ns, view);
@@ -142,10 +159,9 @@ public:
         if (!is_well_formed(request)) return note_malformed();
         Order& order = request.is_buy ? buy_ : sell_;
         const Order& other = request.is_buy ? sell_ : buy_;
-        Order fresh = made(request);
-        if (meets(other, fresh)) return refuse(fresh, Refusal::own_order);
-        if (request.post_only && reaches(fresh)) return refuse(fresh, Refusal::would_take);
-        order = fresh;
+        make(order, request);
+        if (meets(other, order)) return refuse(order, Refusal::own_order);
+        if (request.post_only && reaches(order)) return refuse(order, Refusal::would_take);
         order.is_open = true;
         if (reaches(order)) {
             order.takes = true;
@@ -158,7 +174,8 @@ public:
     // Close a position at once, as far as the best price goes: immediate or cancel, reduce-only. False when refused.
     bool submit_exit(const OrderRequest& request) {
         if (!is_well_formed(request)) return note_malformed();
-        Order order = made(request);
+        Order order;
+        make(order, request);
         const Order& other = request.is_buy ? sell_ : buy_;
         if (reducible(request.is_buy).is_zero()) return refuse(order, Refusal::nothing_to_reduce);
         if (meets(other, order)) return refuse(order, Refusal::own_order);
@@ -206,16 +223,20 @@ private:
     using Order = VenueOrder;
 
     static Decimal least(const Decimal& a, const Decimal& b) { return Decimal::compare(a, b) <= 0 ? a : b; }
-    static Decimal minus(const Decimal& a, const Decimal& b) { return Decimal::add(a, b.negated()); }
+    static Decimal minus(const Decimal& a, const Decimal& b) { return Decimal::subtract(a, b); }
 
-    Order made(const OrderRequest& request) {
+    // Over an order that has ended: most of what it held need not be touched.
+    void make(Order& order, const OrderRequest& request) {
         const double margin = same_price(request.price);
-        Order order;
+        order.is_open = order.is_reducing = order.takes = order.has_leaves = false;
         order.request = request;
+        order.qty_places = qty_places_;
         order.low = request.price - margin;
         order.high = request.price + margin;
+        order.ahead = kInfinity;
+        order.shown = -1.0;
+        order.traded = 0.0;
         order.number = ++orders_seen_;
-        return order;
     }
 
     // True when a new order would trade with our own.
@@ -299,10 +320,9 @@ private:
         }
     }
 
-    bool reaches(const Order& order) const {
-        if (order.request.is_buy) return 0.0 < view_.ask && view_.ask <= order.high;
-        return view_.bid >= order.low && view_.bid > 0.0;
-    }
+    bool reaches(const Order& order) const { return order.request.is_buy ? reaches_buy(order) : reaches_sell(order); }
+    bool reaches_buy(const Order& order) const { return view_.ask <= order.high && 0.0 < view_.ask; }
+    bool reaches_sell(const Order& order) const { return view_.bid >= order.low && view_.bid > 0.0; }
 
     void rest(Order& order) {
         const double displayed = displayed_size(order);
@@ -367,7 +387,7 @@ private:
     void match_best() {
         bool is_reached = false;
         if (buy_.is_open) {
-            if (0.0 < view_.ask && view_.ask <= buy_.high) {
+            if (reaches_buy(buy_)) {
                 is_reached = true;
             } else {
                 const bool is_better = view_.bid < buy_.low;
@@ -375,7 +395,7 @@ private:
             }
         }
         if (sell_.is_open) {
-            if (view_.bid >= sell_.low && view_.bid > 0.0) {
+            if (reaches_sell(sell_)) {
                 is_reached = true;
             } else {
                 const bool is_better = (view_.ask > sell_.high) | (view_.ask == 0.0);
@@ -508,7 +528,7 @@ private:
         const OrderRequest& request = order.request;
         if (order.is_reducing) qty = least(qty, reducible(request.is_buy));
         if (!qty.is_positive()) return {};
-        const Decimal paid = Decimal::from_double(price);
+        const Decimal paid = Decimal::from_double(price, price_places_);
         const Decimal fee = fee_of(paid, qty, is_maker);
         if (log_ != nullptr) {
             const Decimal value = Decimal::multiply(Decimal::multiply(qty, multiplier_), paid);
@@ -525,6 +545,9 @@ private:
     Decimal fee_of(const Decimal& price, const Decimal& qty, bool is_maker) const {
         const Decimal& fraction = is_maker ? maker_fee_ : taker_fee_;
         if (fraction.is_zero()) return {};
+        if (instrument_.multiplier == 1.0 && !instrument_.is_inverse) {
+            return Decimal::multiply(Decimal::multiply(qty, price), fraction);
+        }
         const Decimal size = Decimal::multiply(qty, multiplier_);
         if (!instrument_.is_inverse) return Decimal::multiply(Decimal::multiply(size, price), fraction);
         // A coin amount is rounded to the smallest unit that any coin has, its fee once more.
@@ -544,6 +567,8 @@ private:
     const double* draws_;
     std::size_t draw_count_;
     std::size_t next_draw_ = 0;
+    int price_places_;
+    int qty_places_;
     Decimal multiplier_;
     Decimal lot_;  // 0: sizes are not rounded
     Decimal maker_fee_;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <limits>
 
 #include "ami/decision_tables.hpp"
@@ -15,6 +16,11 @@ struct ExitLimits {
     double tp_ticks;
     double sl_ticks;
     double longest_ms;
+};
+
+struct MidRange {
+    double least;
+    double most;
 };
 
 class PositionManager {
@@ -44,15 +50,34 @@ public:
 
     Exit should_flatten(double mid, double now_ms) const {
         if (!is_open_) return Exit::none;
-        double ticks = (mid - avg_price_) / tick_size_;
-        if (qty_ < 0.0) ticks = -ticks;
+        const double ticks = ticks_at(mid);
         if (std::isfinite(ticks)) {
-            const double rounding = 4.0 * std::numeric_limits<double>::epsilon() * std::fabs(mid) / tick_size_;
-            const double tolerance = std::max(kToleranceTicks, rounding);
+            const double tolerance = tolerance_at(mid);
             if (ticks >= limits_.tp_ticks - tolerance) return Exit::take_profit;
             if (ticks <= tolerance - limits_.sl_ticks) return Exit::stop_loss;
         }
         return now_ms - opened_ms_ >= limits_.longest_ms ? Exit::time_stop : Exit::none;
+    }
+
+    // Whether a price may lead to an exit: true also a little before it does.
+    bool may_exit(double mid) const {
+        if (!is_open_) return false;
+        const double ticks = ticks_at(mid);
+        const double margin = 2.0 * tolerance_at(mid) + kNearFraction * std::fabs(ticks);
+        return !(ticks + margin < limits_.tp_ticks && ticks - margin > -limits_.sl_ticks);
+    }
+    // About the prices around `mid` of which none may.
+    MidRange range_without_exit(double mid) const {
+        if (!is_open_) return {-kFar, kFar};
+        const double margin = 3.0 * tolerance_at(mid);
+        const double gain = (limits_.tp_ticks * (1.0 - 2.0 * kNearFraction) - margin) * tick_size_;
+        const double loss = (limits_.sl_ticks * (1.0 - 2.0 * kNearFraction) - margin) * tick_size_;
+        return qty_ < 0.0 ? MidRange{avg_price_ - gain, avg_price_ + loss} : MidRange{avg_price_ - loss, avg_price_ + gain};
+    }
+    // A time, ms, until which the age alone leads to no exit.
+    std::int64_t last_ms() const {
+        const double last = opened_ms_ + limits_.longest_ms - 1.0;
+        return is_open_ && last < kLatestMs ? static_cast<std::int64_t>(std::floor(last)) : static_cast<std::int64_t>(kLatestMs);
     }
 
     void on_position_closed() { is_open_ = false; }
@@ -64,6 +89,19 @@ public:
     double largest_qty() const { return largest_qty_; }
 
 private:
+    static constexpr double kFar = std::numeric_limits<double>::infinity();
+    static constexpr double kNearFraction = 1e-9;
+    static constexpr double kLatestMs = 0x1p53;
+
+    double ticks_at(double mid) const {
+        const double ticks = (mid - avg_price_) / tick_size_;
+        return qty_ < 0.0 ? -ticks : ticks;
+    }
+    double tolerance_at(double mid) const {
+        const double rounding = 4.0 * std::numeric_limits<double>::epsilon() * std::fabs(mid) / tick_size_;
+        return std::max(kToleranceTicks, rounding);
+    }
+
     void open(double qty, double price, double ts_ms) {
         is_open_ = true;
         qty_ = qty;

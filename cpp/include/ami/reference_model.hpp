@@ -60,6 +60,7 @@ struct ReferenceParams {
     double imbalance_threshold;
     double max_size_usd;
     double raw_threshold;
+    double whole = 1.0;
 };
 
 // What the reference model's proposal was weighed by; not to be asked of a row with a feature that is not finite.
@@ -77,6 +78,8 @@ inline double reference_confidence(const double* row) {
     return std::isfinite(sum) ? 1.0 / (1.0 + std::exp(-5.0 * (reference_raw(row) - 0.5))) : 0.0;
 }
 
+// With `kIsShown` false, quotes and size are of use in an ACT alone: they are not taken out of a HOLD that nobody sees.
+template <bool kIsShown>
 inline void propose_reference(const double* row, const ReferenceParams& params, Proposal& proposal) {
     const double mid = row[static_cast<int>(Feature::mid)];
     const double spread = row[static_cast<int>(Feature::spread)];
@@ -89,7 +92,8 @@ inline void propose_reference(const double* row, const ReferenceParams& params, 
         return;
     }
     const double part = depth / 100.0;
-    const double d = part < 1.0 ? part : 1.0;
+    // A whole that the compiler does not know as 1: else it makes a branch of this, which nobody can guess.
+    const double d = part < params.whole ? part : params.whole;
     const double s = std::fabs(imbalance);
     const double w = std::min(1.0, std::max(0.0, 1.0 - spread_bps / 1000.0));
     const auto flag = [](bool is, ReasonBit reason) { return (std::uint32_t{0} - static_cast<std::uint32_t>(is)) & reason; };
@@ -97,13 +101,14 @@ inline void propose_reference(const double* row, const ReferenceParams& params, 
                                   flag(w > 0.7, kTightSpread);
     proposal.reasons = reasons | flag(reasons == 0, kLowConfidence);
     const bool is_act = !(s < params.imbalance_threshold) & params.is_confident(0.4 * d + 0.4 * s + 0.2 * w);
-    const bool has_quotes = is_act & (mid > 0.0);
+    const auto shown = [is_act](double value) { return kIsShown ? value_if(is_act, value) : value; };
     proposal.action = static_cast<Action>(static_cast<int>(Action::ACT) * static_cast<int>(is_act));
     proposal.has_size = is_act;
     const double wanted = 2.0 * d * params.max_size_usd;
-    proposal.size_usd = value_if(is_act, wanted < params.max_size_usd ? wanted : params.max_size_usd);
-    proposal.bid_quote = value_if(has_quotes, mid - spread / 4.0);
-    proposal.ask_quote = value_if(has_quotes, mid + spread / 4.0);
+    proposal.size_usd = shown(wanted < params.max_size_usd ? wanted : params.max_size_usd);
+    if (!(mid > 0.0)) return;
+    proposal.bid_quote = shown(mid - spread / 4.0);
+    proposal.ask_quote = shown(mid + spread / 4.0);
 }
 
 // int32 f(const double* row, int64 n, const double* params, double* out): the place of an action in `Action`, and out =

@@ -18,7 +18,7 @@ namespace ami {
 template <class T>
 class BoundedQueue {
 public:
-    explicit BoundedQueue(std::size_t most) : most_(most), items_(room_for(1 + std::min<std::size_t>(most, 1024))) {}
+    explicit BoundedQueue(std::size_t most) : most_(most), items_(room_for(1 + std::min<std::size_t>(most, 1023))) {}
 
     std::size_t size() const { return size_; }
     bool is_full() const { return size_ == most_; }
@@ -31,12 +31,9 @@ public:
     }
     // Without a branch on whether it is pushed: there is always room for one more than counts.
     void push_if(bool is_pushed, const T& item) {
-        const std::size_t dropped = is_pushed & is_full() ? 1 : 0;
-        head_ = wrapped(head_ + dropped);
-        size_ -= dropped;
-        if (size_ == mask_) grow();
         items_[wrapped(head_ + size_)] = item;
         size_ += is_pushed ? 1 : 0;
+        if (size_ > limit_) make_room();
     }
     void pop() {
         head_ = wrapped(head_ + 1);
@@ -51,11 +48,16 @@ private:
         return room;
     }
     std::size_t wrapped(std::size_t i) const { return i & mask_; }
-    [[gnu::noinline, gnu::cold]] void grow() {
+    [[gnu::noinline]] void make_room() {
+        if (limit_ == most_) {
+            pop();
+            return;
+        }
         std::vector<T> larger(2 * items_.size());
         for (std::size_t i = 0; i < size_; ++i) larger[i] = (*this)[i];
         items_ = std::move(larger);
         mask_ = items_.size() - 1;
+        limit_ = std::min(most_, mask_);
         head_ = 0;
     }
 
@@ -64,6 +66,7 @@ private:
     std::size_t size_ = 0;
     std::vector<T> items_;
     std::size_t mask_ = items_.size() - 1;
+    std::size_t limit_ = std::min(most_, mask_);
 };
 
 // Times of the last events that are younger than `length_ns`.
@@ -116,17 +119,20 @@ private:
 // Adverse selection of our fills: what the mid did against them at each horizon.
 class Markouts {
 public:
-    Markouts(std::int64_t window_ns, double tick_size)
-        : window_ns_(window_ns), tick_size_(tick_size), fills_(static_cast<std::size_t>(kMaxMarkoutFills)) {}
+    // Adverse selection is held against `limits`, ticks, one for each horizon.
+    Markouts(std::int64_t window_ns, double tick_size, double limit_15, double limit_60)
+        : window_ns_(window_ns),
+          tick_size_(tick_size),
+          limits_{limit_15, limit_60},
+          fills_(static_cast<std::size_t>(kMaxMarkoutFills)) {}
 
-    void on_mid(std::int64_t now_ns, double mid) {
+    // True when that took adverse selection over a limit, or back.
+    bool on_mid(std::int64_t now_ns, double mid) {
         if (now_ns < next_ns_) {
             mid_ = mid;
-            return;
+            return false;
         }
-        settle(now_ns - 1);
-        mid_ = mid;
-        settle(now_ns);
+        return settle_at(now_ns, mid);
     }
 
     void on_fill(std::int64_t now_ns, double sign, double qty, double mid) {
@@ -137,11 +143,9 @@ public:
         plan();
     }
 
-    // The first time, ms, at which `write_adverse_ticks` may write something else, unless a fill comes.
-    std::int64_t next_ms() const {
-        const std::int64_t settles_ms = next_ns_ / kNsPerMs;
-        if (fills_.size() == 0) return settles_ms;
-        return std::min(settles_ms, fills_[0].ts_ns / kNsPerMs + window_ns_ / kNsPerMs);
+    // When the oldest fill leaves, ms; in the far future without one.
+    std::int64_t next_end_ms() const {
+        return fills_.size() == 0 ? std::numeric_limits<std::int64_t>::max() : (fills_[0].ts_ns + window_ns_) / kNsPerMs;
     }
 
     // From here on `write_adverse_ticks` writes the numbers themselves.
@@ -151,13 +155,12 @@ public:
     }
 
     // Adverse selection at each horizon, or a number on the same side of its limit: only that is ever looked at.
-    void write_adverse_ticks(std::int64_t now_ns, const double* limits, double* ticks) {
+    void write_adverse_ticks(std::int64_t now_ns, double* ticks) {
         if (fills_.size() > 0) {
             settle(now_ns);
             while (fills_.size() > 0 && fills_.front().ts_ns <= now_ns - window_ns_) drop_oldest();
         }
-        for (int i = 0; is_dirty_ && i < 2; ++i) adverse_[i] = settled_[i] == 0 ? 0.0 : judge(i, limits[i]);
-        is_dirty_ = false;
+        judge_anew();
         ticks[0] = adverse_[0];
         ticks[1] = adverse_[1];
     }
@@ -175,6 +178,26 @@ public:
     std::size_t settled(int horizon) const { return settled_[horizon]; }
 
 private:
+    [[gnu::noinline]] bool settle_at(std::int64_t now_ns, double mid) {
+        settle(now_ns - 1);
+        mid_ = mid;
+        settle(now_ns);
+        return judge_anew();
+    }
+
+    // True when the answer is another one than before.
+    bool judge_anew() {
+        bool has_changed = false;
+        for (int i = 0; i < 2; ++i) {
+            if (!is_dirty_[i]) continue;
+            is_dirty_[i] = false;
+            const bool was_above = adverse_[i] > limits_[i];
+            adverse_[i] = settled_[i] == 0 ? 0.0 : judge(i, limits_[i]);
+            has_changed |= was_above != (adverse_[i] > limits_[i]);
+        }
+        return has_changed;
+    }
+
     void settle(std::int64_t until_ns) {
         if (until_ns < next_ns_) return;
         for (int i = 0; i < 2; ++i) {
@@ -215,7 +238,7 @@ private:
         sums.weight_error += kUnit * std::fabs(sums.weight);
         if (settled_[i] == 0) sums = Sums{};
         if (is_exact_) count_exactly(i, qty, markout, is_taken);
-        is_dirty_ = true;
+        is_dirty_[i] = true;
     }
 
     void count_exactly(int i, double qty, double markout, bool is_taken) {
@@ -267,6 +290,7 @@ private:
 
     std::int64_t window_ns_;
     double tick_size_;
+    double limits_[2];
     double mid_ = std::numeric_limits<double>::quiet_NaN();
     BoundedQueue<MarkedFill> fills_;
     std::int64_t next_ns_ = std::numeric_limits<std::int64_t>::max();
@@ -274,7 +298,7 @@ private:
     double adverse_[2] = {0.0, 0.0};
     Sums sums_[2];
     ExactSums exact_[2];  // kept where every number is asked for
-    bool is_dirty_ = false;
+    bool is_dirty_[2] = {false, false};
     bool is_exact_ = false;
 };
 
@@ -285,7 +309,7 @@ public:
           post_fill_cooldown_ms_(post_fill_cooldown_ms),
           cancels_(policy.cancel_window_ms, policy.cancel_rate_limit),
           quotes_(policy.quote_window_ms, policy.quote_cap_per_window),
-          markouts_(policy.adverse_window_ms * kNsPerMs, tick_size),
+          markouts_(policy.adverse_window_ms * kNsPerMs, tick_size, policy.adv15_max_ticks, policy.adv60_max_ticks),
           steps_(policy.error_window_steps) {}
 
     // What a run that is handed over takes along.
@@ -307,6 +331,7 @@ public:
     };
 
     const std::vector<Guard>& latches() const { return latches_; }
+    std::uint64_t latched() const { return latched_; }  // their codes
     // Of now: while no guard counts them, old times are left where they are.
     const TimeWindow& cancels() const { return counted(cancels_); }
     const TimeWindow& quotes() const { return counted(quotes_); }
@@ -324,13 +349,18 @@ public:
         due_ms_ = kNow;
     }
 
+    // Count only what a guard looks at: for a run of which nobody reads the rest.
+    void be_lean() { counts_quotes_ = p.quote_cap_per_window != 0; }
+
     // False as long as a context that was filled earlier still gives every guard that looks at counts, times and latches
     // the answer of now: nothing was told here since, and no time has passed that one of them waits for.
     bool is_due(std::int64_t now_ms) const { return now_ms >= due_ms_; }
     // Such a guard found something: what it waits for is looked at in every step.
     void stay_due() { due_ms_ = kNow; }
 
-    void on_book(std::int64_t now_ns, double mid) { markouts_.on_mid(now_ns, mid); }
+    void on_book(std::int64_t now_ns, double mid) {
+        if (markouts_.on_mid(now_ns, mid)) due_ms_ = kNow;
+    }
 
     void on_step(bool had_error) {
         steps_.add(had_error);
@@ -366,8 +396,10 @@ public:
     }
 
     void on_verdict(std::int64_t now_ns, Action proposed, const Verdict& verdict) {
-        quotes_.add_if(verdict.action == Action::ACT, now_ns);
-        if (p.quote_cap_per_window != 0 && quotes_.most_count() >= p.quote_cap_per_window) due_ms_ = kNow;
+        if (counts_quotes_) {
+            quotes_.add_if(verdict.action == Action::ACT, now_ns);
+            if (p.quote_cap_per_window != 0 && quotes_.most_count() >= p.quote_cap_per_window) due_ms_ = kNow;
+        }
         if ((verdict.codes | static_cast<std::uint64_t>(verdict.action == Action::STOP)) != 0) {
             remember(now_ns, proposed, verdict);
         }
@@ -382,8 +414,7 @@ public:
         c.quotes_in_window = quotes_.count(now_ns);
         c.steps_in_window = static_cast<std::int64_t>(steps_.size());
         c.errors_in_window = steps_.failures();
-        const double most[2] = {p.adv15_max_ticks, p.adv60_max_ticks};
-        markouts_.write_adverse_ticks(now_ns, most, c.adverse_ticks);
+        markouts_.write_adverse_ticks(now_ns, c.adverse_ticks);
         c.consecutive_losses = losses_;
         c.throttle_refresh_until_ms = timers_.throttle;
         c.cooldown_until_ms = timers_.post_fill;
@@ -407,7 +438,9 @@ private:
     void plan(std::int64_t now_ms) {
         due_ms_ = kNow;
         if (is_exact_ || steps_.failures() > 0) return;
-        due_ms_ = markouts_.next_ms();
+        due_ms_ = markouts_.next_end_ms();
+        const Timers& t = timers_;
+        if ((t.throttle | t.post_fill | t.adverse[0] | t.adverse[1] | t.streak | t.quote_budget) == 0) return;
         for (const std::int64_t until_ms : {timers_.throttle, timers_.post_fill, timers_.adverse[0], timers_.adverse[1],
                                             timers_.streak, timers_.quote_budget}) {
             if (until_ms > now_ms) due_ms_ = std::min(due_ms_, until_ms);
@@ -481,6 +514,7 @@ private:
     std::int64_t now_ns_ = 0;
     std::int64_t due_ms_ = kNow;
     bool is_exact_ = false;
+    bool counts_quotes_ = true;
 };
 
 }  // namespace ami
