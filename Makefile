@@ -49,7 +49,8 @@ core:
 	cp build/dev/_core*.so build/dev/.replace && mv build/dev/.replace src/ami_engine/$$(basename build/dev/_core*.so)
 
 # The core's tests under AddressSanitizer and UndefinedBehaviorSanitizer; tests that start other programs are not for it.
-SANITIZED := tests/features tests/book tests/backtest tests/loop/test_native_run.py tests/loop/test_native_trace.py
+SANITIZED := tests/features tests/book tests/backtest tests/loop/test_native_run.py \
+  tests/loop/test_native_python_models.py tests/loop/test_native_trace.py
 sanitize: $(VENV)/.installed-dev
 	cmake -S . -B build/sanitize -DAMI_SANITIZE=ON -DCMAKE_BUILD_TYPE=RelWithDebInfo \
 	  -DPython_EXECUTABLE=$$(command -v $(BIN)/python) >/dev/null
