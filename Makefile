@@ -4,13 +4,17 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml CMakeLists.txt $(shell find src cpp -type f -not -name '*.so' -not -path '*/__pycache__/*')
 
-.PHONY: demo test lint bench simtest kill-test wheel docs core sanitize release clean
+.PHONY: demo test lint bench simtest kill-test wheel docs core sanitize sanitize-core release clean
 
 demo: $(VENV)/.installed
 	$(BIN)/ami run --source synthetic --steps 5000 --seed 42
 
+# One worker a processor; `make test WORKERS=0` runs everything in one process. Each worker begins with a run of neighbours,
+# which share what a module sets up, and takes over from the other when it has no more.
+WORKERS ?= auto
+PARALLEL := -n $(WORKERS) --dist worksteal
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check src tests docs
@@ -49,16 +53,19 @@ core:
 	cp build/dev/_core*.so build/dev/.replace && mv build/dev/.replace src/ami_engine/$$(basename build/dev/_core*.so)
 
 # The core's tests under AddressSanitizer and UndefinedBehaviorSanitizer; tests that start other programs are not for it.
-SANITIZED := tests/features tests/book tests/backtest tests/loop/test_native_run.py tests/loop/test_native_trace.py
-sanitize: $(VENV)/.installed-dev
+SANITIZED := tests/features tests/book tests/backtest tests/loop/test_native_run.py \
+  tests/loop/test_native_python_models.py tests/loop/test_native_trace.py
+sanitize: sanitize-core
+	PYTHONPATH=build/sanitize/tree LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
+	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
+	  $(BIN)/python -m pytest -q -p no:cacheprovider $(PARALLEL) $(SANITIZED)
+
+sanitize-core: $(VENV)/.installed-dev
 	cmake -S . -B build/sanitize -DAMI_SANITIZE=ON -DCMAKE_BUILD_TYPE=RelWithDebInfo \
 	  -DPython_EXECUTABLE=$$(command -v $(BIN)/python) >/dev/null
 	cmake --build build/sanitize -j2
 	rm -rf build/sanitize/tree && mkdir build/sanitize/tree && cp -r src/ami_engine src/decision_schema build/sanitize/tree
 	rm -f build/sanitize/tree/ami_engine/_core*.so && cp build/sanitize/_core*.so build/sanitize/tree/ami_engine
-	PYTHONPATH=build/sanitize/tree LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
-	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
-	  $(BIN)/python -m pytest -q -p no:cacheprovider $(SANITIZED)
 
 # Everything that a release has to show on this machine; see docs/PUBLIC_RELEASE_GUIDE.md.
 release:

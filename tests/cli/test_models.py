@@ -37,6 +37,11 @@ SPEC = ModelSpec(
     ),
     features=("mid", "spread"),
 )
+TREND = ModelSpec(
+    factory=lambda: lambda features, **_: Proposal(Action.HOLD, 0.0, [f"{features['momentum']:.0f}"]),
+    description="looks at the trend",
+    features=("mid", "momentum", "trend_strength"),
+)
 """
 
 
@@ -47,7 +52,9 @@ def acme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     info = folder / "acme_models-1.2.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-models\nVersion: 1.2\n")
-    (info / "entry_points.txt").write_text(f"[{GROUP}]\nacme-maker = acme_maker:SPEC\nacme-worn = acme_worn:SPEC\n")
+    (info / "entry_points.txt").write_text(
+        f"[{GROUP}]\nacme-maker = acme_maker:SPEC\nacme-worn = acme_worn:SPEC\nacme-trend = acme_maker:TREND\n"
+    )
     (folder / "acme_maker.py").write_text(MAKER)
     (folder / "acme_worn.py").write_text("import no_such_library\n")
     monkeypatch.syspath_prepend(str(folder))
@@ -115,6 +122,21 @@ def test_what_is_wrong_with_a_name_or_an_argument_is_one_line(ami: Ami, argument
     said = ami("run", "--steps", "5", "--model", *arguments)
     assert said.code == 2
     assert line in said.error
+
+
+@pytest.mark.usefixtures("acme")
+def test_a_run_without_signals_takes_a_model_that_reads_none_and_refuses_one_that_does(ami: Ami, quotes: Path) -> None:
+    for options, length in (((), 30), (("--no-signals",), 26)):
+        arguments = ("--model", "acme-maker", *options, "--run-dir", f"of-{length}", "--json")
+        assert ami("run", "--source", quotes, *arguments).document["proposal_counts"] == {"ACT": 200}
+        packet = json.loads(Path(f"of-{length}/traces.jsonl").read_text().splitlines()[50])
+        assert len(packet["input"]["features"]) == length
+    assert ami("run", "--source", quotes, "--model", "acme-trend", "--no-trace").code == 0
+    said = ami("run", "--source", quotes, "--model", "acme-trend", "--no-signals", "--run-dir", "refused")
+    assert said.code == 2
+    assert "acme_maker" in said.error
+    assert "reads momentum, trend_strength, which rows without `--signals` lack" in said.error
+    assert not Path("refused").exists()
 
 
 def test_the_reference_model_with_arguments_runs_in_the_compiled_step_as_in_python(

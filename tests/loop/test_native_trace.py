@@ -37,8 +37,8 @@ from tests.backtest.conftest import ListedSource, rough_market
 from tests.backtest.test_compiled import limits, restless
 from tests.feeds.conftest import FEEDS, SHIPPED, Feed, open_feed
 
+from .native_pairs import Looking, told_by
 from .python_models import ODD, PLAIN, Moody
-from .test_native_run import Looking, told_by
 
 _core = pytest.importorskip("ami_engine._core")
 

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import pytest
 from msgspec.structs import replace
 
+import ami_engine
 from ami_engine.adapters.base import Broker, DataSource
 from ami_engine.errors import ConfigError, VenueRejected
 from ami_engine.events import BookDelta, BookSnapshot, OrderAck, OrderReport, OrderStatus, Side, TimeInForce, Trade
@@ -623,7 +624,8 @@ def run_kit(*arguments: str) -> subprocess.CompletedProcess[str]:
 
     is_installed = any(e.value == "ami_engine.testing.plugin" for e in entry_points(group="pytest11"))
     plugin = [] if is_installed else ["-p", "ami_engine.testing.plugin"]
-    path = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH", "")]))
+    package = str(Path(ami_engine.__file__).resolve().parents[1])  # PYTHONPATH may be relative to another folder
+    path = os.pathsep.join(filter(None, [str(root), package, os.environ.get("PYTHONPATH", "")]))
     return subprocess.run(
         [
             sys.executable,
@@ -656,6 +658,14 @@ class TestCommandLine:
     def test_a_broken_broker_fails_and_the_report_names_clause_and_cause(self) -> None:
         done = run_kit("--ami-broker", "tests.testing.line:make_doubling")
         assert done.returncode == 1
+        assert "BROKEN  repeats-nothing: The second submit of an id returns the first's ack" in done.stdout
+
+    def test_the_report_is_whole_when_the_clauses_are_tried_in_several_processes(self) -> None:
+        pytest.importorskip("xdist")
+        done = run_kit("--ami-broker", "tests.testing.line:make_doubling", "-n", "2")
+        assert done.returncode == 1
+        kept = len(BROKER_CLAUSES) + len(BROKER_FAULT_CLAUSES) - done.stdout.count("\nBROKEN  ")
+        assert f"{kept} kept" in done.stdout
         assert "BROKEN  repeats-nothing: The second submit of an id returns the first's ack" in done.stdout
 
     def test_a_name_that_cannot_be_loaded_is_told(self) -> None:

@@ -18,6 +18,7 @@ from ami_engine.cli.sources import (
     IntervalOption,
     LevelsOption,
     SeedOption,
+    SignalsOption,
     SourceOption,
     SymbolOption,
     TickSizeOption,
@@ -44,9 +45,7 @@ def features(
     interval_ms: IntervalOption = None,
     utc_offset: UtcOffsetOption = None,
     levels: LevelsOption = 10,
-    signals: Annotated[
-        bool, typer.Option("--signals/--no-signals", help="Whether rows end with momentum, trend, reversion and rank.")
-    ] = True,
+    signals: SignalsOption = True,
     steps: Annotated[int | None, typer.Option("--steps", help="Stop after so many events.", min=0)] = None,
     seed: SeedOption = 0,
     on_bad_event: Annotated[str, typer.Option("--on-bad-event", help="skip or stop.")] = "skip",

@@ -17,10 +17,11 @@ __all__ = ["ChosenModel", "load_model", "models"]
 
 
 class ChosenModel(NamedTuple):
-    """The model of a run, None for the engine's own choice, and how the run's record names it."""
+    """The model of a run, None for the engine's own choice; how the run's record names it; the features it reads."""
 
     model: Callable[..., Any] | None
     label: str
+    reads: tuple[str, ...] = ()
 
 
 def models(
@@ -77,7 +78,7 @@ def load_model(name: str, arguments: Sequence[str]) -> ChosenModel:
     except ConfigError as error:
         raise ConfigError(f"`--model-arg` {error}; see `ami models {name}`") from None
     try:
-        return ChosenModel(entry.spec.make(given), entry.label)
+        return ChosenModel(entry.spec.make(given), entry.label, entry.spec.features)
     except ConfigError as error:
         raise ConfigError(f"`--model` {name!r} {error}") from error
 

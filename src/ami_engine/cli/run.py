@@ -19,6 +19,7 @@ from ami_engine.cli.sources import (
     IntervalOption,
     LevelsOption,
     SeedOption,
+    SignalsOption,
     SourceOption,
     SymbolOption,
     TickSizeOption,
@@ -60,6 +61,7 @@ def run(
     interval_ms: IntervalOption = None,
     utc_offset: UtcOffsetOption = None,
     levels: LevelsOption = 10,
+    signals: SignalsOption = True,
     policy: Annotated[Path | None, typer.Option("--policy", help="TOML file of risk limits (flat keys).")] = None,
     model: Annotated[
         str, typer.Option("--model", help="A name of `ami models`, or module:attribute of your own.")
@@ -116,7 +118,7 @@ def run(
     _check_options(run_dir, resume=resume, overwrite=overwrite, release=release, operator=operator, reason=reason)
     risk_policy = RiskPolicy.from_toml(policy) if policy is not None else RiskPolicy()
     chosen = load_model(model, model_arg or [])
-    engine = DecisionEngine(model=chosen.model)
+    engine = DecisionEngine(model=chosen.model, reads=chosen.reads)
     feed = make_source(
         source,
         format=format,
@@ -147,7 +149,7 @@ def run(
                 overwrite=overwrite,
                 decision_engine=engine,
                 risk_policy=risk_policy,
-                feature_config=FeatureConfig(levels=levels, tick_size=tick_size or 0.01) if levels != 10 else None,
+                feature_config=_feature_config(levels, tick_size, signals=signals),
                 trace=trace if not no_trace else False,
                 trace_queue=trace_queue,
                 trace_max_bytes=trace_max_bytes,
@@ -182,6 +184,13 @@ def run(
     if is_idle(summary["steps"], steps, summary["stopped_reason"]):
         print_error(nothing_usable(source, summary["rejected_places"]))
         raise typer.Exit(2)
+
+
+def _feature_config(levels: int, tick_size: float | None, *, signals: bool) -> FeatureConfig | None:
+    """Return the features' settings; None where all are the usual ones, which a run's record then leaves out."""
+    if levels == FeatureConfig().levels and signals:
+        return None
+    return FeatureConfig(levels=levels, tick_size=tick_size or FeatureConfig().tick_size, signals=signals)
 
 
 def _check_options(

@@ -24,6 +24,7 @@ __all__ = [
     "IntervalOption",
     "LevelsOption",
     "SeedOption",
+    "SignalsOption",
     "SourceOption",
     "SymbolOption",
     "TickSizeOption",
@@ -45,6 +46,10 @@ TickSizeOption = Annotated[float | None, typer.Option("--tick-size", help="Price
 InstrumentOption = Annotated[Path | None, typer.Option("--instrument", help="TOML file that describes instruments.")]
 ColumnsOption = Annotated[Path | None, typer.Option("--columns", help="TOML column map of a CSV or Parquet file.")]
 LevelsOption = Annotated[int, typer.Option("--levels", help="Book levels that the features read.", min=1)]
+SignalsOption = Annotated[
+    bool,
+    typer.Option("--signals/--no-signals", help="Whether feature rows end with momentum, trend, reversion and rank."),
+]
 BarTimeOption = Annotated[
     str | None, typer.Option("--bar-time", help="close or open: which end of a bar its stamp is.")
 ]

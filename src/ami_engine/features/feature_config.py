@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import msgspec
 
 from ami_engine.errors import BackendError, ConfigError
-from ami_engine.features.schema import BASE_FEATURE_COUNT, BASE_SCHEMA_HASH, FEATURE_NAMES, SCHEMA_HASH
+from ami_engine.features.schema import ALIASES, BASE_FEATURE_COUNT, BASE_SCHEMA_HASH, FEATURE_NAMES, SCHEMA_HASH
 from ami_engine.units import ns_from_ms
 
-__all__ = ["FeatureConfig", "check_row_of"]
+__all__ = ["FeatureConfig", "check_reads", "check_row_of"]
 
 _MAX_WINDOW_MS = (2**63 - 1) // 1_000_000
 _MAX_STEPS = 10_000_000
@@ -174,6 +175,41 @@ def check_row_of(model: object, config: FeatureConfig) -> None:
         raise BackendError(
             f"the model was written for {layouts.get(known, 'other rows')} (feature schema {known}), this run has "
             f"{layouts[config.schema_hash]} ({config.schema_hash}): set `signals` of the FeatureConfig to match"
+        )
+
+
+def check_reads(model: str, reads: Iterable[str], config: FeatureConfig) -> None:
+    """Refuse a model that reads features by name which the rows do not have.
+
+    Parameters
+    ----------
+    model : str
+        What the model is called.
+    reads : iterable of str
+        Names of features, aliases among them, that it reads.
+    config : FeatureConfig
+        Of the rows that it would be given.
+
+    Raises
+    ------
+    ConfigError
+        Naming the model and what it would miss.
+
+    Examples
+    --------
+    >>> check_reads("acme-maker", ("mid", "momentum"), FeatureConfig())
+    >>> check_reads("acme-maker", ("mid", "momentum"), FeatureConfig(signals=False))
+    Traceback (most recent call last):
+    ...
+    ami_engine.errors.ConfigError: the model acme-maker reads momentum, which rows without `signals` lack: leave them on
+    """
+    missing = [name for name in reads if ALIASES.get(name, name) not in config.feature_names]
+    unknown = [name for name in missing if name not in FEATURE_NAMES]
+    if unknown:
+        raise ConfigError(f"the model {model} reads {', '.join(unknown)}: this version has no such feature")
+    if missing:
+        raise ConfigError(
+            f"the model {model} reads {', '.join(missing)}, which rows without `signals` lack: leave them on"
         )
 
 

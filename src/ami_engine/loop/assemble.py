@@ -19,7 +19,7 @@ from ami_engine.errors import ConfigError
 from ami_engine.execution.broker_edge import supports
 from ami_engine.execution.journal import Journal
 from ami_engine.execution.order_manager import OrderManager
-from ami_engine.features.feature_config import FeatureConfig, check_row_of
+from ami_engine.features.feature_config import FeatureConfig, check_reads, check_row_of
 from ami_engine.loop.audit_edge import AuditEdge
 from ami_engine.loop.durable import Durable
 from ami_engine.loop.feed import LiveFeed, RecordedFeed, RetryPolicy, SourceReader, Timers
@@ -88,6 +88,8 @@ def assemble(source: DataSource, broker: Broker, *, should_stop: Callable[[], bo
         if not isinstance(part, kind):
             raise ConfigError(f"`{name}` must be a subclass of ami_engine.adapters.{kind.__name__}, was {part!r}")
     given = read_options(options)
+    engine = given.decision_engine or DecisionEngine()
+    _check_model(engine, given.feature_config or FeatureConfig())
     if source.is_live and not given.dry_run:
         _check_broker(broker)
     instruments = dict(source.instruments())
@@ -114,12 +116,20 @@ def assemble(source: DataSource, broker: Broker, *, should_stop: Callable[[], bo
         if place is not None:
             folder = run_dir(given, run_id)
         check_latches(given, folder)
-        start = _Start(config, policy, required, instruments, default, clock, started_ns, folder, place or folder)
+        start = _Start(
+            engine, config, policy, required, instruments, default, clock, started_ns, folder, place or folder
+        )
         return _run_of(given, source, broker, start, run_id, journal, should_stop)
     except BaseException:
         if journal is not None and journal.store is not given.journal:
             journal.store.close()
         raise
+
+
+def _check_model(engine: Any, config: FeatureConfig) -> None:
+    check_row_of(getattr(engine, "model", None), config)
+    if isinstance(engine, DecisionEngine):
+        check_reads(engine.model_name, engine.reads, config)
 
 
 def _check_broker(broker: Broker) -> None:
@@ -133,6 +143,7 @@ def _check_broker(broker: Broker) -> None:
 class _Start(msgspec.Struct, frozen=True):
     """What was worked out of the options before anything was opened."""
 
+    engine: Any
     config: RunConfig
     policy: RiskPolicy
     required: RiskPolicy
@@ -199,8 +210,7 @@ def _make_run(
     else:
         feed = RecordedFeed(reader, market, timers)
     modulate = _modulator(given, audit)
-    engine = given.decision_engine or DecisionEngine(confidence_threshold=config.confidence_threshold, audit=audit)
-    check_row_of(getattr(engine, "model", None), given.feature_config or FeatureConfig())
+    engine = start.engine
     if getattr(engine, "audit", audit) is None:
         engine.audit = audit  # an engine that was made without a log gets the run's
     engine = guarded_engine(engine, audit)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from numbers import Real
 from typing import Any, Protocol
 
@@ -53,6 +53,9 @@ class DecisionEngine:
         ``model(features, **kwargs) -> Proposal``, used instead of hook and reference model.
     audit : Audit or None
         Where failures are written.
+    reads : iterable of str
+        Features that the model reads, as its `ModelSpec` names them. A run whose rows lack one refuses the model,
+        which would fail, and hold, at every step.
 
     Raises
     ------
@@ -70,11 +73,16 @@ class DecisionEngine:
     """
 
     def __init__(
-        self, confidence_threshold: float = 0.5, model: Model | None = None, audit: Audit | None = None
+        self,
+        confidence_threshold: float = 0.5,
+        model: Model | None = None,
+        audit: Audit | None = None,
+        reads: Iterable[str] = (),
     ) -> None:
         if not 0.0 <= confidence_threshold <= 1.0:
             raise ConfigError(f"`confidence_threshold` must be in [0, 1], was {confidence_threshold!r}")
         self.confidence_threshold = confidence_threshold
+        self.reads = tuple(reads)
         self._audit = audit
         self._import_error: Exception | None = None
         self._model = model if model is not None else self._find_model()

@@ -11,7 +11,7 @@ import pytest
 
 __all__: list[str] = []
 
-_KEY = pytest.StashKey[list[tuple[str, Any]]]()
+_PROPERTY = "ami_clause"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -26,7 +26,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_KEY] = []
     for option in ("--ami-broker", "--ami-source"):
         if place := config.getoption(option):
             _load(place, option)
@@ -43,21 +42,29 @@ def _load(place: str, option: str) -> None:
         raise pytest.UsageError(str(error)) from None
 
 
-def report_outcome(config: pytest.Config, contract: str, outcome: Any) -> None:
-    """Keep an outcome for the report at the end."""
-    config.stash[_KEY].append((contract, outcome))
+def report_outcome(node: pytest.Item, contract: str, outcome: Any) -> None:
+    """Keep an outcome for the report at the end: with the test's own, which comes from another process under `-n`."""
+    told = {name: getattr(outcome, name) for name in ("name", "text", "result", "why")}
+    node.user_properties.append((_PROPERTY, {"contract": contract, **told}))
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Print which clauses are kept, and what to do about the others."""
-    outcomes = config.stash.get(_KEY, [])
-    for contract in dict.fromkeys(contract for contract, _ in outcomes):
-        mine = [outcome for of, outcome in outcomes if of == contract]
-        count = {result: sum(o.result == result for o in mine) for result in ("kept", "broken", "not tried")}
+    reports = [report for each in terminalreporter.stats.values() for report in each]
+    outcomes = [
+        told
+        for report in reports
+        if getattr(report, "when", None) == "call"
+        for name, told in report.user_properties
+        if name == _PROPERTY
+    ]
+    for contract in sorted({told["contract"] for told in outcomes}):
+        mine = [told for told in outcomes if told["contract"] == contract]
+        count = {result: sum(told["result"] == result for told in mine) for result in ("kept", "broken", "not tried")}
         terminalreporter.section(f"{contract} contract")
         terminalreporter.line(f"{count['kept']} kept, {count['broken']} broken, {count['not tried']} not tried")
         for result, colour in (("broken", {"red": True}), ("not tried", {"yellow": True})):
-            for outcome in mine:
-                if outcome.result == result:
-                    terminalreporter.line(f"{result.upper()}  {outcome.name}: {outcome.text}", **colour)
-                    terminalreporter.line(f"    {outcome.why}")
+            for told in mine:
+                if told["result"] == result:
+                    terminalreporter.line(f"{result.upper()}  {told['name']}: {told['text']}", **colour)
+                    terminalreporter.line(f"    {told['why']}")

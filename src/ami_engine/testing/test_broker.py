@@ -21,7 +21,7 @@ def test_broker(clause: Any, request: pytest.FixtureRequest) -> None:
         pytest.skip("no broker was named: --ami-broker MODULE:FACTORY")
     factory = load_object(place, "--ami-broker")
     (outcome,) = try_clauses([clause], broker_testbeds(factory, seed=request.config.getoption("--ami-seed")))
-    report_outcome(request.config, "broker", outcome)
+    report_outcome(request.node, "broker", outcome)
     if outcome.result == "not tried":
         pytest.skip(outcome.why)
     if outcome.result == "broken":

@@ -21,7 +21,7 @@ def test_source(clause: Any, request: pytest.FixtureRequest) -> None:
         pytest.skip("no source was named: --ami-source MODULE:FACTORY")
     factory = load_object(place, "--ami-source")
     (outcome,) = try_clauses([clause], source_testbeds(factory, seed=request.config.getoption("--ami-seed")))
-    report_outcome(request.config, "source", outcome)
+    report_outcome(request.node, "source", outcome)
     if outcome.result == "not tried":
         pytest.skip(outcome.why)
     if outcome.result == "broken":
