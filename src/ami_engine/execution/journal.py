@@ -144,6 +144,8 @@ class Journal:
         Tells which step it is, set by the loop: `next_step` continues from the last one that wrote something.
     is_dirty : bool
         True while something waits to be written.
+    on_dirty : callable
+        Called when the first thing of a transaction begins to wait, set by the loop.
     confirmed_ns : int
         Until when every fill of the venue is known to be here: set by who compared, written with the next commit.
 
@@ -180,6 +182,7 @@ class Journal:
         self._last_fills: OrderedDict[_FillKey, Fill] = OrderedDict()  # of those in the store
         self._has_older_fills = False
         self.step_now: Callable[[], int] = _no_step
+        self.on_dirty: Callable[[], None] = _nothing
         self.is_dirty = False
         meta = {"begun_ns": str(begun_ns)} | self._meta(run_id, new_run_id, salt)
         self.state = self._read(meta)
@@ -294,7 +297,8 @@ class Journal:
         self._openings[market_id] = qty
         self.unopened.discard(market_id)
         self._moved.add(market_id)
-        self._needs_sync = self.is_dirty = True
+        self._needs_sync = True
+        self._wait()
 
     def _position_row(self, market_id: str) -> _Row:
         opening = self._openings.get(market_id)
@@ -322,8 +326,8 @@ class Journal:
     def checkpoint(self, name: str, data: bytes, now_ns: int, *, sync: bool = False) -> None:
         """Keep a part's state under its name, for the next commit; it asks for a sync only where told to."""
         self._needs_sync = self._needs_sync or sync
-        self.is_dirty = True
         self._checkpoints[name] = (name, self.step_now(), now_ns, data)
+        self._wait()
 
     def commit(self) -> None:
         """Write what waits, in one transaction; without anything that waits, only fold a log that has grown long.
@@ -368,7 +372,12 @@ class Journal:
         if rows is None:
             rows = self._pending[statement] = []
         rows.append(row)
-        self.is_dirty = True
+        self._wait()
+
+    def _wait(self) -> None:
+        if not self.is_dirty:
+            self.is_dirty = True
+            self.on_dirty()
 
     def _order_row(self, intent: Intent, now_ns: int) -> tuple[Any, ...]:
         request = intent.request
@@ -463,6 +472,10 @@ class Journal:
                     f"{self.store.path}: contradicts itself: the position of {market!r} is {held}, its fills sum to"
                     f" {summed}"
                 )
+
+
+def _nothing() -> None:
+    """Nobody listens."""
 
 
 def _no_step() -> int:
