@@ -309,6 +309,7 @@ def _(original: _Made) -> _Made:
 @_plant("no_look_at_start", "neither a start nor a timer compares with the venue", Reconciler, "look")
 def _(original: _Made) -> _Made:
     def look(self: Reconciler) -> None:
+        self.is_started = True  # else nothing would ever be sent, and nothing go wrong
         self.due_ms = float("inf")
 
     return look
