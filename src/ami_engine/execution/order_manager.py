@@ -269,7 +269,8 @@ class OrderManager:
 
     def unbooked_qty(self, market_id: str) -> float:
         """Return the signed quantity of fills that were read and that `poll` has not handed over yet."""
-        return sum(fill.signed_qty for fill in self._table.fills if fill.market_id == market_id)
+        fills = self._table.fills
+        return sum(fill.signed_qty for fill in fills if fill.market_id == market_id) if fills else 0.0
 
     def worst_case_exposure_usd(self, market_id: str, position_usd: float = 0.0) -> float:
         """Return the largest gross notional that fills of the live orders can lead to, USD.
