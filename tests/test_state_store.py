@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import multiprocessing
 import os
 import sqlite3
@@ -442,6 +443,86 @@ def test_a_file_of_version_1_is_brought_up_and_keeps_all(tmp_path: Path) -> None
     assert plain == anew
     store.close()
     fresh.close()
+
+
+def _file_of_version_3(path: Path, seal: int) -> None:
+    raw = sqlite3.connect(path)
+    for statement in itertools.chain(*MIGRATIONS[:3]):
+        raw.execute(statement)
+    raw.executescript(f"""
+        INSERT INTO meta VALUES ('run_id', 'old');
+        INSERT INTO orders VALUES ('a', 'X', 'BUY', 9.5, 2.0, 19.0, 1, 0, 'GTC', 0, 11, '0', 950, 0, 3, 5,
+            'NEW', 'NONE', 0, 0.0, 0.0, 'v1', 1, 6);
+        INSERT INTO checkpoints VALUES ('risk:X', 4, 5, x'00ff10');
+        INSERT INTO seal VALUES (1, {seal});
+        PRAGMA application_id = {0x414D494A};
+        PRAGMA user_version = 3;
+    """)
+    raw.close()
+
+
+# What an engine wrote whose schema was of version 3.
+_SEAL_OF_VERSION_3 = 8_073_522_114_398_416
+
+
+def test_a_file_of_version_3_is_checked_by_its_own_seal_and_sealed_anew(tmp_path: Path) -> None:
+    path = tmp_path / "s.sqlite"
+    _file_of_version_3(path, _SEAL_OF_VERSION_3)
+    with contextlib.closing(StateStore(path)) as store:
+        assert store.query("SELECT * FROM checkpoints") == [("risk:X", 4, 5, b"\x00\xff\x10")]
+        assert store.query("SELECT digest FROM seal") != [(_SEAL_OF_VERSION_3,)]
+        put(store, "b")
+    with contextlib.closing(StateStore(path)) as store:
+        assert keys(store) == ["b", "run_id"]
+
+
+def test_a_file_of_version_3_that_is_damaged_is_refused_and_left(tmp_path: Path) -> None:
+    path = tmp_path / "s.sqlite"
+    _file_of_version_3(path, _SEAL_OF_VERSION_3 + 1)
+    with pytest.raises(StateError, match="its rows are not those that were written last"):
+        StateStore(path)
+    raw = sqlite3.connect(path)
+    assert raw.execute("PRAGMA user_version").fetchone() == (3,)
+    raw.close()
+
+
+@pytest.mark.parametrize("kill", range(1, 5))
+def test_a_start_that_is_killed_while_it_brings_a_file_up_can_be_repeated(tmp_path: Path, kill: int) -> None:
+    path = tmp_path / "s.sqlite"
+    raw = sqlite3.connect(path)
+    raw.executescript(_VERSION_1_FILE)
+    raw.close()
+    left = [kill]
+
+    def die(name: str) -> None:
+        left[0] -= 1
+        if not left[0]:
+            raise KeyboardInterrupt(name)
+
+    with pytest.raises(KeyboardInterrupt):
+        StateStore(path, fault=die)
+    with contextlib.closing(StateStore(path)) as store:
+        assert store.query("PRAGMA user_version") == [(len(MIGRATIONS),)]
+        assert store.query("SELECT client_order_id FROM orders") == [("a",)]
+
+
+def test_a_number_that_a_column_gives_back_in_another_form_does_not_break_the_seal(tmp_path: Path) -> None:
+    path = tmp_path / "s.sqlite"
+    insert = "INSERT INTO fills VALUES (?, 'X', ?, 'a', 'BUY', ?, ?, ?, 0, 'MAKER', ?, 6, 0)"
+    rows = [
+        (1, "t1", 2, -0.0, 0.1, "5"),
+        (2, "t2", "2.5", 1e300, -3, 5.0),
+        (3, 7, float("inf"), 5e-324, 0.0, 2**62),
+    ]
+    with contextlib.closing(StateStore(path)) as store:
+        with store.transaction():
+            store.execute_many(insert, rows)
+        with store.transaction():
+            store.execute("UPDATE fills SET price = qty, qty = 3, fee = -0.0 WHERE seq < 3")
+    with contextlib.closing(StateStore(path)) as store, store.transaction():
+        store.execute("DELETE FROM fills WHERE seq = 1")
+    with contextlib.closing(StateStore(path)) as store:
+        assert store.query("SELECT seq FROM fills") == [(2,), (3,)]
 
 
 def test_a_migration_that_fails_leaves_the_old_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

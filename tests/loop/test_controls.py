@@ -424,6 +424,11 @@ class Failing(StateStore):
             raise StateError("the disk is gone")
         return super().execute(statement, parameters)
 
+    def execute_many(self, statement: str, rows: Any) -> None:
+        if self.is_gone:
+            raise StateError("the disk is gone")
+        super().execute_many(statement, rows)
+
 
 def test_a_caller_is_answered_when_the_journal_fails_under_his_command() -> None:
     store, controls, broker = Failing(":memory:"), Controls(), RecordingBroker()

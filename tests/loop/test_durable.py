@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+import sys
+from collections import Counter
+from pathlib import Path
+from types import FrameType, SimpleNamespace
 from typing import Any
 
+from ami_engine.bench.safety import _Quiet
 from ami_engine.dmc.risk_policy import RiskPolicy
 from ami_engine.dmc.risk_state import RiskState
 from ami_engine.events import Fill, Side
@@ -37,3 +41,47 @@ def test_a_fill_is_kept_with_its_own_markets_counts_whosever_turn_it_is() -> Non
     # In the very step in which other markets' turn comes, and the event is another market's.
     durable.keep(markets[5], durable.due_ns)
     assert journal.checkpoint_of("risk:M30") is not None
+
+
+def _bytecodes(quiet: _Quiet, steps: int) -> Counter[tuple[str, int]]:
+    """Return how often which line's bytecodes ran in so many steps."""
+    quiet.go(20)
+    counted: Counter[tuple[str, int]] = Counter()
+
+    def count(frame: FrameType, event: str, _: Any) -> Any:
+        frame.f_trace_opcodes = True
+        if event == "opcode" and frame.f_lineno is not None:
+            counted[frame.f_code.co_qualname, frame.f_lineno] += 1
+        return count
+
+    before = sys.gettrace()
+    sys.settrace(count)
+    try:
+        quiet.go(steps)
+    finally:
+        sys.settrace(before)
+    return counted
+
+
+def test_a_quiet_step_runs_the_same_code_with_a_journal_as_without(tmp_path: Path) -> None:
+    plain, kept = _Quiet(), _Quiet(tmp_path / "journal.sqlite", "full")
+    without, with_journal = _bytecodes(plain, 50), _bytecodes(kept, 50)
+    assert with_journal == without
+    assert sum(n for (name, _), n in without.items() if name == "OrderManager.poll") > 50
+    # But when the guards' counts are due, they are kept.
+    written = kept.transactions
+    kept.go(600)
+    assert kept.transactions > written
+    plain.close()
+    kept.close()
+
+
+def test_what_begins_to_wait_between_two_quiet_steps_is_written_at_the_next(tmp_path: Path) -> None:
+    kept = _Quiet(tmp_path / "journal.sqlite", "full")
+    kept.go(20)
+    journal = kept.run._durable.journal  # type: ignore[union-attr]
+    written = kept.transactions
+    journal.checkpoint("mine", b"1", 1)
+    kept.go(1)
+    assert (kept.transactions, journal.is_dirty) == (written + 1, False)
+    kept.close()

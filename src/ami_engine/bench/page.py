@@ -58,9 +58,10 @@ _WHY = {
     ),
     **{
         f"journal {durability}, quiet step, µs": (
-            "By count 956 of a Python step's 130 600 instructions: asking whether anything is dirty or due, a look at "
-            "the venue every 30 s, and what guards count every 5 s. Nothing is opened and nothing is synced "
-            "(tests/faults/test_syncs.py). Next: one due time for all that comes round by time, a shorter snapshot."
+            "A quiet step runs the same bytecode with a journal as without (tests/loop/test_durable.py counts it), and "
+            "nothing is opened or synced (tests/faults/test_syncs.py): what is measured is how two engines lie in "
+            "memory and what runs beside them, and two without a journal differ by as much. What comes every 5 s and "
+            "every 30 s shows in `safety.spread`."
         )
         for durability in ("full", "normal", "off")
     },

@@ -33,12 +33,12 @@ class Markouts:
 
     Fills wait in one queue for each horizon, oldest first, and the sums under the mean are exact fractions, to which a
     fill is added when its horizon passes and from which it is taken when it leaves: nothing is rescanned, nothing
-    drifts, and a restored state goes on bit for bit.
+    drifts, and a restored state goes on bit for bit. `version` moves with everything that it goes on from.
     """
 
     __slots__ = (
         *("_adverse", "_dirty", "_fills", "_mid", "_next_ns"),
-        *("_pending", "_tick", "_values", "_weights", "_window_ns"),
+        *("_pending", "_tick", "_values", "_weights", "_window_ns", "version"),
     )
 
     def __init__(self, window_ns: int, tick_size: float) -> None:
@@ -52,6 +52,7 @@ class Markouts:
         self._values = [_ZERO for _ in MARKOUT_HORIZONS_NS]
         self._dirty = False
         self._next_ns = _NEVER  # when the next horizon of a fill passes
+        self.version = 0
 
     def on_mid(self, now_ns: int, mid: float) -> None:
         """Take a new mid: horizons that passed before it are judged by the one before it."""
@@ -61,8 +62,9 @@ class Markouts:
             self._settle(now_ns - 1)
             self._mid = mid
             self._settle(now_ns)
+            self.version += 1
         else:
-            self._mid = mid
+            self._mid = mid  # which nothing is judged by
 
     def on_fill(self, now_ns: int, sign: int, qty: float, mid: float) -> None:
         """Take a fill of ours, `sign` +1 for a buy and -1 for a sell, and the mid; without a mid it is passed over."""
@@ -77,6 +79,7 @@ class Markouts:
         for queue in self._pending:
             queue.append(fill)
         self._plan()
+        self.version += 1
 
     def adverse_ticks(self, now_ns: int) -> list[float]:
         """Return adverse selection at each horizon, ticks >= 0."""
@@ -100,6 +103,7 @@ class Markouts:
                 markout = fill.markouts[i] = fill.sign * (fill.mid - self._mid) / self._tick
                 self._count(i, Fraction(fill.qty), markout)
         self._plan()
+        self.version += 1
 
     def _plan(self) -> None:
         heads = [queue[0].ts_ns + MARKOUT_HORIZONS_NS[i] for i, queue in enumerate(self._pending) if queue]
@@ -107,6 +111,7 @@ class Markouts:
 
     def _drop_oldest(self) -> None:
         oldest = self._fills.popleft()
+        self.version += 1
         for queue in self._pending:
             if queue and queue[0] is oldest:
                 queue.popleft()
@@ -143,3 +148,4 @@ class Markouts:
                     self._count(i, Fraction(fill.qty), markout)
         self._dirty = True
         self._plan()
+        self.version += 1

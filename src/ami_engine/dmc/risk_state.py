@@ -313,15 +313,17 @@ class RiskState:
         context.kill_switch = "kill_switch" in self._latches
         context.latched = self._latched
 
-    def counts(self) -> bytes:
-        """Return what `snapshot` holds and a step that does nothing leaves as it is: equal bytes, nothing to keep.
+    def counts(self) -> tuple[object, ...]:
+        """Return what tells whether `snapshot` holds anything new: equal values, nothing to keep.
 
-        The account's money is another matter (`account_snapshot`), and that a step failed shows in its failures.
+        That is what a step that does nothing leaves as it is. The account's money is another matter
+        (`account_snapshot`), and that a step failed shows in its failures.
         """
-        times = [self._window(name).times for name in _WINDOWS]
-        windows = [(len(each), each[-1] if each else 0) for each in times]
-        return msgspec.msgpack.encode(
-            (windows, self._errors, self._losses, self._markouts.to_builtins(), self._timers, list(self._latches))
+        windows = (self._cancels, self._failures, self._rate_limits, self._reconnects, self._quotes)
+        return (
+            *((len(times), times[-1]) if (times := each.times) else None for each in windows),
+            *(self._errors, self._losses, self._markouts.version, self._latched),
+            *msgspec.structs.astuple(self._timers),
         )
 
     def snapshot(self) -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from enum import Enum
-from math import isfinite
+from math import inf, isfinite
 from typing import Any
 
 import msgspec
@@ -233,12 +233,10 @@ def decode_fill(raw: Fill | Mapping[str, Any] | object) -> Fill:
         and type(raw.ts_ns) is int
     ):
         raw = _fill_from_mapping(msgspec.structs.asdict(raw))  # nobody checks a struct's fields when it is made
-    for name, value, ok in (
-        ("price", raw.price, isfinite(raw.price) and raw.price > 0.0),
-        ("qty", raw.qty, isfinite(raw.qty) and raw.qty > 0.0),
-    ):
-        if not ok:
-            raise VenueProtocolError(f"`{name}` of a fill must be finite and > 0, was {value!r}")
+    # Written so that NaN is refused.
+    if not (0.0 < raw.price < inf and 0.0 < raw.qty < inf):
+        name, value = ("qty", raw.qty) if 0.0 < raw.price < inf else ("price", raw.price)
+        raise VenueProtocolError(f"`{name}` of a fill must be finite and > 0, was {value!r}")
     if not isfinite(raw.fee):
         raise VenueProtocolError(f"`fee` of a fill must be finite, was {raw.fee!r}")
     if not raw.trade_id:

@@ -7,7 +7,8 @@ Answers of the venue that a power cut takes away are no loss, because the order 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
 from decimal import Context, Decimal
 from typing import Any
 
@@ -27,8 +28,11 @@ _ORDER_COLUMNS = (
 )
 _INSERT_ORDER = f"INSERT INTO orders VALUES ({', '.join('?' * len(_ORDER_COLUMNS))})"
 _SELECT_ORDER = f"SELECT {', '.join(_ORDER_COLUMNS)} FROM orders"
-_UPDATE_ORDER = """UPDATE orders SET status = ?, request = ?, is_ambiguous = ?, filled_qty = ?, avg_price = ?,
-    venue_order_id = ?, is_open = ?, updated_ns = ? WHERE client_order_id = ?"""
+_CHANGE = """status = ?, request = ?, is_ambiguous = ?, filled_qty = ?, avg_price = ?, venue_order_id = ?,
+    updated_ns = ? WHERE client_order_id = ?"""
+# Not `is_open = 1`: it is in an index, which puts anew what is set, also where it is as it was. An end is for good.
+_UPDATE_OPEN = f"UPDATE orders SET {_CHANGE}"
+_UPDATE_CLOSED = f"UPDATE orders SET is_open = 0, {_CHANGE}"
 _INSERT_EVENT = "INSERT INTO order_events (client_order_id, kind, detail, ts_ns) VALUES (?, ?, ?, ?)"
 _FILL_COLUMNS = (
     "market_id, trade_id, client_order_id, side, price, qty, fee, fee_currency, liquidity, ts_ns, heard_ns, is_refused"
@@ -37,14 +41,29 @@ _INSERT_FILL = f"INSERT OR IGNORE INTO fills ({_FILL_COLUMNS}) VALUES (?, ?, ?, 
 _UPSERT_POSITION = """INSERT INTO positions VALUES (?, ?, ?)
     ON CONFLICT (market_id) DO UPDATE SET qty = excluded.qty, opening_qty = excluded.opening_qty"""
 _UPSERT_META = "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
-_UPSERT_PLACE = "INSERT INTO meta VALUES (?, ?), (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 _UPSERT_CHECKPOINT = """INSERT INTO checkpoints VALUES (?, ?, ?, ?)
     ON CONFLICT (name) DO UPDATE SET step = excluded.step, ts_ns = excluded.ts_ns, data = excluded.data"""
 _INSERT_POSTING = """INSERT INTO postings (tx, account, currency, amount, kind, ts_ns) VALUES (?, ?, ?, ?, ?, ?)"""
+_SEND_AGAIN = "UPDATE orders SET expires_ns = ?, intended_ns = ? WHERE client_order_id = ?"
 _INSERT_LATCH = "INSERT INTO latches VALUES (?, ?, ?)"
+_SELECT_FILL = "SELECT 1 FROM fills WHERE market_id = ? AND trade_id = ? AND client_order_id = ?"
+
+# The members by what is written of them, which is a fifth of a call of the class.
+_SIDES = {each.value: each for each in Side}
+_LIQUIDITIES = {each.value: each for each in Liquidity}
+_TIFS = {each.value: each for each in TimeInForce}
+_STATUSES = {each.value: each for each in OrderStatus}
+_REQUESTS = {each.value: each for each in RequestState}
 
 # Closed orders that a start reads back, to know late fills and repeats by.
 _CLOSED_READ = 1_024
+# How far we are, in `meta`.
+_PLACE = ("next_step", "confirmed_ns")
+# The last fills, known by heart: a venue lists those of the last minutes at every look.
+_FILLS_KNOWN = 1_024
+
+_Row = tuple[Any, ...]
+_FillKey = tuple[str, str, str]
 
 
 class Intent(msgspec.Struct, frozen=True, gc=False):
@@ -125,6 +144,8 @@ class Journal:
         Tells which step it is, set by the loop: `next_step` continues from the last one that wrote something.
     is_dirty : bool
         True while something waits to be written.
+    on_dirty : callable
+        Called when the first thing of a transaction begins to wait, set by the loop.
     confirmed_ns : int
         Until when every fill of the venue is known to be here: set by who compared, written with the next commit.
 
@@ -149,22 +170,30 @@ class Journal:
         self, store: StateStore, *, run_id: str = "", new_run_id: str = "", salt: str = "", begun_ns: int = 0
     ) -> None:
         self.store = store
-        self._pending: list[tuple[str, tuple[Any, ...]]] = []
+        # What waits to be written, by statement; of what is written over, the last.
+        self._pending: dict[str, list[_Row]] = {}
         self._orders: dict[str, tuple[Order, int]] = {}
+        self._moved: set[str] = set()  # markets whose position changed
+        self._checkpoints: dict[str, _Row] = {}
         self._needs_sync = False
         self._positions: dict[str, Decimal] = {}
         self._openings: dict[str, Decimal] = {}
-        self._new_fills: set[tuple[str, str, str]] = set()
+        self._new_fills: dict[_FillKey, Fill] = {}
+        self._last_fills: OrderedDict[_FillKey, Fill] = OrderedDict()  # of those in the store
+        self._has_older_fills = False
         self.step_now: Callable[[], int] = _no_step
+        self.on_dirty: Callable[[], None] = _nothing
         self.is_dirty = False
         meta = {"begun_ns": str(begun_ns)} | self._meta(run_id, new_run_id, salt)
         self.state = self._read(meta)
+        self._know_fills(self.state.fills)
         self.run_id = meta["run_id"]
         self.id_seed = self.run_id + meta["salt"]
         self.incarnation = self.state.incarnation
         self.next_step = self.state.next_step
         self.begun_ns = int(meta["begun_ns"])
         self.confirmed_ns = int(meta.get("confirmed_ns", "0"))
+        self._place = (-1, -1)  # as it was written last
         self.unopened: set[str] = set()  # markets of which it is not known what they held at first
         self._positions.update(self.state.positions)
         self._openings.update(self.state.opening_positions)
@@ -196,8 +225,8 @@ class Journal:
             When they could not be written: then nothing may be sent.
         """
         for intent in intents:
-            self._add((_INSERT_ORDER, self._order_row(intent, now_ns)))
-            self._add((_INSERT_EVENT, (intent.request.client_order_id, "intent", "", now_ns)))
+            self._add(_INSERT_ORDER, self._order_row(intent, now_ns))
+            self._add(_INSERT_EVENT, (intent.request.client_order_id, "intent", "", now_ns))
             self.next_step = max(self.next_step, intent.step + 1)
             self.trade_in(intent.request.market_id)
         self._needs_sync = True
@@ -211,46 +240,51 @@ class Journal:
         StateError
             When it could not be written: then nothing may be sent.
         """
-        statement = "UPDATE orders SET expires_ns = ?, intended_ns = ? WHERE client_order_id = ?"
-        self._add((statement, (request.expires_ns, now_ns, request.client_order_id)))
-        self._add((_INSERT_EVENT, (request.client_order_id, "intent_again", "", now_ns)))
+        self._add(_SEND_AGAIN, (request.expires_ns, now_ns, request.client_order_id))
+        self._add(_INSERT_EVENT, (request.client_order_id, "intent_again", "", now_ns))
         self._needs_sync = True
         self.commit()
 
     def note(self, order: Order, kind: str, now_ns: int, detail: str = "") -> None:
         """Remember what became of an order, for the next commit."""
         self._orders[order.client_order_id] = (order, now_ns)
-        self.is_dirty = True
-        self._add((_INSERT_EVENT, (order.client_order_id, kind, detail, now_ns)))
+        self._add(_INSERT_EVENT, (order.client_order_id, kind, detail, now_ns))
 
     def has_fill(self, fill: Fill) -> bool:
         """Return True when the fill is in the journal, or waits to be."""
         key = (fill.market_id, fill.trade_id, fill.client_order_id)
-        if key in self._new_fills:
+        if key in self._last_fills or key in self._new_fills:
             return True
-        statement = "SELECT 1 FROM fills WHERE market_id = ? AND trade_id = ? AND client_order_id = ?"
-        return bool(self.store.query(statement, key))
+        return self._has_older_fills and bool(self.store.query(_SELECT_FILL, key))
+
+    def _know_fills(self, fills: Iterable[Fill]) -> None:
+        last = self._last_fills
+        for fill in fills:
+            last[fill.market_id, fill.trade_id, fill.client_order_id] = fill
+        while len(last) > _FILLS_KNOWN:
+            last.popitem(last=False)
+            self._has_older_fills = True
 
     def fill(self, fill: Fill, now_ns: int, *, is_refused: bool = False) -> None:
         """Take a fill that `has_fill` does not know, for the next commit. `is_refused`: the order table refused it."""
-        self._new_fills.add((fill.market_id, fill.trade_id, fill.client_order_id))
+        self._new_fills[fill.market_id, fill.trade_id, fill.client_order_id] = fill
         self._add(
+            _INSERT_FILL,
             (
-                _INSERT_FILL,
-                (
-                    *(fill.market_id, fill.trade_id, fill.client_order_id, fill.side.value, fill.price, fill.qty),
-                    *(fill.fee, fill.fee_currency, fill.liquidity.value, fill.ts_ns, now_ns, int(is_refused)),
-                ),
-            )
+                *(fill.market_id, fill.trade_id, fill.client_order_id, fill.side.value, fill.price, fill.qty),
+                *(fill.fee, fill.fee_currency, fill.liquidity.value, fill.ts_ns, now_ns, int(is_refused)),
+            ),
         )
         held = _EXACT.add(self._positions.get(fill.market_id, _ZERO), _signed(fill))
         self._positions[fill.market_id] = held
         self.trade_in(fill.market_id)
-        self._put_position(fill.market_id)
+        self._moved.add(fill.market_id)
         self._needs_sync = True
 
     def fills_between(self, since_ns: int, until_ns: int) -> list[Fill]:
         """Return the fills of a stretch of the venue's time, ns, oldest first; those that wait to be written not."""
+        if not self._has_older_fills:
+            return [fill for fill in self._last_fills.values() if since_ns <= fill.ts_ns <= until_ns]
         statement = f"SELECT {_FILL_COLUMNS} FROM fills WHERE ts_ns BETWEEN ? AND ? ORDER BY seq"
         return [_fill_of(row) for row in self.store.query(statement, (since_ns, until_ns))]
 
@@ -262,17 +296,17 @@ class Journal:
         """Take what a market held before this journal knew of any fill."""
         self._openings[market_id] = qty
         self.unopened.discard(market_id)
-        self._put_position(market_id)
+        self._moved.add(market_id)
         self._needs_sync = True
+        self._wait()
 
-    def _put_position(self, market_id: str) -> None:
+    def _position_row(self, market_id: str) -> _Row:
         opening = self._openings.get(market_id)
-        row = (market_id, str(self._positions.get(market_id, _ZERO)), None if opening is None else str(opening))
-        self._add((_UPSERT_POSITION, row))
+        return market_id, str(self._positions.get(market_id, _ZERO)), None if opening is None else str(opening)
 
     def posting(self, tx: str, account: str, currency: str, amount: Decimal, *, kind: str, now_ns: int) -> None:
         """Take one line of a ledger transaction, for the next commit; a transaction's lines are given together."""
-        self._add((_INSERT_POSTING, (tx, account, currency, str(amount), kind, now_ns)))
+        self._add(_INSERT_POSTING, (tx, account, currency, str(amount), kind, now_ns))
         self._needs_sync = True
 
     def keep_latches(self, latches: Sequence[tuple[str, int, str]]) -> None:
@@ -283,16 +317,17 @@ class Journal:
         StateError
             When it could not be written.
         """
-        self._add(("DELETE FROM latches", ()))
+        self._add("DELETE FROM latches", ())
         for latch in latches:
-            self._add((_INSERT_LATCH, latch))
+            self._add(_INSERT_LATCH, latch)
         self._needs_sync = True
         self.commit()
 
     def checkpoint(self, name: str, data: bytes, now_ns: int, *, sync: bool = False) -> None:
         """Keep a part's state under its name, for the next commit; it asks for a sync only where told to."""
         self._needs_sync = self._needs_sync or sync
-        self._add((_UPSERT_CHECKPOINT, (name, self.step_now(), now_ns, data)))
+        self._checkpoints[name] = (name, self.step_now(), now_ns, data)
+        self._wait()
 
     def commit(self) -> None:
         """Write what waits, in one transaction; without anything that waits, only fold a log that has grown long.
@@ -308,21 +343,41 @@ class Journal:
             # The log begins anew with the next transaction, which then syncs twice: here, and not before a send.
             self.store.fold_log()
         self.next_step = max(self.next_step, self.step_now() + 1)
-        store = self.store
-        with store.transaction(sync=self._needs_sync):
-            for statement, parameters in self._pending:
-                store.execute(statement, parameters)
-            for order, now_ns in self._orders.values():
-                store.execute(_UPDATE_ORDER, _order_state(order, now_ns))
-            store.execute(_UPSERT_PLACE, ("next_step", str(self.next_step), "confirmed_ns", str(self.confirmed_ns)))
-        self._pending.clear()
-        self._orders.clear()
-        self._new_fills.clear()
+        place = (self.next_step, self.confirmed_ns)
+        moved = [(name, str(now)) for name, now, was in zip(_PLACE, place, self._place, strict=True) if now != was]
+        with self.store.transaction(sync=self._needs_sync):
+            self._write()
+            self.store.execute_many(_UPSERT_META, moved)
+        self._place = place
+        self._know_fills(self._new_fills.values())
+        for waiting in (self._pending, self._orders, self._moved, self._checkpoints, self._new_fills):
+            waiting.clear()
         self._needs_sync = self.is_dirty = False
 
-    def _add(self, write: tuple[str, tuple[Any, ...]]) -> None:
-        self._pending.append(write)
-        self.is_dirty = True
+    def _write(self) -> None:
+        write = self.store.execute_many
+        for statement, rows in self._pending.items():
+            write(statement, rows)
+        for is_open, statement in ((True, _UPDATE_OPEN), (False, _UPDATE_CLOSED)):
+            rows = [_order_state(*each) for each in self._orders.values() if each[0].is_open is is_open]
+            if rows:
+                write(statement, rows)
+        if self._moved:
+            write(_UPSERT_POSITION, [self._position_row(market_id) for market_id in sorted(self._moved)])
+        if self._checkpoints:
+            write(_UPSERT_CHECKPOINT, list(self._checkpoints.values()))
+
+    def _add(self, statement: str, row: _Row) -> None:
+        rows = self._pending.get(statement)
+        if rows is None:
+            rows = self._pending[statement] = []
+        rows.append(row)
+        self._wait()
+
+    def _wait(self) -> None:
+        if not self.is_dirty:
+            self.is_dirty = True
+            self.on_dirty()
 
     def _order_row(self, intent: Intent, now_ns: int) -> tuple[Any, ...]:
         request = intent.request
@@ -339,7 +394,12 @@ class Journal:
     def find(self, client_order_id: str) -> JournaledOrder | None:
         """Return an order as it was last written, None when the journal has none of that id."""
         rows = self.store.query(f"{_SELECT_ORDER} WHERE client_order_id = ?", (client_order_id,))
-        return self._order_of(rows[0]) if rows else None
+        if not rows:
+            return None
+        trades = self.store.query(
+            "SELECT trade_id FROM fills WHERE client_order_id = ? ORDER BY seq", (client_order_id,)
+        )
+        return _order_of(rows[0], [trade_id for (trade_id,) in trades])
 
     def events(self, client_order_id: str) -> list[tuple[str, str, int]]:
         """Return what happened to an order, oldest first: kind, detail, and when, ns."""
@@ -379,11 +439,14 @@ class Journal:
         return {"salt": salt} | meta | {"run_id": name}
 
     def _read(self, meta: dict[str, str]) -> JournalState:
-        statement = f"{_SELECT_ORDER} WHERE is_open = 1 ORDER BY intended_ns, client_order_id"
-        orders = tuple(self._order_of(row) for row in self.store.query(statement))
-        statement = f"{_SELECT_ORDER} WHERE is_open = 0 ORDER BY intended_ns DESC LIMIT {_CLOSED_READ}"
-        closed = tuple(self._order_of(row) for row in reversed(self.store.query(statement)))
         fills = tuple(_fill_of(row) for row in self.store.query(f"SELECT {_FILL_COLUMNS} FROM fills ORDER BY seq"))
+        trades: dict[str, list[str]] = {}
+        for fill in fills:
+            trades.setdefault(fill.client_order_id, []).append(fill.trade_id)
+        statement = f"{_SELECT_ORDER} WHERE is_open = 1 ORDER BY intended_ns, client_order_id"
+        orders = tuple(_order_of(row, trades.get(row[0], ())) for row in self.store.query(statement))
+        statement = f"{_SELECT_ORDER} WHERE is_open = 0 ORDER BY intended_ns DESC LIMIT {_CLOSED_READ}"
+        closed = tuple(_order_of(row, trades.get(row[0], ())) for row in reversed(self.store.query(statement)))
         rows = self.store.query("SELECT market_id, qty, opening_qty FROM positions")
         state = JournalState(
             run_id=meta["run_id"],
@@ -410,38 +473,9 @@ class Journal:
                     f" {summed}"
                 )
 
-    def _order_of(self, row: tuple[Any, ...]) -> JournaledOrder:
-        at = dict(zip(_ORDER_COLUMNS, row, strict=True))
-        request = SubmitOrder(
-            client_order_id=at["client_order_id"],
-            market_id=at["market_id"],
-            side=Side(at["side"]),
-            price=at["price"],
-            qty=at["qty"],
-            size_usd=at["size_usd"],
-            post_only=bool(at["post_only"]),
-            reduce_only=bool(at["reduce_only"]),
-            tif=TimeInForce(at["tif"]),
-            expires_ns=at["expires_ns"],
-        )
-        order = msgspec.structs.replace(
-            Order.from_submit(request),
-            status=OrderStatus(at["status"]),
-            request=RequestState(at["request"]),
-            is_ambiguous=bool(at["is_ambiguous"]),
-            filled_qty=at["filled_qty"],
-            avg_price=at["avg_price"],
-            venue_order_id=at["venue_order_id"],
-        )
-        trades = self.store.query("SELECT trade_id FROM fills WHERE client_order_id = ?", (at["client_order_id"],))
-        return JournaledOrder(
-            intent=Intent(request, at["step"], at["idem_key"], at["ticks"], bool(at["is_closing"])),
-            order=order,
-            intended_ns=at["intended_ns"],
-            updated_ns=at["updated_ns"],
-            incarnation=at["incarnation"],
-            trade_ids=tuple(trade for (trade,) in trades),
-        )
+
+def _nothing() -> None:
+    """Nobody listens."""
 
 
 def _no_step() -> int:
@@ -459,24 +493,57 @@ def _signed(fill: Fill) -> Decimal:
     return qty if fill.side is Side.BUY else qty.copy_negate()
 
 
-def _order_state(order: Order, now_ns: int) -> tuple[Any, ...]:
+def _order_state(order: Order, now_ns: int) -> _Row:
     return (
-        *(order.status.value, order.request.value, int(order.is_ambiguous), order.filled_qty, order.avg_price),
-        *(order.venue_order_id, int(order.is_open), now_ns, order.client_order_id),
+        *(order.status._value_, order.request._value_, int(order.is_ambiguous), order.filled_qty, order.avg_price),
+        *(order.venue_order_id, now_ns, order.client_order_id),
     )
 
 
-def _fill_of(row: tuple[Any, ...]) -> Fill:
+def _order_of(row: _Row, trade_ids: Sequence[str]) -> JournaledOrder:
+    at = dict(zip(_ORDER_COLUMNS, row, strict=True))
+    request = SubmitOrder(
+        client_order_id=at["client_order_id"],
+        market_id=at["market_id"],
+        side=_SIDES[at["side"]],
+        price=at["price"],
+        qty=at["qty"],
+        size_usd=at["size_usd"],
+        post_only=bool(at["post_only"]),
+        reduce_only=bool(at["reduce_only"]),
+        tif=_TIFS[at["tif"]],
+        expires_ns=at["expires_ns"],
+    )
+    order = msgspec.structs.replace(
+        Order.from_submit(request),
+        status=_STATUSES[at["status"]],
+        request=_REQUESTS[at["request"]],
+        is_ambiguous=bool(at["is_ambiguous"]),
+        filled_qty=at["filled_qty"],
+        avg_price=at["avg_price"],
+        venue_order_id=at["venue_order_id"],
+    )
+    return JournaledOrder(
+        intent=Intent(request, at["step"], at["idem_key"], at["ticks"], bool(at["is_closing"])),
+        order=order,
+        intended_ns=at["intended_ns"],
+        updated_ns=at["updated_ns"],
+        incarnation=at["incarnation"],
+        trade_ids=tuple(trade_ids),
+    )
+
+
+def _fill_of(row: _Row) -> Fill:
     market_id, trade_id, client_order_id, side, price, qty, fee, fee_currency, liquidity, ts_ns = row[:10]
     return Fill(
         trade_id=trade_id,
         client_order_id=client_order_id,
         market_id=market_id,
-        side=Side(side),
+        side=_SIDES[side],
         price=price,
         qty=qty,
         fee=fee,
         fee_currency=fee_currency,
-        liquidity=Liquidity(liquidity),
+        liquidity=_LIQUIDITIES[liquidity],
         ts_ns=ts_ns,
     )

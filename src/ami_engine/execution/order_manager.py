@@ -269,7 +269,8 @@ class OrderManager:
 
     def unbooked_qty(self, market_id: str) -> float:
         """Return the signed quantity of fills that were read and that `poll` has not handed over yet."""
-        return sum(fill.signed_qty for fill in self._table.fills if fill.market_id == market_id)
+        fills = self._table.fills
+        return sum(fill.signed_qty for fill in fills if fill.market_id == market_id) if fills else 0.0
 
     def worst_case_exposure_usd(self, market_id: str, position_usd: float = 0.0) -> float:
         """Return the largest gross notional that fills of the live orders can lead to, USD.
@@ -382,7 +383,7 @@ class OrderManager:
         self._is_stopped = False
         self._cancel_everything(tally)
         self._unverified = self._reconciler is not None
-        self._verify_ms = -inf
+        self._verify_ms = self._table.compare_ms = -inf
         return self._told(tally)
 
     def verify_canceled(self, now_ms: int) -> tuple[str, ...]:
@@ -431,16 +432,25 @@ class OrderManager:
         """
         table = self._table
         table.now_ms = now_ms
-        if self._reconciler is not None and now_ms >= self._reconciler.due_ms:
-            self._reconciler.look()
-        if self._unverified and now_ms >= self._verify_ms:
-            self.verify_canceled(now_ms)
+        if now_ms >= table.compare_ms:
+            self._compare(now_ms)
         table.collect()
-        table.settle()
+        if now_ms >= table.next_lookup_ms:
+            table.settle()
         if not table.fills:
             return []
         fills, table.fills = table.fills, []
         return fills
+
+    def _compare(self, now_ms: int) -> None:
+        """Compare with the venue what is due, and note when the next of it is."""
+        reconciler = self._reconciler
+        if reconciler is not None and now_ms >= reconciler.due_ms:
+            reconciler.look()
+        if self._unverified and now_ms >= self._verify_ms:
+            self.verify_canceled(now_ms)
+        due_ms = inf if reconciler is None else reconciler.due_ms
+        self._table.compare_ms = min(due_ms, self._verify_ms) if self._unverified else due_ms
 
     def on_reconnect(self) -> None:
         """Note that a connection was lost and is back: with a journal, the next poll compares all with the venue."""

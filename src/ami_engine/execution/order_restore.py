@@ -129,7 +129,7 @@ def restore_orders(
                 # Nobody tells when an IOC ended without a fill.
                 place.working.lookup_ms = lookup_ms
                 table._unsettled[place.working.order.client_order_id] = place.working
-                table._next_lookup_ms = min(table._next_lookup_ms, lookup_ms)
+                table.next_lookup_ms = min(table.next_lookup_ms, lookup_ms)
     for _, working in sorted(live, key=lambda each: each[0]):
         table.live[working.order.client_order_id] = working
         table._count_live(market_id, 1)

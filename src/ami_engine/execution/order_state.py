@@ -125,6 +125,7 @@ _MAY_ASK: dict[Trigger, frozenset[OrderStatus]] = {
     _T.SUBMIT_SENT: frozenset({_S.INITIALIZED}),
     _T.CANCEL_SENT: OPEN_STATUSES,
 }
+_ALL_STATUSES = frozenset(OrderStatus)
 
 # The code. --------------------------------------------------------------------------------------------------------
 
@@ -318,7 +319,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, gc=False):
                     f"order {self.client_order_id} is {self.status.value}: the venue must not report {trigger.value!r}"
                 )
             return status
-        if self.status not in _MAY_ASK.get(trigger, frozenset(OrderStatus)):
+        if self.status not in _MAY_ASK.get(trigger, _ALL_STATUSES):
             raise InvalidTransition(
                 f"order {self.client_order_id} is {self.status.value}: {trigger.value!r} is not allowed"
             )

@@ -151,7 +151,8 @@ class OrderTable:
         self._window_ns = None if window_ms is None else round(window_ms * NS_PER_MS)
         self._closed: OrderedDict[str, Working] = OrderedDict()
         self._unsettled: dict[str, Working] = {}
-        self._next_lookup_ms = inf  # no unsettled order is looked up before
+        self.next_lookup_ms = inf  # no unsettled order is looked up before: `settle` does nothing
+        self.compare_ms = inf  # nothing is compared with the venue before, by whoever does
         self._unknown_trades: OrderedDict[tuple[str, str], None] = OrderedDict()
 
     # Requests. ----------------------------------------------------------------------------------------------------
@@ -375,7 +376,7 @@ class OrderTable:
             place.working = self.live[order.client_order_id] = working
             self._count_live(place.market_id, 1)
             self._unsettled[order.client_order_id] = working
-            self._next_lookup_ms = -inf
+            self.next_lookup_ms = -inf
         else:
             self._keep_closed(working)
         return working
@@ -467,12 +468,12 @@ class OrderTable:
 
     def settle(self) -> None:
         """Ask the venue about the orders whose state is not sure, each now and then."""
-        if self.now_ms < self._next_lookup_ms:
+        if self.now_ms < self.next_lookup_ms:
             return
         due = [w for w in self._unsettled.values() if self.now_ms >= w.lookup_ms]
         for working in due:
             working.lookup_ms = self.now_ms + self._lookup_every_ms
-        self._next_lookup_ms = min((w.lookup_ms for w in self._unsettled.values()), default=inf)
+        self.next_lookup_ms = min((w.lookup_ms for w in self._unsettled.values()), default=inf)
         if not due:
             return
         if broker_edge.supports(self.broker, "fetch_order"):
@@ -492,12 +493,12 @@ class OrderTable:
         """Ask about every order whose state is not sure, also those that were asked about a moment ago."""
         for working in self._unsettled.values():
             working.lookup_ms = -inf
-        self._next_lookup_ms = -inf
+        self.next_lookup_ms = -inf
         self.settle()
 
     def _watch(self, working: Working) -> None:
         working.lookup_ms = self.now_ms + self._lookup_every_ms
-        self._next_lookup_ms = min(self._next_lookup_ms, working.lookup_ms)
+        self.next_lookup_ms = min(self.next_lookup_ms, working.lookup_ms)
         if working.order.client_order_id not in self._unsettled:
             working.unsure_ms = self.now_ms
         self._unsettled[working.order.client_order_id] = working

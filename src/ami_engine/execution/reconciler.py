@@ -48,7 +48,7 @@ class Reconciler:
     Attributes
     ----------
     due_ms : float
-        When the next look is due: at once, in a new one.
+        When the next look is due: at once, in a new one. The table's `compare_ms` is never later.
     suspicion : str
         What the last look could not explain; nothing new is sent until the next look clears or confirms it.
     looks : int
@@ -63,10 +63,10 @@ class Reconciler:
     def __init__(
         self, table: OrderTable, journal: Journal, *, every_ms: float, settle_ms: float, id_format: OrderIdFormat
     ) -> None:
-        self.due_ms = -inf
         self.suspicion = ""
         self.looks = 0
         self._table = table
+        self.due_ms = -inf
         self._journal = journal
         self._every_ms = every_ms
         self._settle_ms = settle_ms
@@ -78,6 +78,16 @@ class Reconciler:
         self.strays: list[str] = []
         self._strays_since_ms = inf
         self._markets: set[str] = set()
+
+    @property
+    def due_ms(self) -> float:
+        """When the next look is due."""
+        return self._due_ms
+
+    @due_ms.setter
+    def due_ms(self, due_ms: float) -> None:
+        self._due_ms = due_ms
+        self._table.compare_ms = min(self._table.compare_ms, due_ms)
 
     def trade_in(self, market_ids: Iterable[str]) -> None:
         """Note that markets are to be traded; one that is new has to be looked at as at the start."""

@@ -56,7 +56,7 @@ class Durable:
         self._joined: dict[str, MarketParts] = {}
         self._turn: Iterator[MarketParts] = iter(())
         self._filled: set[str] = set()  # markets, since what the guards count was kept
-        self._kept: dict[str, bytes] = {}  # what they counted then
+        self._kept: dict[str, tuple[object, ...]] = {}  # what they counted then
         self._kept_account = b""
 
     def restore(self, account: Account) -> None:

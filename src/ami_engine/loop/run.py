@@ -38,6 +38,7 @@ from decision_schema.types import Action, FinalDecision
 
 __all__ = ["Run"]
 
+_NEVER = 1 << 63
 _PROGRESS_EVERY = 1_000
 _PULL = "pull"
 # Commands after which no quote may rest.
@@ -119,7 +120,10 @@ class Run:
         # A resumed trace goes on counting: client order ids are made of the number, and must not repeat.
         self._sequence = trace.next_step if trace is not None else 0
         self._durable = durable
+        self._keep_ns = _NEVER  # the first step that has something for the journal: the quiet ones pass by
         if durable is not None:
+            self._keep_ns = 0
+            durable.journal.on_dirty = self._keep_soon
             self._sequence = max(self._sequence, durable.journal.next_step)
             durable.journal.step_now = lambda: self._sequence
             durable.restore(account)
@@ -265,9 +269,8 @@ class Run:
         now_ns, decided = self._now_ns, perf_ns()
         actions = NOTHING_DONE if self._is_dry else self._act(decision, state, parts, now_ns)
         self._fold_verdict(decision, actions, state, parts, now_ns, is_timer=is_timer)
-        durable = self._durable
-        if durable is not None and (durable.journal.is_dirty or now_ns >= durable.due_ns):
-            durable.keep(parts, now_ns)
+        if now_ns >= self._keep_ns:
+            self._keep(parts, now_ns)
         if self._activity is not None and (self._has_moved or actions is not NOTHING_DONE):
             self._note_quotes(self._activity, now_ns)
         acted = perf_ns()
@@ -278,6 +281,18 @@ class Run:
         self._count(decision, actions, (started, observed, booked, decided, acted, ended), is_timer=is_timer)
         if self._audit is not None and self._audit.failure:
             raise TraceError(self._audit.failure)
+
+    def _keep_soon(self) -> None:
+        self._keep_ns = 0
+
+    def _keep(self, parts: MarketParts, now_ns: int) -> None:
+        durable = self._durable
+        if durable is None:
+            return
+        journal = durable.journal
+        if journal.is_dirty or now_ns >= durable.due_ns:
+            durable.keep(parts, now_ns)
+        self._keep_ns = 0 if journal.is_dirty else durable.due_ns
 
     def obey(self) -> None:
         """Carry out what the operator commanded since the last step, the kill first."""

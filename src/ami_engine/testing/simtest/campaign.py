@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import multiprocessing
 import tempfile
 from collections.abc import Callable, Iterator
@@ -213,8 +214,14 @@ def _pool(workers: int) -> Iterator[Callable[..., Iterator[tuple[int, Violation 
     if workers <= 1:
         yield map
         return
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+    with multiprocessing.get_context("spawn").Pool(workers, initializer=_begin_worker) as pool:
         yield lambda act, jobs: pool.imap_unordered(act, jobs)
+
+
+def _begin_worker() -> None:
+    """What is loaded stays: it need not be looked through at every collection of what the cases leave."""
+    gc.collect()
+    gc.freeze()
 
 
 def _explain(seed: int, violation: Violation, steps: int, mutant: str, plan: str | None) -> dict[str, object]:

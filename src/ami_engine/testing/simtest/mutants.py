@@ -239,12 +239,11 @@ def _(original: _Made) -> _Made:
 @_plant("commit_skipped", "what a step changed is not written at its end", Journal, "commit")
 def _(original: _Made) -> _Made:
     def commit(self: Journal) -> None:
-        if any("INSERT INTO orders" in statement for statement, _ in self._pending):
+        if any("INSERT INTO orders" in statement for statement in self._pending):
             original(self)
         else:
-            self._pending.clear()
-            self._orders.clear()
-            self._new_fills.clear()
+            for waiting in (self._pending, self._orders, self._moved, self._checkpoints, self._new_fills):
+                waiting.clear()
 
     return commit
 
@@ -310,6 +309,7 @@ def _(original: _Made) -> _Made:
 @_plant("no_look_at_start", "neither a start nor a timer compares with the venue", Reconciler, "look")
 def _(original: _Made) -> _Made:
     def look(self: Reconciler) -> None:
+        self.is_started = True  # else nothing would ever be sent, and nothing go wrong
         self.due_ms = float("inf")
 
     return look
