@@ -52,13 +52,14 @@ core:
 	@# A running process has the old file mapped: it is replaced, never overwritten.
 	cp build/dev/_core*.so build/dev/.replace && mv build/dev/.replace src/ami_engine/$$(basename build/dev/_core*.so)
 
-# The core's tests under AddressSanitizer and UndefinedBehaviorSanitizer; tests that start other programs are not for it.
+# The core's tests under AddressSanitizer and UndefinedBehaviorSanitizer; tests that start other programs are not for it,
+# nor are those of the numba backend, which has nothing of the core in it.
 SANITIZED := tests/features tests/book tests/backtest tests/loop/test_native_run.py \
   tests/loop/test_native_python_models.py tests/loop/test_native_trace.py
 sanitize: sanitize-core
 	PYTHONPATH=build/sanitize/tree LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
 	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
-	  $(BIN)/python -m pytest -q -p no:cacheprovider $(PARALLEL) $(SANITIZED)
+	  $(BIN)/python -m pytest -q -p no:cacheprovider $(PARALLEL) -k 'not numba' $(SANITIZED)
 
 sanitize-core: $(VENV)/.installed-dev
 	cmake -S . -B build/sanitize -DAMI_SANITIZE=ON -DCMAKE_BUILD_TYPE=RelWithDebInfo \

@@ -69,4 +69,5 @@ def load_object(place: str, option: str) -> Any:
         return getattr(importlib.import_module(module_name), attribute)
     except Exception as error:  # importing runs somebody's code
         kind = "" if isinstance(error, (ImportError, AttributeError)) else f"{type(error).__name__}: "
-        raise ConfigError(f"`{option}` {place!r} cannot be loaded: {kind}{error}") from error
+        meant = f"; a module has no ending: {module_name[:-3]}:{attribute}" if module_name.endswith(".py") else ""
+        raise ConfigError(f"`{option}` {place!r} cannot be loaded: {kind}{error}{meant}") from error

@@ -65,7 +65,7 @@ def test_the_unit_of_time_and_of_price_must_be_declared(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('kind = "quote"', 'kind = "quote"\ncolour = 1', "unknown field `colour`"),
+        ('kind = "quote"', 'kind = "quote"\ncolour = 1', "there is no key `colour`"),
         ('kind = "quote"', 'kind = "quotes"', "quotes"),
         ('"ms"', '"minutes"', "minutes"),
         ("1e-4", "0", "`price_scale` must be finite and > 0, was 0"),

@@ -36,7 +36,7 @@ def test_several_instruments(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (KEYS + "color = 1", "instrument 1: .*unknown field `color`"),
+        (KEYS + "color = 1", "instrument 1: .*there is no key `color`"),
         ("[instrument]\n" + KEYS + "[other]\nx = 1", "unknown key `other` beside `instrument`"),
         ("tick_size = 0.1", "instrument 1: .*`symbol`"),
         ('symbol = "X"\ntick_size = 0', "instrument 1: `tick_size` .* must be finite and > 0, was 0"),

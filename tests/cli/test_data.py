@@ -22,7 +22,7 @@ def test_a_clean_file_is_0(ami: Ami, quotes: Path) -> None:
 def test_a_faulty_file_is_1_and_says_where(ami: Ami, bad_quotes: Path) -> None:
     said = ami("data", "check", bad_quotes)
     assert (said.code, said.err) == (1, "")
-    assert re.search(r"^crossed +1 books .* at worst 0.01 price; first at bad.jsonl:101$", said.out, re.MULTILINE)
+    assert re.search(r"^crossed +1 books .* at worst by 0.01; first at bad.jsonl:101$", said.out, re.MULTILINE)
     assert re.search(r"^unreadable +1 records .*first at bad.jsonl:151$", said.out, re.MULTILINE)
     assert re.search(r"^grid +not judged: no tick size was given", said.out, re.MULTILINE)
 

@@ -121,7 +121,7 @@ WRONG_SETTINGS = {
     "instrument with a unit": (
         "run --source quotes.jsonl --instrument tick.toml",
         2,
-        r"tick\.toml: instrument 1: Expected `float`, got `str` - at `\$\.tick_size`",
+        r"tick\.toml: instrument 1: `tick_size` must be a number, was '.*'",
     ),
     "column map misspelt": (
         "run --source other.csv --columns typo.toml",
@@ -146,7 +146,31 @@ WRONG_SETTINGS = {
         r"`--levels` must be an integer from 1 to 1000, .*",
     ),
     "steps negative": ("run --steps -5", 2, r"Invalid value for '--steps': .*; see `ami run --help`"),
-    "steps in words": ("run --steps many", 2, r"Invalid value for '--steps': .* integer.*; see `ami run --help`"),
+    "steps in words": (
+        "run --steps many",
+        2,
+        r"Invalid value for '--steps': .* integer, was 'many'; see `ami run --help`",
+    ),
+    "decimal comma": (
+        "run --source quotes.jsonl --tick-size 0,01",
+        2,
+        r"Invalid value for '--tick-size': .* number, was '0,01'; see `ami run --help`",
+    ),
+    "unit unknown": (
+        "run --source other.csv --columns minutes.toml",
+        2,
+        r"minutes\.toml: `time_unit` must be one of s, ms, us, ns, iso, was 'minutes'",
+    ),
+    "scale not said": (
+        "run --source other.csv --columns scale.toml",
+        2,
+        r"scale\.toml: `price_scale` is missing: what is it\?",
+    ),
+    "instruments in the plural": (
+        "run --source quotes.jsonl --instrument plural.toml",
+        2,
+        r"plural\.toml: `instruments` must be called `instrument`: .*",
+    ),
     "seed negative": ("run --steps 5 --seed -1 --no-trace", 2, r"`--seed` must be an integer of at least 0, was -1"),
     "choice misspelt": ("run --queue middle", 2, r"Invalid value for '--queue': 'middle' is not one of 'back', .*"),
     "lot negative": (
@@ -168,7 +192,11 @@ WRONG_SETTINGS = {
     "durability of what": ("run --steps 5 --no-trace --durability off", 2, r"`--durability` is for a journal: give .*"),
     "option misspelt": ("run --sources x", 2, r"No such option: --sources \(.*--source.*\); see `ami run --help`"),
     "command misspelt": ("rum", 2, r"No such command 'rum'\. Did you mean 'run'\?; see `ami --help`"),
-    "argument too many": ("run quotes.jsonl", 2, r"Got unexpected extra argument\(s\) \(quotes\.jsonl\); see .*"),
+    "argument too many": (
+        "run quotes.jsonl",
+        2,
+        r"Got .* \(quotes\.jsonl\): a file is named with `--source`; .*",
+    ),
     "argument missing": ("verify", 2, r"Missing argument 'run_dir'; see `ami verify --help`"),
 }
 
@@ -177,6 +205,11 @@ WRONG_MODELS = {
     "name misspelt": ("run --model refrence", 2, r"`--model`: there is no model .* \(did you mean 'reference'\?\).*"),
     "list of what": ("models lean", 2, r"there is no model 'lean'; there are reference.*"),
     "no such module": ("run --model nomodule:f", 2, r"`--model` 'nomodule:f' cannot be loaded: No module named .*"),
+    "a file for a module": (
+        "run --model lean.py:f",
+        2,
+        r"`--model` 'lean\.py:f' cannot be loaded: .*; a module has no ending: lean:f",
+    ),
     "no such name": ("run --model math:lean", 2, r"`--model` 'math:lean' cannot be loaded: module 'math' has no .*"),
     "no function": (
         "run --model math:pi",
@@ -302,6 +335,9 @@ def folder(ami: Ami, tmp_path: Path, quotes: Path) -> Path:
         "twice": "max_spread_bps = 5\nmax_spread_bps = 6",
         "truth": "max_spread_bps = true",
         "other_symbol": 'symbol = "Y"\ntick_size = 0.01',
+        "plural": '[[instruments]]\nsymbol = "X"\ntick_size = 0.01',
+        "minutes": 'kind = "quote"\ntime_unit = "minutes"',
+        "scale": 'kind = "quote"\ntime_unit = "ms"\n[columns]\nts = "a"',
     }.items():
         (tmp_path / f"{name}.toml").write_text(text + "\n")
     (tmp_path / "fc_syntax.py").write_text("def f(features:\n")
@@ -402,6 +438,17 @@ def test_times_that_cannot_be_of_today_are_told_in_a_note(ami: Ami, folder: Path
         notes = ami("run", "--source", "old.jsonl", trace, "--json").document["notes"]
         assert [note for note in notes if note.startswith("the events are of the 1970s: they have no time, or one in")]
     assert ami("run", "--source", "quotes.jsonl", "--no-trace", "--json").document["notes"] == []
+
+
+@pytest.mark.parametrize("step", ["auto", "python"])
+def test_prices_that_do_not_fit_the_tick_size_are_told_in_a_note(
+    ami: Ami, folder: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    monkeypatch.setenv("AMI_STEP", step)
+    for tick_size, found in (("1", 1), ("0.01", 0)):
+        run = ("run", "--source", "quotes.jsonl", "--tick-size", tick_size, "--no-trace", "--json")
+        notes = ami(*run).document["notes"]
+        assert len([note for note in notes if "are no multiples of its tick size 1.0" in note]) == found
 
 
 def test_an_instrument_of_another_symbol_is_told_in_a_note(ami: Ami, folder: Path) -> None:

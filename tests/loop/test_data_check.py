@@ -72,6 +72,7 @@ PLANTED: dict[str, tuple[list[Any], int, float]] = {
     "unreadable": ([quote(0), EventError("`bid` must be a number", field="bid"), quote(10)], 1, 0.0),
     "backwards_time": ([quote(0), quote(40), quote(15), quote(50)], 1, 25.0),
     "duplicate_seq": ([trade(0, 7), trade(1, 8), trade(2, 8), trade(3, 9)], 1, 0.0),
+    "early_time": ([structs.replace(quote(0), recv_ts_ns=T0 // 1_000, exch_ts_ns=0)], 1, 0.0),
     "gap": ([quote(0), FeedGap(T0, T0 + NS_PER_MS, "X", 0, 0, "reconnect"), quote(10)], 1, 0.0),
     "silence": ([quote(0), quote(10), quote(30_010), quote(30_020)], 1, 30_000.0),
     "crossed": ([quote(0), quote(10, 103.0), quote(20)], 1, 2.0),

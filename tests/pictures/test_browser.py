@@ -66,6 +66,23 @@ def test_every_figure_is_drawn_and_the_console_stays_silent(plain_run: PlainRun,
     assert markers >= plain_run[1]["fills_count"]
 
 
+def test_on_a_narrow_screen_nothing_lies_over_the_names(plain_run: PlainRun, tmp_path: Path) -> None:
+    draw_run(plain_run[0], tmp_path / "run.html")
+    frame = tmp_path / "frame.html"
+    frame.write_text("<iframe src='run.html' style='width:420px;height:2600px'></iframe>")
+    measure = (
+        "<script>addEventListener('load', () => setTimeout(() => { const box = name => "
+        "document.querySelector('#run ' + name).getBoundingClientRect(); "
+        "console.log('over', document.querySelectorAll('.modebar-btn').length, "
+        "box('.legend').bottom <= box('.annotation-text').bottom, box('.legend').top >= box('svg').top); }, 3000));"
+        "</script>"
+    )
+    page = tmp_path / "run.html"
+    page.write_text(page.read_text(encoding="utf-8").replace("</body>", measure + "</body>"), encoding="utf-8")
+    [said] = [line for line in open_page(frame, tmp_path / "profile").console if "over" in line]
+    assert "over 0 true true" in said
+
+
 def test_zooming_one_panel_zooms_all(plain_run: PlainRun, tmp_path: Path) -> None:
     draw_run(plain_run[0], tmp_path / "run.html")
     zoom = (

@@ -26,7 +26,7 @@ from typing import Literal
 import msgspec
 
 from ami_engine.adapters.dict_event import AGGRESSORS
-from ami_engine.adapters.instruments import load_toml
+from ami_engine.adapters.toml_file import load_toml, struct_of_toml
 from ami_engine.errors import ConfigError
 from ami_engine.units import NS_PER_MS, NS_PER_S
 
@@ -260,12 +260,7 @@ class ColumnMap(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         ConfigError
             Naming file and key.
         """
-        data = load_toml(path)
-        try:
-            return msgspec.convert(data, cls)
-        except (ConfigError, msgspec.ValidationError) as error:
-            hint = f"; its keys are {', '.join(cls.__struct_fields__)}" if "unknown field" in str(error) else ""
-            raise ConfigError(f"{path}: {error}{hint}") from None
+        return struct_of_toml(load_toml(path), cls, str(path))
 
     def resolve(self, names: Sequence[str] | None) -> Positions:
         """Return where the columns stand, by the file's column names, or by position where there are none.

@@ -2,28 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
-from typing import Any
 
-import msgspec
-
+from ami_engine.adapters.toml_file import load_toml, struct_of_toml
 from ami_engine.errors import ConfigError
 from ami_engine.units import Instrument
 
-__all__ = ["instrument_from_toml", "load_toml"]
-
-
-def load_toml(path: str | Path) -> dict[str, Any]:
-    """Read a TOML file; ConfigError names it, and the line, when it cannot be read."""
-    path = Path(path)
-    try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: is not valid TOML: {error}") from None
+__all__ = ["instrument_from_toml"]
 
 
 def instrument_from_toml(path: str | Path) -> dict[str, Instrument]:
@@ -58,24 +43,16 @@ def instrument_from_toml(path: str | Path) -> dict[str, Instrument]:
     if tables is not data and len(data) > 1:
         others = ", ".join(f"`{key}`" for key in data if key != "instrument")
         raise ConfigError(f"{path}: unknown key {others} beside `instrument`")
+    if "instruments" in data and "instrument" not in data:
+        raise ConfigError(f"{path}: `instruments` must be called `instrument`: one table, or [[instrument]] for each")
     if isinstance(tables, dict):
         tables = [tables]
     if not isinstance(tables, list) or not tables or tables == [{}]:
         raise ConfigError(f"{path}: `instrument` must be a table or an array of tables, and not empty")
     instruments: dict[str, Instrument] = {}
     for place, table in enumerate(tables, start=1):
-        instrument = _instrument(path, place, table)
+        instrument = struct_of_toml(table, Instrument, f"{path}: instrument {place}")
         if instrument.symbol in instruments:
             raise ConfigError(f"{path}: `symbol` {instrument.symbol!r} is given twice")
         instruments[instrument.symbol] = instrument
     return instruments
-
-
-def _instrument(path: str | Path, place: int, table: Any) -> Instrument:
-    try:
-        return msgspec.convert(table, Instrument)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: instrument {place}: {error}") from None
-    except msgspec.ValidationError as error:
-        hint = f"; its keys are {', '.join(Instrument.__struct_fields__)}" if "unknown field" in str(error) else ""
-        raise ConfigError(f"{path}: instrument {place}: {error}{hint}") from None

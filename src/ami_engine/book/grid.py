@@ -10,10 +10,19 @@ import numpy as np
 from ami_engine.errors import ConfigError, EventError
 from ami_engine.events.level_types import LEVEL_SEQUENCES
 
-__all__ = ["TickGrid", "check_not_negative", "check_price", "check_size", "iter_pairs", "refuse_off_grid"]
+__all__ = [
+    "TickGrid",
+    "check_not_negative",
+    "check_price",
+    "check_size",
+    "is_off_grid",
+    "iter_pairs",
+    "refuse_off_grid",
+]
 
 # Above this a double no longer tells a grid point from the middle between two.
 _MAX_TICKS = 1e14
+_ON_GRID_TICKS = 1e-6
 
 
 class TickGrid:
@@ -65,6 +74,17 @@ def check_size(size: float, what: str, field: str) -> None:
         raise EventError(f"{what} size must be finite, was {size:.12g}", reason="not_finite", field=field)
     if size < 0.0:
         raise EventError(f"{what} size must be >= 0, was {size:.12g}", reason="negative_size", field=field)
+
+
+def is_off_grid(price: float, tick_size: float) -> bool:
+    """Whether a price is no multiple of the tick size, by more than a recording's rounding.
+
+    >>> is_off_grid(0.3, 0.1), is_off_grid(0.35, 0.1)
+    (False, True)
+    """
+    ticks = price / tick_size
+    # A price of many digits is farther from its multiple in binary.
+    return abs(ticks - round(ticks)) > max(_ON_GRID_TICKS, 1e-12 * abs(ticks))
 
 
 def refuse_off_grid(price: float, tick_size: float, what: str, field: str) -> EventError:

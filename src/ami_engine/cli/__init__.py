@@ -24,7 +24,7 @@ from ami_engine.cli.plot import plot
 from ami_engine.cli.run import run
 from ami_engine.cli.simtest import simtest
 from ami_engine.cli.verify import verify
-from ami_engine.cli.wording import with_option_names
+from ami_engine.cli.wording import usage_text, with_option_names
 from ami_engine.errors import AmiError
 
 __all__ = ["app", "main"]
@@ -99,11 +99,11 @@ def main() -> None:
         sys.exit(1)
     except Exception as error:
         # Usage errors of the command line's own: one line, as every other error.
-        message = getattr(error, "format_message", None)
-        if message is None:
+        if not hasattr(error, "format_message"):
             raise
-        text = message().replace("Value error, ", "")
+        name, called = _called()
+        text = usage_text(error, takes_source=any(each.name == "source" for each in called.params))
         if text:  # none when no command was given: the help that was printed says it all
-            print_error(f"{text.rstrip('.')}; see `{_called()[0]} --help`")
+            print_error(f"{text}; see `{name} --help`")
         sys.exit(2)
     sys.exit(code if isinstance(code, int) else 0)

@@ -119,7 +119,8 @@ def _rows(report: DataReport, has_grid: bool) -> list[tuple[str, str]]:
     if not has_grid:
         rows.append(("grid", "not judged: no tick size was given (`--tick-size` or `--instrument`)"))
     for finding in report.findings:
-        worst = f", at worst {finding.worst:,.6g} {finding.unit}" if finding.unit else ""
+        unit = "" if finding.unit == "price" else f" {finding.unit}"
+        worst = f", at worst by {finding.worst:,.6g}{unit}" if finding.unit else ""
         reasons = ", ".join(f"{reason} {count}" for reason, count in finding.reasons.items())
         first = f"; first at {finding.places[0]}" if finding.places else ""
         why = f" ({reasons})" if reasons else ""

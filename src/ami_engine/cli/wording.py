@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["changed_settings", "kept_settings", "with_option_names"]
+__all__ = ["changed_settings", "kept_settings", "usage_text", "with_option_names"]
 
 _NAME = re.compile(r"`([a-z][a-z0-9_]*)`")
 _KEPT = "run.json"
@@ -28,6 +28,25 @@ def with_option_names(message: str, options: Mapping[str, str]) -> str:
     if ".toml: " in message:
         return message
     return _NAME.sub(lambda found: f"`{options.get(found[1], found[1])}`", message)
+
+
+def usage_text(error: Any, *, takes_source: bool) -> str:
+    """Return what a usage error of the command line says, with the value that was wrong and what was probably meant.
+
+    Parameters
+    ----------
+    error : Exception
+        Has ``format_message()``.
+    takes_source : bool
+        Whether the command reads what its `--source` names, and no argument.
+    """
+    text = str(error.format_message()).replace("Value error, ", "").rstrip(".").split(", unable to parse")[0]
+    details = getattr(error.__cause__, "errors", None)
+    if details is not None and " is not " not in text:
+        text += f", was {details()[0]['input']!r}"
+    if takes_source and "unexpected extra argument" in text:
+        text += ": a file is named with `--source`"
+    return text
 
 
 def kept_settings(run_dir: Path | None) -> dict[str, Any]:

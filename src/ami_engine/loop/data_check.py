@@ -10,10 +10,12 @@ import msgspec
 
 from ami_engine import clock
 from ami_engine.adapters.base import DataSource
+from ami_engine.book.grid import is_off_grid
 from ami_engine.errors import ConfigError, EventError
 from ami_engine.events import Bar, BookDelta, BookSnapshot, BookTicker, FeedGap, Trade
 from ami_engine.features.feature_config import FeatureConfig
 from ami_engine.loop.feed import FeedEnd, RetryPolicy, SourceReader
+from ami_engine.loop.summary import EARLIEST_NS
 from ami_engine.loop.symbol_state import SymbolState
 from ami_engine.units import NS_PER_MS, Instrument
 
@@ -22,6 +24,7 @@ __all__ = ["FINDINGS", "DataReport", "Finding", "Timeline", "check_data"]
 # Every finding there is, and what it says.
 FINDINGS: Mapping[str, str] = {
     "unreadable": "records that could not be read",
+    "early_time": "events of the 1970s: they have no time, or one in another unit than its name says",
     "backwards_time": "events received earlier than the one before them",
     "duplicate_seq": "sequence numbers that came again or went back, where they must rise",
     "gap": "places where the feed lost something, or bars are missing",
@@ -39,7 +42,6 @@ _PLACES_KEPT = 3
 _SAMPLES = 4_096
 _BUCKETS = 1_024
 _PROGRESS_EVERY = 1_000
-_ON_GRID_TICKS = 1e-6
 _KIND_OF: Mapping[type, str] = {
     BookSnapshot: "book",
     BookDelta: "delta",
@@ -271,6 +273,8 @@ class _Checker:
         report = self.report
         report.first_ts_ns = min(report.first_ts_ns or ts_ns, ts_ns)
         report.last_ts_ns = max(report.last_ts_ns, ts_ns)
+        if ts_ns < EARLIEST_NS:
+            self.find("early_time", ts_ns)
         if seen.last_ts_ns and ts_ns < seen.last_ts_ns:
             self.find("backwards_time", ts_ns, worst=(seen.last_ts_ns - ts_ns) / NS_PER_MS, unit="ms")
             found.add("backwards_time")
@@ -332,10 +336,10 @@ class _Checker:
             return found
         tick = state.instrument.tick_size
         if _has_book(event):
-            if any(_is_off_grid(price, tick) for price in _prices(event)):
+            if any(is_off_grid(price, tick) for price in _prices(event)):
                 self.find("off_grid", ts_ns)
                 found.add("off_grid")
-        elif isinstance(event, Trade) and _is_off_grid(event.price, tick):
+        elif isinstance(event, Trade) and is_off_grid(event.price, tick):
             self.report.trades_off_grid += 1
         return found
 
@@ -431,9 +435,3 @@ def _prices(event: Any) -> list[float]:
     levels = [] if isinstance(event, BookTicker) else [level[0] for side in (event.bids, event.asks) for level in side]
     best = [] if isinstance(event, BookDelta) else [event.bid, event.ask]
     return [*best, *levels]
-
-
-def _is_off_grid(price: float, tick: float) -> bool:
-    ticks = price / tick
-    # A price of many digits is farther from its multiple in binary.
-    return abs(ticks - round(ticks)) > max(_ON_GRID_TICKS, 1e-12 * abs(ticks))

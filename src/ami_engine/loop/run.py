@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -23,7 +24,7 @@ from ami_engine.loop.one_shot import OneShot
 from ami_engine.loop.shutdown import StopSignal
 from ami_engine.loop.step import AccountView, Decision, MarketParts, decide, judge
 from ami_engine.loop.step_log import EXTERNAL_KEYS, StepLog
-from ami_engine.loop.summary import RunCounters, time_notes
+from ami_engine.loop.summary import RunCounters, grid_note, time_notes
 from ami_engine.loop.symbol_state import SymbolState
 from ami_engine.loop.trading import Trading
 from ami_engine.mdm.decision_engine import REASON as HOOK_ERROR
@@ -40,6 +41,7 @@ __all__ = ["Run"]
 
 _NEVER = 1 << 63
 _PROGRESS_EVERY = 1_000
+_NOTED_MARKETS = 5  # of very many, a few tell the same
 _PULL = "pull"
 # Commands after which no quote may rest.
 _TAKE_OFF = ("pause", "kill", "reduce")
@@ -614,6 +616,9 @@ class Run:
         notes = list(self._facts["notes"])
         last_ns = self._now_ns if self.market.is_priced else 0
         notes += time_notes(last_ns, has_assumed_time=self._facts["reader"].has_assumed_time)
+        for state in itertools.islice(self.market.states.values(), _NOTED_MARKETS):
+            if state.generic is None:
+                notes += grid_note(state.symbol, state.bid, state.ask, state.instrument.tick_size)
         if undescribed := self.market.undescribed():
             names, given = ", ".join(undescribed[:5]), ", ".join(list(self.market.described)[:5])
             notes.append(f"no instrument is given for {names}, which has the default one; given: {given}")

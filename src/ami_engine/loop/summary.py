@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ami_engine.book.grid import is_off_grid
 from ami_engine.clock import perf_ns
 from ami_engine.errors import EventError
 from ami_engine.execution.order_manager import Actions
 from ami_engine.ops.latency import LatencyHistogram
 from ami_engine.security.redaction import redact_text
 
-__all__ = ["STAGES", "RunCounters", "time_notes"]
+__all__ = ["EARLIEST_NS", "STAGES", "RunCounters", "grid_note", "time_notes"]
 
 # A market's time before this (1973) was given in another unit, or not at all.
-_EARLIEST_NS = 10**17
+EARLIEST_NS = 10**17
 
 STAGES = ("observe", "fills", "decide", "orders", "trace")
 _MAX_PLACES = 20
@@ -165,6 +167,20 @@ class RunCounters:
         }
 
 
+def grid_note(symbol: str, bid: float, ask: float, tick_size: float) -> list[str]:
+    """Say that a market's last prices do not fit its tick size, as when the two are in different units.
+
+    >>> grid_note("X", 0.49, 0.51, 1.0)
+    ['the last prices of X, 0.49 and 0.51, are no multiples of its tick size 1.0: are both right?']
+    >>> grid_note("X", 0.49, 0.51, 0.01)
+    []
+    """
+    if not all(0.0 < price < math.inf and is_off_grid(price, tick_size) for price in (bid, ask)):
+        return []
+    told = f"the last prices of {symbol}, {bid!r} and {ask!r}, are no multiples of its tick size {tick_size!r}"
+    return [f"{told}: are both right?"]
+
+
 def time_notes(last_ns: int, *, has_assumed_time: bool) -> list[str]:
     """Say what is odd about the times of a market's events, of which the last is `last_ns`.
 
@@ -173,6 +189,6 @@ def time_notes(last_ns: int, *, has_assumed_time: bool) -> list[str]:
     """
     if has_assumed_time:
         return ["events without a time were dated 1 ms apart, from 1 ms on"]
-    if 0 < last_ns < _EARLIEST_NS:
+    if 0 < last_ns < EARLIEST_NS:
         return ["the events are of the 1970s: they have no time, or one in another unit than its name says"]
     return []

@@ -46,12 +46,24 @@ dl{display:grid;grid-template-columns:repeat(auto-fill,minmax(300px,1fr));gap:8p
 ul{margin:0 0 8px;padding:8px 12px 8px 28px;background:#fff8e1;border-left:3px solid #d4a72c;overflow-wrap:anywhere}
 p{color:#57606a;margin:4px 0}
 """
+# On a telephone the names are above the figure and the buttons, which would lie over them, are gone: fingers zoom.
+_NARROW_PX = 700
 _DRAW = """
+function fit(layout) {
+  const more = 60;
+  layout.height += more;
+  layout.margin = {...layout.margin, l: 10, r: 10, t: layout.margin.t + more};
+  layout.legend = {y: 1.02, yanchor: "bottom", x: 0, ...layout.legend, orientation: "h"};
+  layout.xaxis = {...layout.xaxis, tickangle: 0};
+  if (layout.xaxis.dtick) layout.xaxis.dtick = 2; else layout.xaxis.nticks = 4;
+}
 const shown = %s;
 const buttons = [["toImage", "zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "autoScale2d", "resetScale2d"]];
-const config = {responsive: true, displaylogo: false, modeBarButtons: buttons};
+const narrow = window.innerWidth < %d;
+const config = {responsive: true, displaylogo: false, modeBarButtons: buttons, displayModeBar: !narrow};
 for (const [id, figure] of Object.entries(shown)) {
   const place = document.getElementById(id);
+  if (narrow) fit(figure.layout);
   Plotly.newPlot(place, figure.data, figure.layout, config).then(() => { place.dataset.drawn = "yes"; });
 }
 """
@@ -95,7 +107,7 @@ def page_of_panels(
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}"><link rel="icon" href="data:,">'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head>\n'
         f"<body><h1>{title}</h1><dl>{figures}</dl>{f'<ul>{listed}</ul>' if listed else ''}{places}\n"
-        f"<script>{library}</script>\n<script>{_DRAW % _json(shown)}</script></body></html>\n"
+        f"<script>{library}</script>\n<script>{_DRAW % (_json(shown), _NARROW_PX)}</script></body></html>\n"
     )
 
 
@@ -270,6 +282,12 @@ def _histogram(bars: list[Bars]) -> dict[str, Any]:
         "paper_bgcolor": "#fff",
         "plot_bgcolor": "#fff",
         "xaxis": {"type": "log", "title": {"text": "µs"}, "gridcolor": _GRID, "dtick": 1, **_PLAIN_NUMBERS},
-        "yaxis": {"title": {"text": "decisions"}, "gridcolor": _GRID, "rangemode": "tozero", **_PLAIN_NUMBERS},
+        "yaxis": {
+            "title": {"text": "decisions"},
+            "gridcolor": _GRID,
+            "rangemode": "tozero",
+            "automargin": True,
+            **_PLAIN_NUMBERS,
+        },
     }
     return {"data": data, "layout": layout}
