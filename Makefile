@@ -54,6 +54,7 @@ core:
 
 # The core's tests under AddressSanitizer and UndefinedBehaviorSanitizer; tests that start other programs are not for it,
 # nor are those of the numba backend, which has nothing of the core in it.
+# -O1: what the sanitizers' own manual advises; it keeps accesses that -O2 takes away, and is built in half the time.
 SANITIZED := tests/features tests/book tests/backtest tests/loop/test_native_run.py \
   tests/loop/test_native_python_models.py tests/loop/test_native_trace.py
 sanitize: sanitize-core
@@ -63,6 +64,7 @@ sanitize: sanitize-core
 
 sanitize-core: $(VENV)/.installed-dev
 	cmake -S . -B build/sanitize -DAMI_SANITIZE=ON -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+	  -DCMAKE_CXX_FLAGS_RELWITHDEBINFO="-O1 -g1 -DNDEBUG" \
 	  -DPython_EXECUTABLE=$$(command -v $(BIN)/python) >/dev/null
 	cmake --build build/sanitize -j2
 	rm -rf build/sanitize/tree && mkdir build/sanitize/tree && cp -r src/ami_engine src/decision_schema build/sanitize/tree
