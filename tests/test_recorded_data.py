@@ -32,7 +32,8 @@ def test_a_skipped_test_of_recorded_data_fails_where_the_data_is(
     (tmp_path / "PROVENANCE.md").touch()
     (tmp_path / "test_skipping.py").write_text(_SKIPPING)
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
-    environment = os.environ | {"AMI_DATA_DIR": str(tmp_path), "AMI_REQUIRE_DATA": "1" if is_required else ""}
+    given = {key: value for key, value in os.environ.items() if key != "PYTEST_ADDOPTS"}
+    environment = given | {"AMI_DATA_DIR": str(tmp_path), "AMI_REQUIRE_DATA": "1" if is_required else ""}
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "tests.conftest", "-p", "no:cacheprovider", *workers, str(tmp_path)],
         cwd=_ROOT,

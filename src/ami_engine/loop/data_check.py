@@ -382,7 +382,8 @@ def check_data(
     Examples
     --------
     >>> from ami_engine.adapters.table import TableSource
-    >>> table = {"ts_ms": [5, 6, 4], "bid": [99.0, 102.0, 99.0], "ask": [101.0, 101.0, 101.0]}
+    >>> start = 1_700_000_000_000
+    >>> table = {"ts_ms": [start + 5, start + 6, start + 4], "bid": [99.0, 102.0, 99.0], "ask": [101.0, 101.0, 101.0]}
     >>> report, _ = check_data(TableSource(table))
     >>> [(finding.kind, finding.count) for finding in report.findings]
     [('backwards_time', 1), ('crossed', 1)]
