@@ -49,7 +49,7 @@ _WHY = {
         "whole ticks and lots instead of decimals."
     ),
     "batch / bottleneck": (
-        "An event costs 1 075 instructions (1 216 before windows kept their samples and one exact sum); the ratio "
+        "An event costs 1 045 instructions (1 216 before windows kept their samples and one exact sum); the ratio "
         "moves by more than what is missing between two runs of one machine, because the two sides wait for "
         "different parts of the processor. By count the core is bound by the instructions it can take in. Tried: "
         "wider vectors (4 % fewer instructions, not worth two builds), square roots and divisions in pairs, jumps "
