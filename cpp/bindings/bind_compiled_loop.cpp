@@ -141,6 +141,8 @@ nb::dict told(const ami::CompiledLoop& loop) {
     d["fees"] = account.position.fees();
     d["unrealized"] = account.unrealized;
     d["equity"] = account.equity;
+    d["now_ns"] = core.now_ns();
+    d["best"] = nb::make_tuple(core.view.bid, core.view.ask);
     d["max_drawdown"] = account.max_drawdown;
     d["open_count"] = account.open_count;
     d["close_count"] = account.close_count;

@@ -201,9 +201,13 @@ def wandering_quotes(draw: random.Random, instrument: Instrument, rows: int) -> 
         ts_ns += draw.choice([0, 1_000_000, 50_000_000, 50_000_000, 400_000_000])
         ticks += draw.choice([-40, -2, -1, -1, 0, 0, 0, 0, 1, 1, 2, 40] if draw.random() < 0.3 else [0, 0, 1, -1])
         width = draw.choice([1, 1, 1, 2, 5])
-        broken = draw.random() < 0.01
-        columns["ts_ns"].append(ts_ns)
-        columns["bid"].append(instrument.price_from_ticks(ticks + (3 * width if broken else 0)))
+        bid = instrument.price_from_ticks(ticks)
+        bad_ts_ns = ts_ns
+        if draw.random() < 0.02:  # more than one thing may be wrong with a row
+            bid = draw.choice([instrument.price_from_ticks(ticks + 3 * width), float("nan"), -bid])
+            bad_ts_ns = draw.choice([ts_ns, 0, ts_ns - 10**9])
+        columns["ts_ns"].append(bad_ts_ns)
+        columns["bid"].append(bid)
         columns["ask"].append(instrument.price_from_ticks(ticks + width))
         columns["bid_depth"].append(draw.choice([1.0, 7.5, 60.0, 250.0]))
         columns["ask_depth"].append(draw.choice([1.0, 7.5, 60.0, 250.0]))

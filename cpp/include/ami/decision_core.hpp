@@ -98,6 +98,7 @@ public:
     // Leave out what changes no decision, and let the account lag behind where it does not: only the end will be read.
     void be_lean() {
         risk_.be_lean();
+        // A limit on active markets is never reached by one of them, unless it is 1.
         may_lag_ = !s_.instrument.is_inverse && s_.policy.max_active_markets != 1;
     }
 

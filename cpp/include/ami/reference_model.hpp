@@ -139,7 +139,7 @@ inline void propose_by(ModelFunction model, const double* row, std::size_t row_s
         proposal.has_size = true;
         proposal.bid_quote = out[1];
         proposal.ask_quote = out[2];
-    proposal.size_usd = out[3];
+        proposal.size_usd = out[3];
         proposal.post_only = out[4] != 0.0;
     }
 }

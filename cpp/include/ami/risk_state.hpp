@@ -145,7 +145,7 @@ public:
 
     // When the oldest fill leaves, ms; in the far future without one.
     std::int64_t next_end_ms() const {
-        return fills_.size() == 0 ? std::numeric_limits<std::int64_t>::max() : (fills_[0].ts_ns + window_ns_) / kNsPerMs;
+        return fills_.size() == 0 ? std::numeric_limits<std::int64_t>::max() : fills_[0].ts_ns / kNsPerMs + window_ns_ / kNsPerMs;
     }
 
     // From here on `write_adverse_ticks` writes the numbers themselves.

@@ -40,7 +40,7 @@ from ami_engine.loop.native_values import (
     loop_values,
     quote_error,
 )
-from ami_engine.loop.summary import RunCounters, time_notes
+from ami_engine.loop.summary import RunCounters, grid_note, time_notes
 from ami_engine.mdm.decision_engine import load_private_model
 from ami_engine.security.redaction import redact_text
 from ami_engine.sim.paper_broker import PaperBroker
@@ -293,7 +293,8 @@ def run_compiled(
     market_id = market_id or (given.source.symbol if given.source is not None else "") or "default"
     codes = code_names(core)
     _count(counters, told, core, given, instrument)
-    summary = _summary(counters, told, given, run_id=run_id, market_id=market_id, steps=steps, policy=policy)
+    names = {"run_id": run_id, "market_id": market_id}
+    summary = _summary(counters, told, given, **names, tick_size=instrument.tick_size, steps=steps, policy=policy)
     records = np.frombuffer(told["decisions"], dtype=_DECISION) if decisions else None
     currency = instrument.currency if venue_grid else "USD"
     return CompiledResult(
@@ -450,6 +451,7 @@ def _summary(
     *,
     run_id: str,
     market_id: str,
+    tick_size: float,
     steps: int | None,
     policy: RiskPolicy,
 ) -> dict[str, Any]:
@@ -476,15 +478,16 @@ def _summary(
         "audit_path": None,
     }
     summary["error_count"] += given.source.failures if given.source is not None else 0
-    summary["notes"] = _notes(told, given)
+    summary["notes"] = _notes(told, given, market_id, tick_size)
     summary["backend"] = "compiled" if told["rows_read"] else None
     summary["policy_hash"] = required.policy_hash
     return summary
 
 
-def _notes(told: Mapping[str, Any], given: _Input) -> list[str]:
-    last_ns = int(given.columns["ts"][told["rows_read"] - 1]) if told["rows_read"] else 0
-    notes = time_notes(last_ns, has_assumed_time=given.has_assumed_time)
+def _notes(told: Mapping[str, Any], given: _Input, market_id: str, tick_size: float) -> list[str]:
+    notes = time_notes(told["now_ns"], has_assumed_time=given.has_assumed_time)
+    bid, ask = told["best"]
+    notes += grid_note(market_id, bid, ask, tick_size)
     if told["skipped"]:
         notes.append(f"{told['skipped']} quotes were below the instrument's smallest order: raise size_usd")
     if told["latches"]:
