@@ -124,11 +124,9 @@ private:
 
     [[gnu::always_inline]] void step_quote(const LoopColumns& c, std::size_t i, std::int64_t ts) {
         // Before the values, as in the loop: of what is wrong with a row only the first counts.
-        if (ts <= 0 || ts < last_ts_ns_) {
-            refuse(check_time(ts));
-            return;
-        }
-        if (const Fault fault = builder_.push_quote(ts, c.bid[i], c.ask[i], c.bid_depth[i], c.ask_depth[i], 0)) {
+        Fault fault = check_time(ts);
+        if (!fault) fault = builder_.push_quote(ts, c.bid[i], c.ask[i], c.bid_depth[i], c.ask_depth[i], 0);
+        if (fault) {
             refuse(fault);
             return;
         }
