@@ -15,6 +15,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 from zlib import crc32
@@ -211,7 +212,7 @@ class StateStore:
         if self.durability == "full" and sync is not self._is_synced:
             self._run("PRAGMA synchronous=FULL" if sync else "PRAGMA synchronous=NORMAL")
             self._is_synced = sync
-        self._run("BEGIN IMMEDIATE")
+        self._do("BEGIN IMMEDIATE")
         self._depth = 1
         try:
             yield self
@@ -220,7 +221,7 @@ class StateStore:
             self._seal()
             if self.fault is not None:
                 self.fault("store.commit.before")
-            self._run("COMMIT")
+            self._do("COMMIT")
             self._sealed_digest = self._digest
             self.transactions += 1
             self._in_log += 1
@@ -347,10 +348,10 @@ class StateStore:
 
     # The seal: SQLite's pages carry no checksums, and one that is half of yesterday often reads well. ---------------
 
-    def _tables(self) -> list[str]:
-        """Return the tables under the seal: the store's own, as far as they are there."""
-        found = self.query("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")
-        return [name for (name,) in found if name in _SEALED_TABLES]
+    def _tables(self) -> list[tuple[str, str]]:
+        """Return the tables under the seal, the store's own, as far as they are there: name, and what made it."""
+        found = self.query("SELECT name, sql FROM sqlite_master WHERE type = 'table' ORDER BY name")
+        return [(name, made_by) for name, made_by in found if name in _SEALED_TABLES]
 
     def _digest_of_all(self, version: int) -> int:
         """Return the sum of the digests of all rows, read one by one, as a schema version has them."""
@@ -358,7 +359,7 @@ class StateStore:
         digest_of = _digest_of if version >= _PACKED_SINCE else _digest_of_text
         total = 0
         try:
-            for table in self._tables():
+            for table, _ in self._tables():
                 total += sum(map(digest_of, self._connection.execute(f"SELECT '{table}', * FROM {table}")))
         except sqlite3.Error as error:
             self.failure = f"{self.path}: {_meaning(error)}"
@@ -381,18 +382,13 @@ class StateStore:
             ("UPDATE", self._note_update),
         ):
             self._connection.create_function(f"ami_{verb}", -1, note)
+        self._do("BEGIN")  # one transaction, for two dozen triggers
         for table in self._tables():
-            # A REAL column gives 2.0 back for 2, and 0.0 for -0.0.
-            columns = [
-                f"{name} + 0.0" if kind == "REAL" else name
-                for _, name, kind, *_ in self.query(f"PRAGMA table_info({table})")
-            ]
-            old, new = (f"'{table}', " + ", ".join(f"{row}.{name}" for name in columns) for row in ("old", "new"))
-            for verb, rows in (("INSERT", new), ("DELETE", old), ("UPDATE", f"{old}, {new}")):
-                self._run(
-                    f"CREATE TEMP TRIGGER seal_{table}_{verb} AFTER {verb} ON main.{table}"
-                    f" BEGIN SELECT ami_{verb}({rows}); END"
-                )
+            if table not in _WATCHERS:
+                _WATCHERS[table] = _watchers(table[0], self.query(f"PRAGMA table_info({table[0]})"))
+            for statement in _WATCHERS[table]:
+                self._do(statement)
+        self._do("COMMIT")
 
     def _note_insert(self, *row: Any) -> None:
         self._digest += _digest_of(row)
@@ -407,22 +403,23 @@ class StateStore:
     def _seal(self) -> None:
         self._digest %= _DIGESTS
         if self._digest != self._sealed_digest:
-            self._run(
+            self._do(
                 "INSERT INTO seal VALUES (1, ?) ON CONFLICT (number) DO UPDATE SET digest = excluded.digest",
                 (self._digest,),
             )
 
     def _migrate(self, version: int) -> None:
-        for number in range(version, len(MIGRATIONS)):
-            with self.transaction():
-                if number == 0:
-                    self.execute(f"PRAGMA application_id={_APPLICATION_ID}")
-                for statement in MIGRATIONS[number]:
-                    self.execute(statement)
-                self.execute(f"PRAGMA user_version={number + 1}")
-                if number + 1 >= _SEALED_SINCE:
-                    self._digest = self._digest_of_all(number + 1)
-                    self._sealed_digest = -1
+        now = len(MIGRATIONS)
+        if version == now:
+            return
+        with self.transaction():
+            if version == 0:
+                self.execute(f"PRAGMA application_id={_APPLICATION_ID}")
+            for statement in chain.from_iterable(MIGRATIONS[version:]):
+                self.execute(statement)
+            self.execute(f"PRAGMA user_version={now}")
+            self._digest = self._digest_of_all(now)
+            self._sealed_digest = -1
         self.transactions = 0
 
     def _scalar(self, statement: str) -> Any:
@@ -438,6 +435,15 @@ class StateStore:
             cursor = self._connection.execute(statement, parameters)
             # Rows are read here: a disk may fail at any of them.
             return cursor.fetchall(), cursor.rowcount
+        except sqlite3.Error as error:
+            raise self._failed(error) from error
+
+    def _do(self, statement: str, parameters: Sequence[Any] = ()) -> None:
+        """Run a statement that has no rows."""
+        if self._connection is None:
+            raise StateError(f"{self.path}: is closed")
+        try:
+            self._connection.execute(statement, parameters)
         except sqlite3.Error as error:
             raise self._failed(error) from error
 
@@ -462,6 +468,21 @@ class StateStore:
     def _check_owner(self) -> None:
         if os.getpid() != self._pid:
             raise StateError(f"{self.path}: belongs to process {self._pid}: a forked child must open a file of its own")
+
+
+# The triggers of each table, by its name and what made it: stores of one schema share them.
+_WATCHERS: dict[tuple[str, str], list[str]] = {}
+
+
+def _watchers(table: str, columns: Sequence[tuple[Any, ...]]) -> list[str]:
+    """Return the statements that make a table tell of every row that changes."""
+    # A REAL column gives 2.0 back for 2, and 0.0 for -0.0.
+    values = [f"{name} + 0.0" if kind == "REAL" else name for _, name, kind, *_ in columns]
+    old, new = (f"'{table}', " + ", ".join(f"{row}.{value}" for value in values) for row in ("old", "new"))
+    return [
+        f"CREATE TEMP TRIGGER seal_{table}_{verb} AFTER {verb} ON main.{table} BEGIN SELECT ami_{verb}({rows}); END"
+        for verb, rows in (("INSERT", new), ("DELETE", old), ("UPDATE", f"{old}, {new}"))
+    ]
 
 
 def _digest_of(row: Sequence[Any]) -> int:

@@ -198,7 +198,21 @@ class Instrument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             return qty
         raw = qty / self.lot_size
         nearest = round(raw)
-        lots = nearest if abs(raw - nearest) < 1e-9 * max(1.0, abs(raw)) else math.floor(raw)
+        return self.qty_from_lots(nearest if abs(raw - nearest) < 1e-9 * max(1.0, abs(raw)) else math.floor(raw))
+
+    def qty_from_lots(self, lots: int) -> float:
+        """Return the size of so many lots: the shortest decimal that the lot size can express.
+
+        Raises
+        ------
+        ConfigError
+            When the instrument has no lot size.
+
+        >>> Instrument("X", lot_size=0.001).qty_from_lots(3)
+        0.003
+        """
+        if self.lot_size == 0.0:
+            raise ConfigError(f"a size in lots{self._whose} needs a `lot_size` > 0, was 0")
         inverse = round(1.0 / self.lot_size)
         if inverse >= 1 and abs(inverse * self.lot_size - 1.0) < 1e-12:
             return lots / inverse

@@ -390,6 +390,11 @@ class RiskState:
         self._latches = {latch.name: latch for latch in state.latches}
         self._latched = tuple(self._latches)
 
+    def account_counts(self) -> tuple[object, ...]:
+        """Return what tells whether `account_snapshot` holds anything that the next mark would not bring back."""
+        money = self._money
+        return (money.day, money.realized, money.day_start_realized, money.day_start_total, money.peak_equity)
+
     def account_snapshot(self) -> bytes:
         """Return the account's part alone, the day's profit and the peak of equity, for `restore_account`."""
         return msgspec.msgpack.encode(msgspec.structs.replace(self._money, day_end_ns=0))

@@ -57,6 +57,7 @@ class Durable:
         self._turn: Iterator[MarketParts] = iter(())
         self._filled: set[str] = set()  # markets, since what the guards count was kept
         self._kept: dict[str, tuple[object, ...]] = {}  # what they counted then
+        self._account: tuple[object, ...] = ()
         self._kept_account = b""
 
     def restore(self, account: Account) -> None:
@@ -102,6 +103,7 @@ class Durable:
 
         Steps that change nothing else change what the guards count too: the quotes in a window, the peak of equity.
         That is written now and then (`due_ns`), so that they open no transaction each, and a crash takes little of it.
+        So is what a position is worth: the first price after a restart says it anew.
         """
         journal = self.journal
         if not journal.is_dirty and (not self.due_ns or journal.store.is_log_long):
@@ -110,11 +112,12 @@ class Durable:
             return
         batch = {name: self._joined[name] for name in self._filled if name in self._joined}
         batch[parts.market_id] = parts
-        if now_ns >= self.due_ns:
+        is_due = now_ns >= self.due_ns
+        if is_due:
             turn = self._next_batch()
             self.due_ns = now_ns + _KEEP_EVERY_NS * len(turn) // len(self._joined)
             batch.update((each.market_id, each) for each in turn)
-        self._keep_counts(batch.values(), now_ns)
+        self._keep_counts(batch.values(), now_ns, is_due=is_due)
         journal.commit()
         if journal.store.is_log_long:
             self.due_ns = now_ns  # to be folded in the first step that has nothing to write
@@ -127,7 +130,7 @@ class Durable:
             batch = list(islice(self._turn, _KEPT_AT_ONCE))
         return batch
 
-    def _keep_counts(self, batch: Iterable[MarketParts], now_ns: int) -> None:
+    def _keep_counts(self, batch: Iterable[MarketParts], now_ns: int, *, is_due: bool) -> None:
         self._filled.clear()
         risk = None
         for parts in batch:
@@ -138,16 +141,19 @@ class Durable:
                 self.journal.checkpoint(_RISK + parts.market_id, risk.snapshot(), now_ns)
         if risk is None:
             return
-        account = risk.account_snapshot()  # one for all markets
-        if account != self._kept_account:
-            self._kept_account = account
-            self.journal.checkpoint(_ACCOUNT, account, now_ns)
+        account = risk.account_counts()  # one for all markets
+        if not is_due and account == self._account:
+            return
+        self._account, data = account, risk.account_snapshot()
+        if data != self._kept_account:
+            self._kept_account = data
+            self.journal.checkpoint(_ACCOUNT, data, now_ns)
 
     def finish(self, now_ns: int) -> str:
         """Write what is left and close; return what went wrong, empty when nothing did."""
         try:
             if not self.journal.store.failure:
-                self._keep_counts(self._joined.values(), now_ns)
+                self._keep_counts(self._joined.values(), now_ns, is_due=True)
                 self.journal.commit()
         except StateError as error:
             return str(error)

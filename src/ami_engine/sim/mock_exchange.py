@@ -192,6 +192,12 @@ class MockExchange:
         for session in self._sessions:
             session.is_cut = False
 
+    @property
+    def is_at_rest(self) -> bool:
+        """True when no order is open, nothing is under way to the venue or from it, and every listener has read all."""
+        is_told = not (self._later or self._held_back or any(self._withheld.values()))
+        return is_told and not any(each.events for each in self._sessions) and not self.venue.open_orders()
+
     def _after(self, delay_ms: int, act: Callable[[], None]) -> None:
         self._numbered += 1
         heapq.heappush(self._later, (self.clock.now_ns() + delay_ms * NS_PER_MS, self._numbered, act))

@@ -72,7 +72,7 @@ class MockMarket:
 
     def qty(self, lots: int) -> float:
         """Return a size in lots as the shortest decimal."""
-        return self.instrument.round_qty(lots * self.instrument.lot_size)
+        return self.instrument.qty_from_lots(lots)
 
     @property
     def best(self) -> tuple[float, float, float, float]:

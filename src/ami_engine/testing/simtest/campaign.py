@@ -22,6 +22,7 @@ from ami_engine.testing.simtest.invariants import (
     check_kill,
     check_placed,
     check_step,
+    unfinished,
 )
 from ami_engine.testing.simtest.life import Life
 from ami_engine.testing.simtest.mutants import planted
@@ -29,8 +30,13 @@ from ami_engine.testing.simtest.world import Killed, World
 
 __all__ = ["Result", "run_case", "run_seeds", "shrink"]
 
-# Events after the trouble: a request may come late, its window and the settling must pass, and two queries.
+# Events after the trouble, at most: a request may come late, its window and the settling must pass, and two queries.
 _QUIET_STEPS = 80
+# Events for which both sides must have had nothing left to do before the end is looked at. They last longer than
+# settling and a look at the venue together: whoever only seems to be at rest is found out.
+_RESTING_STEPS = 30
+# What a case leaves is small, and most of it goes without the collector.
+_GC_ALLOCATIONS = 50_000
 _MEMORY_DISK = Path("/dev/shm")
 # A planted bug is looked for in so many seeds at a time, whatever the number of workers: the result must not depend on
 # it.
@@ -95,6 +101,8 @@ def _live(world: World, life: Life) -> None:
                 if working:
                     check_kill(world, asked)
             check_step(world, life)
+            if world.is_quiet and world.rested(is_engine_done=not any(unfinished(world, life))) >= _RESTING_STEPS:
+                break
     run.finish("end of the simulated run")
     check_end(world, life)
 
@@ -222,6 +230,7 @@ def _begin_worker() -> None:
     """What is loaded stays: it need not be looked through at every collection of what the cases leave."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(_GC_ALLOCATIONS)
 
 
 def _explain(seed: int, violation: Violation, steps: int, mutant: str, plan: str | None) -> dict[str, object]:

@@ -22,7 +22,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     Parameters
     ----------
     seed : int
-        Of the markets (one, or two where it is odd) and of what the model proposes.
+        Of the markets (one, or two where it is odd) and of what the model proposes. Where it is 1 more than a multiple
+        of 4, timers look at each market while the other moves.
     steps : int
         Events before the trouble ends; some more follow, in which everything must come to rest.
     faults : str

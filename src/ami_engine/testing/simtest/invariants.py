@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from decimal import Context, Decimal, Inexact
 from typing import NoReturn
 
@@ -11,12 +11,13 @@ import msgspec
 
 from ami_engine.events import OrderStatus
 from ami_engine.execution.journal import Journal
+from ami_engine.execution.order_state import Order
 from ami_engine.portfolio.ledger import Ledger
 from ami_engine.sim.mock_venue import MockMarket
 from ami_engine.testing.simtest.life import Life
 from ami_engine.testing.simtest.world import World
 
-__all__ = ["Violation", "ViolationFound", "check_end", "check_kill", "check_step", "unbalanced"]
+__all__ = ["Violation", "ViolationFound", "check_end", "check_kill", "check_step", "unbalanced", "unfinished"]
 
 # Prices wander by a percent or two while an order rests.
 _EXPOSURE_TOLERANCE = 1.02
@@ -149,19 +150,25 @@ def check_end(world: World, life: Life) -> None:
     venue = world.exchange.venue
     if left := [each.request.client_order_id for each in venue.open_orders()]:
         _fail(world, "every restart converges", f"still live at the venue: {', '.join(left)}")
-    for order in life.open_orders():
-        # Where requests cannot expire, one of which nothing is known may come for ever: it has to stay in doubt.
-        name = order.client_order_id
-        may_come = world.case.recv_window_ms is None and name not in venue.orders and order.in_doubt
-        # One that the venue filled beyond its size has no state that is right: trading halted, and an operator looks.
-        if not (may_come or (life.stopped_by and _is_overfilled(world, name))):
-            _fail(world, "every restart converges", f"{name} is still {order.status.value} here")
+    for order in unfinished(world, life):
+        _fail(world, "every restart converges", f"{order.client_order_id} is still {order.status.value} here")
     journal = life.read_journal()
     _check_fills(world, life, journal)
     _check_orders(world, journal)
     _check_ledger(world, journal)
     if life.stopped_by and not world.is_switched and "overfill" not in world.case.faults:
         _fail(world, "no lost message halts", life.stopped_by)
+
+
+def unfinished(world: World, life: Life) -> Iterator[Order]:
+    """Yield the orders that are open here and must not stay so, once the model has cancelled and nothing goes wrong."""
+    for order in life.open_orders():
+        # Where requests cannot expire, one of which nothing is known may come for ever: it has to stay in doubt.
+        name = order.client_order_id
+        may_come = world.case.recv_window_ms is None and name not in world.exchange.venue.orders and order.in_doubt
+        # One that the venue filled beyond its size has no state that is right: trading halted, and an operator looks.
+        if not (may_come or (life.stopped_by and _is_overfilled(world, name))):
+            yield order
 
 
 def _is_overfilled(world: World, client_order_id: str) -> bool:

@@ -31,6 +31,8 @@ _POLICY = RiskPolicy(
     adv60_max_ticks=1e6,
     staleness_ms=60_000,
 )
+# No market is silent for so long.
+_SELDOM_MS = 20 * EVERY_MS
 _QUOTING = QuotingConfig(refresh_ms=200)
 
 
@@ -65,6 +67,7 @@ class Life:
                 run_id="simtest",
                 trace=False,
                 journal=self._store,
+                timer_ms=EVERY_MS if world.has_timers else _SELDOM_MS,
                 settle_ms=SETTLE_MS,
                 reconcile_every_ms=1_000,
                 decision_engine=Quoter(world),

@@ -46,6 +46,8 @@ class World:
         Orders at the venue whose exposure was checked.
     excused_usd : float
         Worst case that is over the limit because of fills that nobody could know of; 0 when there is none.
+    has_timers : bool
+        True where a market that is silent while the other moves is looked at in between: in half of the cases with two.
     is_quiet : bool
         True once the trouble is over, and the model wants nothing any more.
     """
@@ -64,6 +66,7 @@ class World:
         )
         # In two markets the limit is tight: there an order in doubt decides what the other market may do.
         self.limit_usd = 60.0 if len(self.exchange.venue.markets) == 1 else 30.0
+        self.has_timers = case.seed % 4 == 1
         self.choices = SplitMix(case.seed, stream=3)
         self.step = 0
         self.is_switched = False
@@ -72,6 +75,7 @@ class World:
         self.cancels = 0
         self.placed = 0
         self.excused_usd = 0.0
+        self._rest_began = 0
         self._kills = list(case.kills)
         self._left = 0
 
@@ -95,7 +99,14 @@ class World:
     def end_trouble(self) -> None:
         """From here on nothing goes wrong, and the model only cancels."""
         self.is_quiet = True
+        self._rest_began = self.step
         self.exchange.quiet()
+
+    def rested(self, *, is_engine_done: bool) -> int:
+        """Return for how many steps nothing was left to do, at the exchange or for the engine."""
+        if not (is_engine_done and self.exchange.is_at_rest):
+            self._rest_began = self.step
+        return self.step - self._rest_began
 
 
 class KillableBroker(MockExchangeBroker):
