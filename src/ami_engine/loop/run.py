@@ -611,8 +611,7 @@ class Run:
             failure = self._durable.finish(self._now_ns)
             summary["journal_path"] = self._durable.journal.store.path
             self._fail_at_end(failure)
-        self.record("run_end", reason=reason)
-        summary.update(self._close_logs())
+        summary.update(self._close_logs(reason))
         notes = list(self._facts["notes"])
         last_ns = self._now_ns if self.market.is_priced else 0
         notes += time_notes(last_ns, has_assumed_time=self._facts["reader"].has_assumed_time)
@@ -662,18 +661,22 @@ class Run:
         for parts in self.parts.values():
             self.counters.add_actions(self._executor.run(decision, parts.state, parts.market_id))
 
-    def _close_logs(self) -> dict[str, Any]:
+    def _close_logs(self, reason: str) -> dict[str, Any]:
+        """Close the trace, and the audit log with the word of how far the trace goes: `verify` asks it."""
         paths: dict[str, Any] = {"trace_path": None, "chain_head": None, "audit_path": None}
+        end: dict[str, Any] = {}
         if self._trace is not None:
             paths["trace_path"] = str(self._trace.path)
             try:
                 self._trace.close()
+                end = {"trace_packets": self._trace.packets, "chain_head": self._trace.chain_head}
             except TraceError as error:
                 self._fail_at_end(str(error))
             paths["chain_head"] = self._trace.chain_head
             paths["trace_queued_max"] = self._trace.queued_max
             paths["trace_dropped"] = self._trace.dropped
             paths["trace_blocked_ns"] = self._trace.blocked_ns
+        self.record("run_end", reason=reason, **end)
         if self._audit is not None:
             paths["audit_path"] = str(self._audit.path)
             self._audit.close()

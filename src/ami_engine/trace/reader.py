@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,12 @@ from zlib import crc32
 import msgspec
 
 from ami_engine.errors import TraceError
+from ami_engine.security.audit import AUDIT_FILE_NAME
 from ami_engine.security.jsonl import restore_floats
 from ami_engine.trace.frame_codec import FrameDecoder
 from ami_engine.trace.frames import FrameError, read_frames
 from ami_engine.trace.line_codec import GENESIS
-from ami_engine.trace.trace_files import is_binary, trace_files
+from ami_engine.trace.trace_files import is_binary, trace_files, whole_trace_folder
 from decision_schema.packet_v2 import PacketV2
 
 __all__ = ["Damage", "VerifyReport", "last_packet", "read_packets", "verify", "verify_files"]
@@ -44,7 +45,9 @@ class Damage(msgspec.Struct, frozen=True):
     reason : str
         ``torn_line`` (the last packet has no end: a crash), ``not_utf8``, ``not_json``, ``not_a_packet`` (what stands
         there is none, or lacks the chain's keys in their places), ``bad_crc`` (changed), ``missing_seq`` (packets were
-        taken out before it), ``duplicate_seq`` (repeated or moved) or ``broken_chain`` (an earlier one was replaced).
+        taken out before it), ``duplicate_seq`` (repeated or moved), ``broken_chain`` (an earlier one was replaced),
+        ``cut_end`` (packets were taken off the end) or ``other_end`` (all of it was replaced). The last two are told by
+        the run's audit log beside it, when the run came to its end.
     detail : str
         What was found, in one sentence.
     file : str
@@ -60,8 +63,9 @@ class Damage(msgspec.Struct, frozen=True):
 class VerifyReport(msgspec.Struct, frozen=True):
     """What a trace is worth: how many packets are good before `first_damage`, and the hash of the last of them.
 
-    Packets that were taken off the end leave no mark in the file: compare `chain_head` with the one the run reported.
-    `first_seq` is the number of the first packet: 0, unless the oldest files were allowed to be missing.
+    Packets that were taken off the end leave no mark in the file: where the run's audit log is not beside it, or goes
+    with it, compare `chain_head` with the one the run reported. `first_seq` is the first packet's number: 0, unless
+    the oldest files were allowed to be missing.
     """
 
     ok: bool
@@ -97,6 +101,13 @@ class _Chain:
             raise _DamagedLine("broken_chain", f"`ops.prev_sha256` must be {self.head[:16]}…, was {prev[:16]}…")
         self.seq, self.head = seq + 1, digest
 
+    def reach(self, seq: int, head: str) -> None:
+        """Check that the chain ends where a run said it does; packets may have been added since."""
+        if self.seq < seq:
+            raise _DamagedLine("cut_end", f"the run wrote {seq} packets, {seq - self.seq} are missing at the end")
+        if self.seq == seq and self.head != head:
+            raise _DamagedLine("other_end", f"the run ended with {head[:16]}…, this trace with {self.head[:16]}…")
+
 
 def verify(path: str | Path, *, tail: bool = False) -> VerifyReport:
     """Check every packet of a trace: its CRC, its place and its hash chain, on the bytes as they stand.
@@ -122,11 +133,38 @@ def verify(path: str | Path, *, tail: bool = False) -> VerifyReport:
     ...     verify(folder).first_damage.reason
     'torn_line'
     """
-    return verify_files(trace_files(path), tail=tail)
+    folder = whole_trace_folder(path)
+    end = None if folder is None else _told_end(folder / AUDIT_FILE_NAME)
+    return verify_files(trace_files(path), tail=tail, end=end)
 
 
-def verify_files(files: Iterable[Path], *, tail: bool) -> VerifyReport:
-    """Check files that are one trace, in their order; see `verify`."""
+def _told_end(audit: Path) -> tuple[int, str] | None:
+    """Return how many packets the last run wrote, and the last one's hash, when it came to its end and says so."""
+    try:
+        with audit.open("rb") as file:
+            file.seek(max(0, audit.stat().st_size - _AUDIT_END_BYTES))
+            last = file.read().rstrip(b"\n").rpartition(b"\n")[2]
+        end = _decode_end(last)
+    except (OSError, ValueError):
+        return None  # the log is another file, with faults of its own
+    return None if end.kind != "run_end" or end.chain_head is None else (end.trace_packets, end.chain_head)
+
+
+class _RunEnd(msgspec.Struct):
+    """What is read of the last line of an audit log."""
+
+    kind: str
+    trace_packets: int = 0
+    chain_head: str | None = None
+
+
+_decode_end = msgspec.json.Decoder(_RunEnd).decode
+# More than any line of the end of a run has.
+_AUDIT_END_BYTES = 1 << 16
+
+
+def verify_files(files: Sequence[Path], *, tail: bool, end: tuple[int, str] | None = None) -> VerifyReport:
+    """Check files that are one trace, in their order, and that they reach the `end` that is known; see `verify`."""
     chain = _Chain(is_open=tail)
     decoder = FrameDecoder()
     for file in files:
@@ -136,6 +174,8 @@ def verify_files(files: Iterable[Path], *, tail: bool) -> VerifyReport:
                 _check_frames(file, chain, decoder)
             else:
                 _check_lines(file, chain)
+            if end is not None and file is files[-1]:
+                chain.reach(*end)
         except (_DamagedLine, FrameError) as damage:
             reason, detail = damage.args
             in_file = chain.seq - max(before, chain.first_seq)

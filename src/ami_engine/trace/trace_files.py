@@ -12,7 +12,7 @@ from ami_engine.errors import TraceError
 from ami_engine.security.jsonl import AppendFile
 from ami_engine.trace.frames import whole_frames
 
-__all__ = ["SUFFIXES", "TraceFormat", "TraceStore", "file_name", "is_binary", "trace_files"]
+__all__ = ["SUFFIXES", "TraceFormat", "TraceStore", "file_name", "is_binary", "trace_files", "whole_trace_folder"]
 
 TraceFormat = Literal["jsonl", "binary"]
 SUFFIXES: dict[TraceFormat, str] = {"jsonl": ".jsonl", "binary": ".bin"}
@@ -49,6 +49,15 @@ def trace_files(path: str | Path) -> list[Path]:
         if found:
             return found
     return [path / file_name("jsonl")]
+
+
+def whole_trace_folder(path: str | Path) -> Path | None:
+    """Return the folder of a path that stands for all files of a trace; None for a file that is only itself."""
+    path = Path(path)
+    if path.is_dir():
+        return path
+    match = _NAME_RE.match(path.name)
+    return path.parent if match is not None and match[1] is None else None
 
 
 def _numbered(folder: Path, suffix: str) -> list[Path]:
