@@ -67,15 +67,8 @@ public:
         const std::size_t slot = samples_.replace_oldest(value);
         ++end_;
         if (is_in_heaps_) return replace_in_heaps(leaving, slot, value);
-        // Outside the table samples are only counted, those below it. On which side one falls is what no processor can
-        // predict: there is one branch for both, not one for each bound.
-        const bool joins_outside = static_cast<bool>((value >= high_bound_) | (value <= low_bound_));
-        const bool leaves_outside = static_cast<bool>((oldest >= high_bound_) | (oldest <= low_bound_));
-        if (static_cast<bool>(joins_outside & leaves_outside)) {
-            before_ += static_cast<std::uint64_t>(value <= low_bound_);
-            before_ -= static_cast<std::uint64_t>(oldest <= low_bound_);
-            return settle();
-        }
+        // Above the table nothing is kept: most often one such sample takes the place of another.
+        if (value >= high_bound_ && oldest >= high_bound_) return;
         // Where few values come again and again, both have their entries.
         const std::size_t joins = last_place(value);
         const std::size_t leaves = last_place(oldest);
