@@ -9,6 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from ami_engine.errors import ConfigError
 from ami_engine.units import Instrument
 
 TICKS = st.sampled_from([0.01, 0.1, 0.25, 0.5, 1.0, 5.0, 1e-8, 0.00005, 2.5, 1 / 32])
@@ -97,3 +98,9 @@ def test_a_size_that_is_a_lot_in_decimal_is_kept(step: float) -> None:
     for count in range(1, 2_000, 7):
         qty = float(exact(step) * count)
         assert instrument.round_qty(qty) == qty
+
+
+def test_a_size_in_lots_needs_a_lot() -> None:
+    assert Instrument("X", lot_size=0.1).qty_from_lots(3) == 0.3
+    with pytest.raises(ConfigError, match=r"of instrument 'X' needs a `lot_size` > 0, was 0"):
+        Instrument("X").qty_from_lots(3)

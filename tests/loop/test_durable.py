@@ -85,3 +85,32 @@ def test_what_begins_to_wait_between_two_quiet_steps_is_written_at_the_next(tmp_
     kept.go(1)
     assert (kept.transactions, journal.is_dirty) == (written + 1, False)
     kept.close()
+
+
+def test_what_only_a_mark_moved_is_kept_when_it_is_due_and_with_what_a_fill_changed() -> None:
+    journal = Journal(StateStore(":memory:"), run_id="r", begun_ns=1)
+    durable = Durable(journal, closes_store=False)
+    market = _market("M")
+    durable.join(market, lambda *_, **__: None, ())
+
+    def account_after(now_ns: int, realized: float, unrealized: float) -> bytes | None:
+        market.risk.on_account(now_ns, realized, unrealized, realized + unrealized)
+        journal.checkpoint("other", str(now_ns).encode(), now_ns)  # so that the step has something to write
+        durable.keep(market, now_ns)
+        return journal.checkpoint_of("account")
+
+    first = account_after(1, 0.0, 5.0)
+    assert first is not None
+    assert account_after(2, 0.0, 4.0) == first  # a mark, below the peak
+    higher = account_after(3, 0.0, 6.0)  # a new peak of equity
+    assert higher not in (None, first)
+    filled = account_after(4, 1.0, 4.0)
+    assert filled not in (None, higher)
+    assert account_after(5, 1.0, 3.5) == filled
+    due = account_after(durable.due_ns, 1.0, 3.5)
+    assert due not in (None, filled)
+    # What is put back goes on from there: what was lost from the peak is known.
+    risk = RiskState(RiskPolicy(), 0.01)
+    assert due is not None
+    risk.restore_account(due)
+    assert risk.account_snapshot() == due

@@ -8,10 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from ami_engine.clock import ManualClock
 from ami_engine.errors import ConfigError
+from ami_engine.events import Side, SubmitOrder
 from ami_engine.sim.faults import FaultKind, FaultPlan
+from ami_engine.sim.mock_exchange import MockExchange
 from ami_engine.testing.kill_campaign import kill_repeatedly
 from ami_engine.testing.simtest import MUTANTS, Case, run_case, run_seeds, shrink
 from ami_engine.testing.simtest.mutants import planted
@@ -154,3 +158,23 @@ def test_kill_9_doubles_loses_and_invents_nothing(tmp_path: Path) -> None:
     assert result.problems == ()
     assert result.starts >= 5
     assert result.orders > 0
+
+
+def test_an_exchange_is_at_rest_when_nothing_is_open_under_way_or_unread() -> None:
+    clock = ManualClock(1_700_000_000_000_000_000)
+    exchange = MockExchange(clock, faults=FaultPlan.parse("late_arrival@submit:2=500"))
+    session = exchange.connect()
+    assert exchange.is_at_rest
+    order = SubmitOrder(client_order_id="a", market_id="MOCK", side=Side.BUY, price=90.0, qty=0.5)
+    exchange.submit(order)
+    assert not exchange.is_at_rest  # it is open
+    exchange.cancel("a")
+    assert not exchange.is_at_rest  # nobody has read that it is not
+    exchange.poll(session)
+    assert exchange.is_at_rest
+    exchange.submit(msgspec.structs.replace(order, client_order_id="b"))
+    assert not exchange.venue.open_orders()
+    assert not exchange.is_at_rest  # it is under way
+    clock.advance_to(clock.now_ns() + 600 * 1_000_000)
+    exchange.advance()
+    assert len(exchange.venue.open_orders()) == 1
