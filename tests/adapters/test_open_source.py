@@ -161,3 +161,26 @@ def test_a_column_map_may_be_given_as_a_struct(tmp_path: Path, drain: Callable[.
     columns = ColumnMap(kind="quote", time_unit="ms", price_scale=1, columns={"ts": "t", "bid": "b", "ask": "a"})
     events, _ = drain(open_source(write(tmp_path, "q.csv", "t,b,a\n1,2,3\n"), columns=columns))
     assert (events[0].bid, events[0].ask) == (2.0, 3.0)
+
+
+@pytest.mark.parametrize("said_in_map", ["", 'bar_time = "close"\n', 'bar_time = "open"\nbar_seconds = 900\n'])
+def test_what_a_map_leaves_open_of_bars_may_be_said_beside_it(tmp_path: Path, said_in_map: str) -> None:
+    (tmp_path / "bars.csv").write_text("when,o,h,l,c\n2024-01-01 00:00:00+00:00,1.0,2.0,0.5,1.5\n")
+    (tmp_path / "bars.toml").write_text(
+        f'kind = "bar"\ntime_unit = "iso"\nprice_scale = 1\nsymbol = "X"\n{said_in_map}'
+        '[columns]\nts = "when"\nopen = "o"\nhigh = "h"\nlow = "l"\nclose = "c"\n'
+    )
+    midnight = 1_704_067_200_000_000_000
+    for bar_time, closed_ns in (("open", midnight + 60_000_000_000), ("close", midnight)):
+        source = open_source(
+            tmp_path / "bars.csv",
+            columns=tmp_path / "bars.toml",
+            tick_size=0.5,
+            bar_time=bar_time,
+            interval_ms=60_000,
+        )
+        assert source.next_event().recv_ts_ns == closed_ns
+        source.close()
+    if not said_in_map:
+        with pytest.raises(ConfigError, match=r'`bar_time` must be "close" or "open" for bars'):
+            open_source(tmp_path / "bars.csv", columns=tmp_path / "bars.toml", tick_size=0.5)

@@ -252,15 +252,19 @@ class ColumnMap(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         return self.interval_ms or self.bar_seconds * 1_000.0
 
     @classmethod
-    def from_toml(cls, path: str | Path) -> ColumnMap:
-        """Read a map from a TOML file.
+    def from_toml(cls, path: str | Path, *, bars: BarTimes | None = None) -> ColumnMap:
+        """Read a map from a TOML file; of bars, `bars` says what the file leaves open.
 
         Raises
         ------
         ConfigError
             Naming file and key.
         """
-        return struct_of_toml(load_toml(path), cls, str(path))
+        table = load_toml(path)
+        if bars is not None and table.get("kind") == "bar":
+            open_ms = {} if "bar_seconds" in table or not bars.interval_ms else {"interval_ms": bars.interval_ms}
+            table = {"bar_time": bars.bar_time} | open_ms | table
+        return struct_of_toml(table, cls, str(path))
 
     def resolve(self, names: Sequence[str] | None) -> Positions:
         """Return where the columns stand, by the file's column names, or by position where there are none.

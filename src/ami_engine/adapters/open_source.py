@@ -142,9 +142,9 @@ def open_source(
         raise ConfigError(
             f"`columns` says what the columns of csv and parquet files are (and of numpy); {format!r} has its own"
         )
-    if isinstance(columns, (str, Path)):
-        columns = ColumnMap.from_toml(columns)
     bars = _bar_times(format, bar_time, interval_ms, utc_offset)
+    if isinstance(columns, (str, Path)):
+        columns = ColumnMap.from_toml(columns, bars=bars)
     if bars is not None and columns is not None:
         columns = _with_bars(columns, bars)
     is_unnamed = columns is not None and not columns.symbol and "symbol" not in columns.columns
