@@ -78,10 +78,14 @@ def test_a_damaged_trace_exits_with_1_and_names_the_line(
     assert plain.error == f"{trace.parent}: damaged at line 11: {reason}: {found['detail']}"
 
 
-def test_a_trace_without_its_end_is_another_chain(ami: Ami, trace: Path) -> None:
-    """Lines taken off the end leave no mark in the file: the head that the run reported tells."""
+def test_a_trace_without_its_end_is_found_by_the_audit_log_and_without_it_by_its_head(ami: Ami, trace: Path) -> None:
     whole = ami("verify", trace.parent, "--json").document
     trace.write_bytes(b"".join(trace.read_bytes().splitlines(keepends=True)[:-3]))
+    result = ami("verify", trace.parent)
+    assert result.code == 1
+    assert "cut_end: the run wrote" in result.err
+    # Whoever takes the log away too leaves no mark: the head that the run reported tells.
+    (trace.parent / "security_audit.jsonl").unlink()
     short = ami("verify", trace.parent, "--json").document
     assert short["ok"]
     assert short["packets"] == whole["packets"] - 3
