@@ -41,9 +41,8 @@ def trace_files(path: str | Path) -> list[Path]:
     """
     path = Path(path)
     if not path.is_dir():
-        match = _NAME_RE.match(path.name)
-        is_first = match is not None and match[1] is None
-        return (_numbered(path.parent, path.suffix) if is_first and path.is_file() else []) or [path]
+        folder = whole_trace_folder(path)
+        return (_numbered(folder, path.suffix) if folder is not None and path.is_file() else []) or [path]
     for suffix in SUFFIXES.values():
         found = _numbered(path, suffix)
         if found:
