@@ -7,6 +7,7 @@ import socket
 import stat
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -194,6 +195,49 @@ def test_callers_who_say_nothing_do_not_keep_a_kill_out(obeying: Obeying, tmp_pa
     assert [command.verb for command in seen] == ["kill"]
     for caller in silent:
         caller.close()
+
+
+def test_callers_for_whom_there_is_no_thread_are_told_to_come_again(obeying: Obeying) -> None:
+    folder, seen, server = obeying
+    silent = [socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) for _ in range(8)]
+    for caller in silent:
+        caller.connect(str(folder / SOCKET_NAME))
+    reply = send_command(folder, Command("kill", "ann", "x"))
+    assert (reply.ok, "try again" in reply.message, seen, server.refused) == (False, True, [], 1)
+    for caller in silent:
+        caller.close()
+
+
+@pytest.mark.parametrize(("answered", "raised"), [(ControlReply(False, "not you"), False), (None, True)])
+def test_an_answer_that_comes_before_the_command_is_out_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answered: ControlReply | None, raised: bool
+) -> None:
+    closed = threading.Event()
+
+    def serve() -> None:
+        caller, _ = listener.accept()
+        with caller:
+            if answered is not None:
+                caller.sendall(msgspec.json.encode(answered) + b"\n")
+        closed.set()
+
+    @contextmanager
+    def once_it_is_closed(path: Path) -> Iterator[str]:
+        yield str(path)
+        assert closed.wait(5.0)
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(tmp_path / SOCKET_NAME))
+        listener.listen(1)
+        thread = threading.Thread(target=serve)
+        thread.start()
+        monkeypatch.setattr(control_socket, "_short", once_it_is_closed)
+        if raised:
+            with pytest.raises(ConfigError, match="gave no answer"):
+                send_command(tmp_path, Command("kill", "eve", "x"))
+        else:
+            assert send_command(tmp_path, Command("kill", "eve", "x")) == answered
+        thread.join()
 
 
 def test_the_socket_of_an_engine_that_died_is_replaced(tmp_path: Path) -> None:

@@ -84,13 +84,13 @@ class ControlServer:
                 continue
             if not self._slots.acquire(blocking=False):
                 self.refused += 1
-                caller.close()
+                _turn_away(caller)
                 continue
             try:
                 threading.Thread(target=self._hear, args=(caller,), name="ami-control-call", daemon=True).start()
             except RuntimeError:  # no thread to be had: the caller may try again
                 self._slots.release()
-                caller.close()
+                _turn_away(caller)
 
     def _hear(self, caller: socket.socket) -> None:
         try:
@@ -124,7 +124,7 @@ def send_command(folder: Path, command: Command) -> ControlReply:
     Raises
     ------
     ConfigError
-        When no engine listens there.
+        When no engine listens there, or it gives no answer.
     """
     path = folder / SOCKET_NAME
     if not has_control_sockets():
@@ -134,14 +134,17 @@ def send_command(folder: Path, command: Command) -> ControlReply:
         try:
             with _short(path) as name:
                 caller.connect(name)
-            caller.sendall(msgspec.json.encode(command) + b"\n")
-            answer = _read_line(caller, _ANSWER_S + _READ_S)
         except OSError as error:
             raise ConfigError(f"{path}: no engine listens there: {error.strerror or error}") from error
-    try:
-        return msgspec.json.decode(answer, type=ControlReply)
-    except msgspec.MsgspecError as error:
-        raise ConfigError(f"{path}: the engine gave no answer") from error
+        try:
+            # One who is turned away may be answered, and the line closed, before the command is out.
+            with suppress(BrokenPipeError, ConnectionResetError):
+                caller.sendall(msgspec.json.encode(command) + b"\n")
+            return msgspec.json.decode(_read_line(caller, _ANSWER_S + _READ_S), type=ControlReply)
+        except (OSError, msgspec.MsgspecError) as error:
+            raise ConfigError(
+                f"{path}: the engine gave no answer, `status` tells whether it obeyed: {error}"
+            ) from error
 
 
 def _listen(path: Path) -> socket.socket:
@@ -161,6 +164,14 @@ def _listen(path: Path) -> socket.socket:
             f"{path}: cannot listen, and `controls=False` runs without: {error.strerror or error}"
         ) from error
     return listener
+
+
+def _turn_away(caller: socket.socket) -> None:
+    """Tell a caller for whom there is no thread to come again, without waiting for one who does not listen."""
+    busy = ControlReply(False, f"{_MOST_CALLERS} others are speaking to the engine: try again")
+    with caller, suppress(OSError):
+        caller.setblocking(False)
+        caller.sendall(msgspec.json.encode(busy) + b"\n")
 
 
 def _remove_stale(path: Path) -> None:
