@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from ami_engine.adapters.base import Broker
 from ami_engine.clock import ManualClock
-from ami_engine.errors import VenueRejected
+from ami_engine.errors import ConfigError, VenueRejected, VenueUnavailable
 from ami_engine.events import Fill, Side, SubmitOrder, TimeInForce
 from ami_engine.execution.executor import Executor, execute
-from ami_engine.units import Instrument
+from ami_engine.sim.faults import FaultPlan
+from ami_engine.sim.mock_broker import MockExchangeBroker, MockExchangeSource
+from ami_engine.sim.mock_exchange import MockExchange
+from ami_engine.units import NS_PER_MS, Instrument
 from decision_schema.types import Action, FinalDecision, MismatchInfo
 
 M = "m"
@@ -323,3 +327,190 @@ def test_a_quote_that_was_filled_or_that_the_venue_knows_as_ended_needs_no_cance
     executor.run(act(), M)
     asked.live.clear()
     assert executor.run(act(), M) == NOTHING | {"submitted": 2}
+
+
+# A quote whose answer was lost. -----------------------------------------------------------------------------------
+
+WINDOW_MS, SETTLE_MS = 1_000, 5_000
+
+
+def at(clock: ManualClock, ms: float) -> None:
+    clock.advance_to(round(ms * NS_PER_MS))
+
+
+def lost_bid(broker: Any, **how: Any) -> tuple[Executor, ManualClock, SubmitOrder]:
+    """An executor whose bid got no answer, its clock, and the bid."""
+    clock = ManualClock(0)
+    executor = Executor(broker, run_id="r", clock=clock, **how)
+    broker.submit_plan = [TimeoutError("slow")]
+    assert executor.run(act(), M)["in_doubt"] == 1
+    bid = broker.submitted()[0]
+    assert bid.side is Side.BUY
+    return executor, clock, bid
+
+
+def bids(broker: Any) -> int:
+    return sum(order.side is Side.BUY for order in broker.submitted())
+
+
+def test_no_quote_is_sent_beside_one_in_doubt_that_is_not_listed_yet(listing_venue: Any) -> None:
+    listing_venue.recv_window_ms = WINDOW_MS
+    executor, clock, bid = lost_bid(listing_venue)
+    assert bid.expires_ns == WINDOW_MS * NS_PER_MS
+    at(clock, 500)
+    result = executor.run(act(), M)
+    assert (result["submitted"], result["halt"], bids(listing_venue)) == (1, False, 1)
+    assert f"may still arrive, no other is sent: {bid.client_order_id}" in result["errors"][-1]
+    assert (bid.client_order_id, M) in executor.open_orders()
+    listing_venue.resting[bid.client_order_id] = bid  # now it arrives
+    assert executor.run(act(), M) == NOTHING | {"submitted": 2, "canceled": 2}
+    assert [order.side for order in listing_venue.resting.values()] == [Side.BUY, Side.SELL]
+
+
+def test_a_quote_in_doubt_is_given_up_when_it_is_denied_twice_after_it_can_arrive(listing_venue: Any) -> None:
+    listing_venue.recv_window_ms = WINDOW_MS
+    executor, clock, _ = lost_bid(listing_venue)
+    at(clock, WINDOW_MS + SETTLE_MS - 1)
+    for _ in range(3):
+        executor.run(act(), M)
+    at(clock, WINDOW_MS + SETTLE_MS)
+    executor.run(act(), M)
+    assert bids(listing_venue) == 1
+    executor.run(act(), M)
+    assert bids(listing_venue) == 2
+
+
+def test_a_quote_in_doubt_keeps_its_side_where_requests_do_not_expire(listing_venue: Any) -> None:
+    executor, clock, bid = lost_bid(listing_venue)
+    assert bid.expires_ns == 0
+    for day in range(3):
+        at(clock, day * 86_400_000.0)
+        result = executor.run(act(), M)
+    assert (bids(listing_venue), result["submitted"], result["halt"]) == (1, 1, False)
+    executor.on_fill(
+        Fill(
+            trade_id="1", client_order_id=bid.client_order_id, market_id=M, side=Side.BUY, price=bid.price, qty=bid.qty
+        )
+    )
+    assert executor.run(act(), M)["submitted"] == 2
+
+
+def test_a_quote_in_doubt_that_arrived_is_found_by_its_cancel(venue: Any) -> None:
+    venue.lost_takes_effect = True
+    executor, _, bid = lost_bid(venue)
+    assert bid.client_order_id in venue.resting
+    assert executor.run(act(), M) == NOTHING | {"submitted": 2, "canceled": 2}
+    assert len(venue.resting) == 2
+
+
+def test_what_the_venue_says_of_a_quote_in_doubt_decides(lookup_venue: Any) -> None:
+    lookup_venue.recv_window_ms = WINDOW_MS
+    executor, clock, bid = lost_bid(lookup_venue, settle_ms=100.0)
+    result = executor.run(act(), M)
+    assert (bids(lookup_venue), result["halt"]) == (1, False)
+    assert "may still arrive" in result["errors"][-1]
+    lookup_venue.orders[bid.client_order_id] = bid  # arrived, and ended at once
+    assert executor.run(act(), M)["submitted"] == 2
+
+    lookup_venue.log.clear()
+    lookup_venue.submit_plan = [TimeoutError("slow")]
+    executor.run(act(), M)
+    at(clock, WINDOW_MS + 100.0)
+    executor.run(act(), M)
+    assert bids(lookup_venue) == 1
+    executor.run(act(), M)
+    assert bids(lookup_venue) == 2
+
+
+def test_a_sweep_that_finds_nothing_is_believed_only_once_nothing_can_arrive() -> None:
+    class Losing(Sweeping):
+        recv_window_ms = WINDOW_MS
+        is_losing = True
+
+        def submit_order(self, order: SubmitOrder) -> None:
+            if self.is_losing and order.side is Side.BUY:
+                self.orders.append(order)
+                raise TimeoutError("slow")
+            super().submit_order(order)
+
+    broker, clock = Losing(), ManualClock(0)
+    executor = Executor(broker, run_id="r", clock=clock)
+    executor.run(act(), M)
+    broker.is_losing = False
+    result = executor.run(act(), M)
+    assert (result["submitted"], result["canceled"], result["halt"]) == (1, 1, False)
+    at(clock, WINDOW_MS + SETTLE_MS)
+    assert [executor.run(act(), M)["submitted"] for _ in range(3)] == [1, 2, 2]
+    assert broker.most == 2
+
+
+def test_a_quote_in_doubt_of_which_nobody_can_say_anything_halts(venue: Any) -> None:
+    executor, _, bid = lost_bid(venue)
+    result = executor.run(act(), M)
+    assert (result["halt"], bids(venue)) == (True, 1)
+    assert bid.client_order_id in result["errors"][-1]
+
+
+@pytest.mark.parametrize("settle_ms", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_settling_time_out_of_range_is_refused(settle_ms: float) -> None:
+    with pytest.raises(ConfigError, match="`settle_ms` must be finite and > 0"):
+        Executor(Minimal(), settle_ms=settle_ms)
+
+
+def test_a_list_that_is_older_than_a_quote_does_not_hide_it(listing_venue: Any) -> None:
+    executor = Executor(listing_venue, run_id="r")
+    executor.run(act(), M)
+    first = dict(listing_venue.resting)
+    stale = listing_venue.get_state
+    listing_venue.get_state = lambda: stale() | {"open_orders": []}
+    assert executor.run(act(), M) == NOTHING | {"submitted": 2, "canceled": 2}
+    assert len(listing_venue.resting) == 2
+    assert not first.keys() & listing_venue.resting.keys()
+    assert executor.run(FinalDecision(Action.CANCEL), M) == NOTHING | {"canceled": 2}
+    assert listing_venue.resting == {}
+    assert executor.open_orders() == []
+
+
+def test_a_sweep_and_a_list_together_say_what_is_gone(listing_venue: Any) -> None:
+    class Both(type(listing_venue)):  # type: ignore[misc]
+        def cancel_all(self, market_id: str | None = None) -> int:
+            count = len(self.resting)
+            self.resting.clear()
+            return count
+
+    broker = Both()
+    executor = Executor(broker, run_id="r")
+    executor.run(act(), M)
+    broker.resting.popitem()  # filled, and nobody told the executor
+    assert executor.run(FinalDecision(Action.CANCEL), M) == NOTHING | {"canceled": 1}
+    assert executor.open_orders() == []
+
+
+@pytest.mark.parametrize("recv_window_ms", [1_000, None])
+@pytest.mark.parametrize("first_seed", range(0, 200, 50))
+def test_no_side_ever_has_two_quotes_whatever_goes_wrong(first_seed: int, recv_window_ms: int | None) -> None:
+    lost = two_sided = 0
+    for seed in range(first_seed, first_seed + 50):
+        faults = FaultPlan.from_seed(seed)
+        exchange = MockExchange(seed=seed, faults=faults, recv_window_ms=recv_window_ms)
+        broker = MockExchangeBroker(exchange)
+        executor = Executor(broker, instrument=next(iter(broker.exchange.venue.markets.values())).instrument,
+                            run_id=f"s{seed}", clock=exchange.clock)  # fmt: skip
+        source = MockExchangeSource(exchange, num_events=120)
+        for step in range(120):
+            event = source.next_event()
+            assert event is not None
+            with suppress(VenueUnavailable):
+                for fill in broker.process_fills(0):
+                    executor.on_fill(fill)
+            if step == 60:
+                exchange.quiet()
+            quotes = {"bid_quote": event.bid - 0.5, "ask_quote": event.ask + 0.5, "size_usd": 100.0}
+            result = executor.run(FinalDecision(Action.ACT, params=quotes), event.symbol)
+            lost += result["in_doubt"]
+            live = [order.request.side for order in exchange.venue.open_orders()]
+            assert live.count(Side.BUY) <= 1, f"seed {seed}, step {step}"
+            assert live.count(Side.SELL) <= 1, f"seed {seed}, step {step}"
+        two_sided += len(live) == 2
+    assert lost > 50
+    assert two_sided >= (50 if recv_window_ms else 20)

@@ -7,19 +7,21 @@ it sent. The loop, which remembers more, quotes through `OrderManager`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from math import isfinite
+from math import inf, isfinite
 from typing import Any, NamedTuple
 
 from ami_engine.adapters.base import Broker
 from ami_engine.clock import Clock, WallClock
-from ami_engine.errors import QuoteError, VenueProtocolError
+from ami_engine.errors import ConfigError, QuoteError, VenueProtocolError
 from ami_engine.events import Fill, Side, SubmitOrder, TimeInForce
 from ami_engine.execution import broker_edge
 from ami_engine.execution.broker_edge import Answer
 from ami_engine.execution.idempotency import client_order_id
 from ami_engine.execution.order_state import OPEN_STATUSES
+from ami_engine.execution.order_table import DEFAULT_SETTLE_MS
 from ami_engine.execution.quotes import decode_quotes
-from ami_engine.units import Instrument
+from ami_engine.execution.sent_quotes import Resting, SentQuotes
+from ami_engine.units import NS_PER_MS, Instrument
 from decision_schema.types import Action
 
 __all__ = ["Executor", "execute"]
@@ -27,8 +29,6 @@ __all__ = ["Executor", "execute"]
 # How far through `mid` the limit of a closing order goes: the band within which Binance takes prices on most perpetuals
 # (PERCENT_PRICE, 5 %). The order fills at the book's prices; the limit only bounds the worst of them.
 _COLLAR_FRAC = 0.05
-# Sums of binary sizes: this share of what is compared is rounding.
-_REL_TOL = 1e-9
 
 
 def execute(broker: Broker, final_decision: Any, market_id: str, mid: float | None = None) -> dict[str, Any]:
@@ -64,18 +64,37 @@ class Executor:
         Goes into the client order ids. Empty: the time at which this object was made, so that a restarted process
         cannot repeat the ids of the one before, which a venue would take for a repeat and not place.
     clock : Clock or None
-        Read once, when `run_id` is empty; the wall clock when None.
+        The wall clock when None. Read when `run_id` is empty, for a submit to a venue that can expire it
+        (`Broker.recv_window_ms`), and while an order is in doubt.
+    settle_ms : float
+        How long after its expiry a request may still be on its way, ms, finite and > 0. A quote whose answer was lost
+        keeps its side of the market until a fill, a cancel or a look-up says what became of it, or until the venue has
+        said twice after that time that it knows nothing of it; for ever, where the venue cannot expire requests.
+
+    Raises
+    ------
+    ConfigError
+        When `settle_ms` is out of range.
     """
 
     def __init__(
-        self, broker: Broker, *, instrument: Instrument | None = None, run_id: str = "", clock: Clock | None = None
+        self,
+        broker: Broker,
+        *,
+        instrument: Instrument | None = None,
+        run_id: str = "",
+        clock: Clock | None = None,
+        settle_ms: float = DEFAULT_SETTLE_MS,
     ) -> None:
+        if not 0.0 < settle_ms < inf:
+            raise ConfigError(f"`settle_ms` must be finite and > 0, was {settle_ms!r}")
         self.broker = broker
         self.instrument = instrument
-        self.run_id = run_id or f"once-{(clock or WallClock()).now_ns()}"
+        self._clock = clock or WallClock()
+        self.run_id = run_id or f"once-{self._clock.now_ns()}"
         self._calls = 0
         self._quoted: set[str] = set()  # markets where a quote of ours may rest
-        self._own = _Book()
+        self._own = SentQuotes(self._clock, round(settle_ms * NS_PER_MS))
 
     def open_orders(self) -> list[tuple[str, str]]:
         """Return id and market of the quotes that were sent and are not known to have ended."""
@@ -135,11 +154,12 @@ class Executor:
         view = shot.read_view()
         if view.is_listed:
             is_clear = {side: shot.cancel([o for o in view.orders if o.side is side]) for side in Side}
+            left = shot.settle_unlisted(shot.market_id, view.orders)
         else:
+            is_clear = dict.fromkeys(Side, True)
             left = shot.withdraw_own()
-            is_clear = {side: not any(o.side is side for o in left) for side in Side}
         for side, quote in ((Side.BUY, quotes.bid_quote), (Side.SELL, quotes.ask_quote)):
-            if quote is None or not is_clear[side] or shot.result["halt"]:
+            if quote is None or shot.result["halt"] or not is_clear[side] or any(o.side is side for o in left):
                 continue
             price = self._quote_price(quote, side)
             qty = self._quote_qty(quotes.size_usd, price)
@@ -193,6 +213,7 @@ class Executor:
     def _send(
         self, shot: _Shot, side: Side, price: float, qty: float, *, post_only: bool = False, reduce_only: bool = False
     ) -> None:
+        window_ms = getattr(self.broker, "recv_window_ms", None)
         shot.submit(
             SubmitOrder(
                 client_order_id=client_order_id(self.run_id, shot.market_id, self._calls, side),
@@ -204,6 +225,7 @@ class Executor:
                 post_only=post_only,
                 reduce_only=reduce_only,
                 tif=TimeInForce.IOC if reduce_only else TimeInForce.GTC,
+                expires_ns=self._clock.now_ns() + window_ms * NS_PER_MS if window_ms else 0,
             )
         )
 
@@ -214,62 +236,18 @@ def _is_pulled(final_decision: Any) -> bool:
     return isinstance(metadata, Mapping) and metadata.get("quotes") == "pull"
 
 
-class _Resting(NamedTuple):
-    """A live order, as the broker's state lists it."""
-
-    client_order_id: str
-    market_id: str
-    side: Side
-    leaves_qty: float
-    is_closing: bool
-
-
 class _View(NamedTuple):
     """What the broker says of one market. `position` is None where it does not say."""
 
-    orders: list[_Resting]
+    orders: list[Resting]
     position: float | None
     is_listed: bool  # whether it says what rests
-
-
-class _Book:
-    """Quotes that were sent and are not known to have ended: what rests where the broker does not say."""
-
-    def __init__(self) -> None:
-        self._orders: dict[str, _Resting] = {}
-
-    def all(self, market_id: str | None = None) -> list[_Resting]:
-        return [o for o in self._orders.values() if market_id in (None, o.market_id)]
-
-    def add(self, order: SubmitOrder) -> None:
-        resting = _Resting(order.client_order_id, order.market_id, order.side, order.qty, is_closing=False)
-        self._orders[order.client_order_id] = resting
-
-    def end(self, client_order_id: str) -> None:
-        self._orders.pop(client_order_id, None)
-
-    def keep_listed(self, market_id: str | None, listed: Iterable[_Resting]) -> None:
-        """The broker said what rests: what it does not list has ended."""
-        live = {order.client_order_id for order in listed}
-        for order in self.all(market_id):
-            if order.client_order_id not in live:
-                self.end(order.client_order_id)
-
-    def fill(self, fill: Fill) -> None:
-        order = self._orders.get(fill.client_order_id)
-        if order is None:
-            return
-        left = order.leaves_qty - fill.qty
-        if left > _REL_TOL * fill.qty:
-            self._orders[fill.client_order_id] = order._replace(leaves_qty=left)
-        else:
-            self.end(fill.client_order_id)
 
 
 class _Shot:
     """One decision under way: the calls it makes and the result it adds up."""
 
-    def __init__(self, broker: Broker, market_id: str, own: _Book) -> None:
+    def __init__(self, broker: Broker, market_id: str, own: SentQuotes) -> None:
         self.broker = broker
         self.market_id = market_id
         self.own = own
@@ -290,15 +268,15 @@ class _Shot:
         self.result["submitted"] += 1
         reply = broker_edge.submit(self.broker, order)
         if reply.answer is not Answer.REFUSED and order.tif is TimeInForce.GTC:
-            self.own.add(order)
+            self.own.add(order, in_doubt=reply.answer is Answer.LOST)
         self._hear(reply, refused="rejected")
 
-    def cancel(self, orders: list[_Resting]) -> bool:
+    def cancel(self, orders: list[Resting]) -> bool:
         """Cancel orders one by one; return True when all of them are confirmed."""
         replies = [self._cancel(order) for order in orders]
         return all(reply.answer is Answer.DONE for reply in replies)
 
-    def _cancel(self, order: _Resting) -> broker_edge.Reply:
+    def _cancel(self, order: Resting) -> broker_edge.Reply:
         reply = broker_edge.cancel(self.broker, order.client_order_id)
         if reply.answer is Answer.DONE:
             self.result["canceled"] += 1
@@ -306,41 +284,72 @@ class _Shot:
         self._hear(reply, refused="")
         return reply
 
-    def withdraw_own(self) -> list[_Resting]:
+    def settle_unlisted(self, market_id: str | None, listed: list[Resting]) -> list[Resting]:
+        """Cancel or look up what we sent and the broker does not list; return what may still be live, or arrive.
+
+        A list may be older than the order, as after a reconnect: so it is never enough, where the broker can cancel.
+        """
+        live = {order.client_order_id for order in listed}
+        self.own.hear_listing(live)
+        left = [o for o in self.own.all(market_id) if o.client_order_id not in live and not self._is_gone(o)]
+        self._say_that_they_wait(left)
+        return left
+
+    def _is_gone(self, order: Resting) -> bool:
+        if broker_edge.supports(self.broker, "cancel_order"):
+            reply = self._cancel(order)
+            if reply.answer is Answer.DONE:
+                return True
+            if reply.answer is Answer.LOST or reply.is_failure:
+                return False
+        if broker_edge.supports(self.broker, "fetch_order"):
+            return self._has_ended(order)
+        return self.own.deny(order)
+
+    def withdraw_own(self) -> list[Resting]:
         """Cancel what we sent to the market, where the broker does not list it; return what may still be live.
 
         That there was nothing to cancel is believed when a fill, a look-up or a sweep says so too. Otherwise quotes
-        could be put on quotes without end, and it halts.
+        could be put on quotes without end, and it halts. A quote in doubt that may still arrive only keeps its side.
         """
         broker, own, market_id = self.broker, self.own, self.market_id
         denied = []
-        if broker_edge.supports(broker, "cancel_order") or not broker_edge.supports(broker, "cancel_all"):
+        can_sweep = broker_edge.supports(broker, "cancel_all")
+        if broker_edge.supports(broker, "cancel_order") or not can_sweep:
             for order in own.all(market_id):
                 reply = self._cancel(order)
                 if reply.answer is Answer.REFUSED and not reply.error and not self._has_ended(order):
                     denied.append(order)
         else:
             denied = own.all(market_id)
-        if denied and broker_edge.supports(broker, "cancel_all"):
+        if denied and can_sweep:
             count, error = broker_edge.sweep(broker, market_id)
             self.result["canceled"] += count
             if error:
                 self.fail(error)
-            elif count >= len(denied):
-                for order in denied:
-                    own.end(order.client_order_id)
-                denied = []
-        if denied:
-            ids = ", ".join(order.client_order_id for order in denied)
+            else:
+                denied = own.hear_sweep(denied, count)
+        can_ask = can_sweep or broker_edge.supports(broker, "fetch_order")
+        waiting = [order for order in denied if can_ask and order.is_in_doubt]
+        self._say_that_they_wait(waiting)
+        if len(waiting) < len(denied):
+            ids = ", ".join(order.client_order_id for order in denied if order not in waiting)
             self.fail(f"quotes of {market_id!r} cannot be withdrawn, and may be live: {ids}", halt=True)
         return own.all(market_id)
 
-    def _has_ended(self, order: _Resting) -> bool:
+    def _say_that_they_wait(self, orders: list[Resting]) -> None:
+        if orders:
+            ids = ", ".join(order.client_order_id for order in orders)
+            self.fail(f"quotes of {self.market_id!r} got no answer and may still arrive, no other is sent: {ids}")
+
+    def _has_ended(self, order: Resting) -> bool:
         if not broker_edge.supports(self.broker, "fetch_order"):
             return False
         report, error = broker_edge.fetch_report(self.broker, order.client_order_id)
         if error or (report is not None and report.status in OPEN_STATUSES):
             return False
+        if report is None:
+            return self.own.deny(order)
         self.own.end(order.client_order_id)
         return True
 
@@ -357,16 +366,20 @@ class _Shot:
         can_sweep = broker_edge.supports(self.broker, "cancel_all")
         if not can_sweep:
             listed = self._listed()
+            left: list[Resting] = []
             if listed is None:
                 listed = self.own.all(market_id) or None
             else:
-                self.own.keep_listed(market_id, listed)
+                left = self.settle_unlisted(market_id, listed)
             if listed is not None:
-                return self.cancel([o for o in listed if market_id in (None, o.market_id) and not o.is_closing])
+                wanted = [o for o in listed if market_id in (None, o.market_id) and not o.is_closing]
+                return self.cancel(wanted) and not left
         count, error = broker_edge.sweep(self.broker, market_id)
         self.result["canceled"] += count
-        if not error and count >= len(self.own.all(market_id)):
-            self.own.keep_listed(market_id, ())
+        if not error and self.own.hear_sweep(self.own.all(market_id), count):
+            listed = self._listed()
+            if listed is not None:
+                self.settle_unlisted(market_id, listed)
         if error:
             self.result["in_doubt"] += can_sweep
             self.fail(error, halt=not can_sweep)
@@ -381,11 +394,9 @@ class _Shot:
         state = self._state()
         entries = state.get("open_orders")
         orders = [o for o in self._orders(entries or ()) if o.market_id == self.market_id]
-        if entries is not None:
-            self.own.keep_listed(self.market_id, orders)
         return _View(orders, self._position(state), entries is not None)
 
-    def _listed(self) -> list[_Resting] | None:
+    def _listed(self) -> list[Resting] | None:
         entries = self._state().get("open_orders")
         return None if entries is None else self._orders(entries)
 
@@ -395,7 +406,7 @@ class _Shot:
             self.fail(error)
         return state
 
-    def _orders(self, entries: Iterable[object]) -> list[_Resting]:
+    def _orders(self, entries: Iterable[object]) -> list[Resting]:
         orders = []
         for entry in entries:
             try:
@@ -404,7 +415,7 @@ class _Shot:
                 self.fail(str(broken), halt=True)
                 continue
             leaves_qty, closes = report.qty - report.filled_qty, broker_edge.is_closing(entry)
-            orders.append(_Resting(report.client_order_id, report.market_id, report.side, leaves_qty, closes))
+            orders.append(Resting(report.client_order_id, report.market_id, report.side, leaves_qty, closes))
         return orders
 
     def _position(self, state: dict[str, Any]) -> float | None:
