@@ -184,3 +184,18 @@ def test_what_a_map_leaves_open_of_bars_may_be_said_beside_it(tmp_path: Path, sa
     if not said_in_map:
         with pytest.raises(ConfigError, match=r'`bar_time` must be "close" or "open" for bars'):
             open_source(tmp_path / "bars.csv", columns=tmp_path / "bars.toml", tick_size=0.5)
+
+
+@pytest.mark.parametrize("length", ["bar_seconds = 900", "interval_ms = 900000"])
+@pytest.mark.parametrize("bar_time", ["", 'bar_time = "close"\n'])
+def test_the_length_that_a_map_says_is_not_said_again(tmp_path: Path, length: str, bar_time: str) -> None:
+    (tmp_path / "bars.csv").write_text("when,o,h,l,c\n2024-01-01 00:00:00+00:00,1.0,2.0,0.5,1.5\n")
+    path = write(
+        tmp_path,
+        "bars.toml",
+        f'kind = "bar"\ntime_unit = "iso"\nprice_scale = 1\nsymbol = "X"\n{bar_time}{length}\n'
+        '[columns]\nts = "when"\nopen = "o"\nhigh = "h"\nlow = "l"\nclose = "c"\n',
+    )
+    source = open_source(tmp_path / "bars.csv", columns=path, tick_size=0.5, bar_time="open")
+    assert source.next_event().recv_ts_ns == 1_704_067_200_000_000_000 + 900_000_000_000
+    source.close()

@@ -12,7 +12,7 @@ import msgspec
 from ami_engine.adapters.base import MarketDataSource
 from ami_engine.adapters.binance import BinanceReader
 from ami_engine.adapters.byte_stream import open_for_reading
-from ami_engine.adapters.column_map import BarTimes, ColumnMap
+from ami_engine.adapters.column_map import BarTimes, ColumnMap, bar_length_ms
 from ami_engine.adapters.csv_reader import CsvReader
 from ami_engine.adapters.databento_dbn import DbnReader
 from ami_engine.adapters.feed_reader import declared_instruments
@@ -142,6 +142,8 @@ def open_source(
         raise ConfigError(
             f"`columns` says what the columns of csv and parquet files are (and of numpy); {format!r} has its own"
         )
+    if bar_time is not None and interval_ms is None and columns is not None:
+        interval_ms = bar_length_ms(columns)
     bars = _bar_times(format, bar_time, interval_ms, utc_offset)
     if isinstance(columns, (str, Path)):
         columns = ColumnMap.from_toml(columns, bars=bars)
