@@ -4,6 +4,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <ami/blocked_maximum.hpp>
 #include <ami/exact_moments.hpp>
 #include <ami/feature_builder.hpp>
 #include <ami/lag_ring.hpp>
@@ -61,9 +62,9 @@ void roll_quantile(double q, const double* values, std::size_t count, std::size_
 }
 
 void roll_max(const double* values, std::size_t count, std::size_t window, double* out) {
-    ami::RollingMax maximum(window);
+    ami::BlockedMaximum maximum(window);
     for (std::size_t i = 0; i < count; ++i) {
-        maximum.push(i, values[i]);
+        maximum.push(values[i]);
         maximum.drop_before(i < window ? 0 : i + 1 - window);
         out[i] = maximum.value();
     }

@@ -1,4 +1,4 @@
-"""Median and percentile are NumPy's to the last bit, whatever the values, their order and the window."""
+"""Median, percentile and maximum are NumPy's to the last bit, whatever the values, their order and the window."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ Floats = npt.NDArray[np.float64]
 
 MEDIAN = FEATURE_INDEX["spread_med_5m"]
 PERCENTILE = FEATURE_INDEX["depth_p10_5m"]
+MAXIMUM = FEATURE_INDEX["staleness_max_5m"]
 ROWS = 3_400
 
 
@@ -79,24 +80,34 @@ SERIES = [
 
 
 def quotes(values: Floats, ts_ms: npt.NDArray[np.int64] | None = None) -> dict[str, npt.NDArray[Any]]:
-    # Bid and ask are chosen so that the spread is exactly the value, and so is the depth.
+    # Bid and ask are chosen so that the spread is exactly the value, and so is the depth; staleness is as many µs.
     n = len(values)
     times = 1 + np.arange(n, dtype=np.int64) if ts_ms is None else ts_ms
     spread = np.round(values * 1024) / 1024
     bid = np.full(n, 1024.0)
-    return {"ts_ms": times, "bid": bid, "ask": bid + spread, "bid_depth": values, "ask_depth": np.zeros(n)}
+    now_ns = times * 1_000_000 + np.round(values * 1_000).astype(np.int64)
+    return {
+        "ts_ms": times,
+        "bid": bid,
+        "ask": bid + spread,
+        "bid_depth": values,
+        "ask_depth": np.zeros(n),
+        "now_ns": now_ns,
+    }
 
 
 def assert_rows_are_numpys(table: dict[str, npt.NDArray[Any]], out: Floats, first: npt.NDArray[np.int64]) -> None:
     spread, depth = table["ask"] - table["bid"], table["bid_depth"]
+    staleness = (table["now_ns"] - table["ts_ms"] * 1_000_000) / 1e6
     n = len(depth)
     for i in [*range(0, n, 53), *range(n // 3, n // 3 + 70), n - 1]:
         assert out[i, MEDIAN] == np.median(spread[first[i] : i + 1]), i
         assert out[i, PERCENTILE] == np.percentile(depth[first[i] : i + 1], 10), i
+        assert out[i, MAXIMUM] == staleness[first[i] : i + 1].max(), i
 
 
 @pytest.mark.parametrize("series", SERIES)
-@pytest.mark.parametrize("window", [2, 63, 64, 300, 1_024, 1_500])
+@pytest.mark.parametrize("window", [2, 15, 16, 17, 63, 64, 300, 1_024, 1_500])
 def test_by_count(make: Make, series: Callable[..., Floats], window: int) -> None:
     table = quotes(series(np.random.default_rng(3), ROWS))
     out = make(window_5m_steps=window).run(table)
@@ -116,7 +127,7 @@ def test_by_time_while_the_window_swells_and_shrinks(make: Make, series: Callabl
 
 
 @pytest.mark.parametrize("series", SERIES)
-@pytest.mark.parametrize(("window", "at"), [(300, 700), (1_500, 900), (1_500, 1_700)])
+@pytest.mark.parametrize(("window", "at"), [(9, 401), (17, 64), (300, 700), (1_500, 900), (1_500, 1_700)])
 def test_a_restored_builder_goes_on(make: Make, series: Callable[..., Floats], window: int, at: int) -> None:
     table = quotes(series(np.random.default_rng(5), ROWS))
     builder, twin = make(window_5m_steps=window), make(window_5m_steps=window)

@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "ami/blocked_maximum.hpp"
 #include "ami/book_features.hpp"
 #include "ami/event_fault.hpp"
 #include "ami/exact_moments.hpp"
@@ -285,7 +286,7 @@ private:
         last_ask_ = best_ask;
         if (signals_) add_signals(mid, spread, is_full);
         trades_.close_mid(mids_seen_);
-        staleness_.push(mids_seen_, rows.at(Feature::staleness_ms));
+        staleness_.push(rows.at(Feature::staleness_ms));
         if (params_.window_ns > 0) mid_times_.push_back(ts_ns);
         ++mids_seen_;
         if (is_full) {
@@ -487,13 +488,14 @@ private:
         flow_.archive(ar);
         spreads_.archive(ar);
         depths_.archive(ar);
-        staleness_.archive(ar);
+        staleness_.archive(ar, spreads_.size());
         trades_.archive(ar);
         const std::uint64_t mids = spreads_.size();
         ar.require(depths_.size() == mids && mids <= mids_seen_);
         ar.require(params_.window_steps == 0 || mids <= params_.window_steps);
         ar.require(mid_times_.size() == (params_.window_ns > 0 ? mids : 0));
         ar.require((mids_seen_ == 0) == (mids == 0) && staleness_.empty() == (mids == 0));
+        ar.require(mids == 0 || staleness_.end() == mids_seen_);
         ar.require(mids == 0 || has_book_);
         ar.require(last_ts_ >= 0 && last_book_ts_ >= 0 && last_book_ts_ <= last_ts_);
         // The logarithm takes nothing else.
@@ -557,7 +559,7 @@ private:
     RingBuffer<std::int64_t> mid_times_;
     RollingQuantile spreads_;
     RollingQuantile depths_;
-    RollingMax staleness_;
+    BlockedMaximum staleness_;  // numbered as the mids
     TradeWindow trades_;
     std::optional<Signals> signals_;  // its spreads are those of `spreads_`
 };

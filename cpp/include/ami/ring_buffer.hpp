@@ -36,6 +36,8 @@ public:
         data_[end_++ & mask_] = value;
     }
     void pop_front() { ++first_; }
+    // Drops every element before `position`. Invariant: first() <= position <= end().
+    void drop_before(std::uint64_t position) { first_ = position; }
     // Drops every element from `position` on.
     void truncate(std::uint64_t position) { end_ = position; }
 

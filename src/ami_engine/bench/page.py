@@ -49,18 +49,19 @@ _WHY = {
         "whole ticks and lots instead of decimals."
     ),
     "batch / bottleneck": (
-        "An event costs 1 045 instructions (1 216 before windows kept their samples and one exact sum); the ratio "
+        "An event costs 1 050 instructions (1 216 before windows kept their samples and one exact sum); the ratio "
         "moves by more than what is missing between two runs of one machine, because the two sides wait for "
         "different parts of the processor. By count the core is bound by the instructions it can take in. Tried: "
         "wider vectors (4 % fewer instructions, not worth two builds), square roots and divisions in pairs, jumps "
-        "that nobody can predict taken out (3.7 mispredicted a row before, 1.9 now). Next: the depth quantile, "
-        "which most of those left are in."
+        "that nobody can predict taken out, the last ones of the maximum by blocks (5 ns a row, at as many "
+        "instructions). Next: the depth quantile, which most of those left are in."
     ),
     **{
         f"journal {durability}, quiet step, µs": (
             "A quiet step runs the same bytecode with a journal as without (tests/loop/test_durable.py counts it), and "
             "nothing is opened or synced (tests/faults/test_syncs.py): what is measured is how two engines lie in "
-            "memory and what runs beside them, and two without a journal differ by as much. What comes every 5 s and "
+            "memory and what runs beside them, and two without a journal differ by as much, though each round makes "
+            "new ones, in both orders. What comes every 5 s and "
             "every 30 s shows in `safety.spread`."
         )
         for durability in ("full", "normal", "off")
