@@ -186,6 +186,14 @@ def test_what_a_map_leaves_open_of_bars_may_be_said_beside_it(tmp_path: Path, sa
             open_source(tmp_path / "bars.csv", columns=tmp_path / "bars.toml", tick_size=0.5)
 
 
+@pytest.mark.parametrize("length", ["bar_seconds = -60", "bar_seconds = nan", 'bar_seconds = "60"', "interval_ms = 0"])
+def test_a_length_that_is_none_is_named_with_its_file(tmp_path: Path, length: str) -> None:
+    (tmp_path / "bars.csv").write_text("when,o,h,l,c\n")
+    path = write(tmp_path, "bars.toml", f'kind = "bar"\n{length}\n')
+    with pytest.raises(ConfigError, match=rf"bars.toml: `{length.split()[0]}` must be finite and > 0"):
+        open_source(tmp_path / "bars.csv", columns=path, bar_time="open")
+
+
 @pytest.mark.parametrize("length", ["bar_seconds = 900", "interval_ms = 900000"])
 @pytest.mark.parametrize("bar_time", ["", 'bar_time = "close"\n'])
 def test_the_length_that_a_map_says_is_not_said_again(tmp_path: Path, length: str, bar_time: str) -> None:

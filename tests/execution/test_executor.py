@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from random import Random
 from typing import Any
 
 import pytest
@@ -360,7 +361,7 @@ def test_no_quote_is_sent_beside_one_in_doubt_that_is_not_listed_yet(listing_ven
     at(clock, 500)
     result = executor.run(act(), M)
     assert (result["submitted"], result["halt"], bids(listing_venue)) == (1, False, 1)
-    assert f"may still arrive, no other is sent: {bid.client_order_id}" in result["errors"][-1]
+    assert f"no other is put beside them: {bid.client_order_id} of {M!r}" in result["errors"][-1]
     assert (bid.client_order_id, M) in executor.open_orders()
     listing_venue.resting[bid.client_order_id] = bid  # now it arrives
     assert executor.run(act(), M) == NOTHING | {"submitted": 2, "canceled": 2}
@@ -408,7 +409,7 @@ def test_what_the_venue_says_of_a_quote_in_doubt_decides(lookup_venue: Any) -> N
     executor, clock, bid = lost_bid(lookup_venue, settle_ms=100.0)
     result = executor.run(act(), M)
     assert (bids(lookup_venue), result["halt"]) == (1, False)
-    assert "may still arrive" in result["errors"][-1]
+    assert "no other is put beside them" in result["errors"][-1]
     lookup_venue.orders[bid.client_order_id] = bid  # arrived, and ended at once
     assert executor.run(act(), M)["submitted"] == 2
 
@@ -484,6 +485,241 @@ def test_a_sweep_and_a_list_together_say_what_is_gone(listing_venue: Any) -> Non
     broker.resting.popitem()  # filled, and nobody told the executor
     assert executor.run(FinalDecision(Action.CANCEL), M) == NOTHING | {"canceled": 1}
     assert executor.open_orders() == []
+
+
+def test_an_exit_is_not_held_up_by_a_quote_in_doubt(listing_venue: Any) -> None:
+    executor, _, bid = lost_bid(listing_venue)
+    listing_venue.positions[M] = 3.0
+    result = executor.run(FinalDecision(Action.EXIT), M, mid=0.5)
+    assert (result["submitted"], result["halt"]) == (1, False)
+    assert listing_venue.submitted()[-1].reduce_only
+    assert bid.client_order_id in result["errors"][-1]
+
+
+def test_a_sweep_that_took_another_order_says_nothing_of_one_under_way(venue: Any) -> None:
+    class Both(type(venue)):  # type: ignore[misc]
+        def cancel_all(self, market_id: str | None = None) -> int:
+            count = len(self.resting)
+            self.resting.clear()
+            return count
+
+    broker = Both()
+    executor, _, bid = lost_bid(broker)
+    broker.cancel_plan = [None, TimeoutError("slow")]
+    result = executor.run(act(), M)
+    assert (result["submitted"], result["canceled"], bids(broker)) == (1, 1, 1)
+    broker.resting[bid.client_order_id] = bid
+    executor.run(act(), M)
+    assert sum(order.side is Side.BUY for order in broker.resting.values()) == 1
+
+
+def test_a_cancel_that_worked_and_lost_its_answer_does_not_halt(venue: Any) -> None:
+    class Both(type(venue)):  # type: ignore[misc]
+        def cancel_all(self, market_id: str | None = None) -> int:
+            return 0
+
+    broker = Both()
+    executor = Executor(broker, run_id="r")
+    executor.run(act(), M)
+    broker.lost_takes_effect = True
+    broker.cancel_plan = [TimeoutError("slow"), None]
+    assert executor.run(act(), M)["submitted"] == 1
+    assert executor.run(act(), M) == NOTHING | {"submitted": 2, "canceled": 1}
+
+
+def test_an_unknown_order_may_be_refused_instead_of_denied(lookup_venue: Any) -> None:
+    executor = Executor(lookup_venue, run_id="r")
+    executor.run(act(), M)
+    filled = lookup_venue.submitted()[0].client_order_id
+    del lookup_venue.resting[filled]
+    lookup_venue.cancel_plan = [VenueRejected("unknown order"), None]
+    result = executor.run(act(), M)
+    assert (result["submitted"], result["halt"]) == (2, False)
+
+
+def test_a_look_up_that_fails_is_asked_again_and_does_not_halt(lookup_venue: Any, monkeypatch: Any) -> None:
+    executor = Executor(lookup_venue, run_id="r")
+    executor.run(act(), M)
+    lookup_venue.resting.clear()
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            type(lookup_venue), "fetch_order", lambda self, name: (_ for _ in ()).throw(TimeoutError("slow"))
+        )
+        result = executor.run(act(), M)
+    assert (result["submitted"], result["halt"], result["errors"][0]) == (0, False, "TimeoutError: slow")
+    assert executor.run(act(), M) == NOTHING | {"submitted": 2}
+
+
+def test_a_refused_cancel_and_an_old_list_are_no_proof_together(listing_venue: Any) -> None:
+    clock = ManualClock(0)
+    executor = Executor(listing_venue, run_id="r", clock=clock)
+    executor.run(act(ask_quote=None), M)
+    listed = listing_venue.get_state
+    listing_venue.get_state = lambda: listed() | {"open_orders": []}
+    for ms in (0, 1, SETTLE_MS):
+        at(clock, ms)
+        listing_venue.cancel_plan = [VenueRejected("busy")]
+        assert executor.run(act(ask_quote=None), M)["submitted"] == 0
+    listing_venue.get_state = listed
+    assert executor.run(act(ask_quote=None), M) == NOTHING | {"submitted": 1, "canceled": 1}
+    assert len(listing_venue.resting) == 1
+
+
+def test_a_cancel_without_an_answer_and_an_old_list_are_no_proof_together(listing_venue: Any) -> None:
+    executor = Executor(listing_venue, run_id="r")
+    executor.run(act(ask_quote=None), M)
+    listing_venue.positions[M] = 1.0
+    listed = listing_venue.get_state
+    listing_venue.get_state = lambda: listed() | {"open_orders": []}
+    for decision in (act(ask_quote=None), FinalDecision(Action.EXIT)):
+        listing_venue.cancel_plan = [TimeoutError("slow")]
+        result = executor.run(decision, M, mid=0.5)
+        assert (result["submitted"], result["in_doubt"], result["halt"]) == (0, 1, False)
+    assert len(listing_venue.resting) == len(executor.open_orders()) == 1
+
+
+def test_quotes_of_a_broker_that_lists_and_sweeps_are_swept() -> None:
+    class Lists(Sweeping):
+        def get_state(self) -> dict[str, Any]:
+            return {"open_orders": [order for order in self.orders if order.client_order_id in self.live]}
+
+    broker = Lists()
+    for _ in range(3):  # each knows only what the list says
+        assert not Executor(broker).run(act(), M)["errors"]
+    executor = Executor(broker, run_id="r")
+    for _ in range(3):
+        assert executor.run(act(), M) == NOTHING | {"submitted": 2, "canceled": 2}
+    broker.get_state = lambda: {"open_orders": []}  # type: ignore[method-assign]
+    assert executor.run(act(), M)["submitted"] == 2
+    assert broker.most == 2
+
+
+@pytest.mark.parametrize("action", [Action.ACT, Action.EXIT])
+def test_nothing_is_sent_while_the_broker_cannot_say_what_rests(listing_venue: Any, action: Action) -> None:
+    execute(listing_venue, act(), M)
+    listing_venue.positions[M] = 1.0
+
+    def fails() -> dict[str, Any]:
+        raise TimeoutError("slow")
+
+    listing_venue.get_state = fails
+    result = execute(listing_venue, FinalDecision(action, params=act().params), M, mid=0.5)
+    assert result == NOTHING | {"errors": ["TimeoutError: slow"]}
+
+
+def test_a_stop_names_the_market_of_what_it_leaves_in_doubt(listing_venue: Any) -> None:
+    executor, _, bid = lost_bid(listing_venue)
+    (error,) = executor.run(FinalDecision(Action.STOP), "other")["errors"]
+    assert f"{bid.client_order_id} of {M!r}" in error
+
+
+class Unreliable(Minimal):
+    """Loses requests and answers until it is `quiet`, fills now and then, and forgets nothing."""
+
+    recv_window_ms = WINDOW_MS
+
+    def __init__(self, seed: int, clock: ManualClock) -> None:
+        super().__init__()
+        self.random, self.clock = Random(seed), clock
+        self.live: dict[str, SubmitOrder] = {}
+        self.arrived: set[str] = set()
+        self.under_way: list[tuple[int, SubmitOrder]] = []
+        self.quiet = False
+
+    def arrive(self, order: SubmitOrder) -> None:
+        self.live[order.client_order_id] = order
+        self.arrived.add(order.client_order_id)
+
+    def lose(self, share: float) -> bool:
+        return not self.quiet and self.random.random() < share
+
+    def submit_order(self, order: SubmitOrder) -> None:
+        super().submit_order(order)
+        if not self.lose(0.3):
+            return self.arrive(order)
+        fate = self.random.randrange(3)
+        if fate == 0:
+            self.arrive(order)
+        elif fate == 1:
+            self.under_way.append((self.clock.now_ns() + self.random.randrange(WINDOW_MS) * NS_PER_MS, order))
+        raise TimeoutError("slow")
+
+    def live_on(self) -> None:
+        for arrival in [each for each in self.under_way if each[0] <= self.clock.now_ns()]:
+            self.under_way.remove(arrival)
+            self.arrive(arrival[1])
+        for name in [name for name in self.live if self.random.random() < 0.1]:
+            del self.live[name]
+
+
+def _cancel_order(self: Unreliable, order_id: str) -> bool:
+    if self.lose(0.2):
+        if self.random.random() < 0.5:
+            self.live.pop(order_id, None)
+        raise TimeoutError("slow")
+    return self.live.pop(order_id, None) is not None
+
+
+def _refusing_cancel(self: Unreliable, order_id: str) -> bool:
+    if not _cancel_order(self, order_id):
+        raise VenueRejected("unknown order")
+    return True
+
+
+def _cancel_all(self: Unreliable, market_id: str | None = None) -> int:
+    if self.lose(0.2):
+        raise TimeoutError("slow")
+    count = len(self.live)
+    self.live.clear()
+    return count
+
+
+def _get_state(self: Unreliable) -> dict[str, Any]:
+    if self.lose(0.1):
+        raise TimeoutError("slow")
+    return {"open_orders": list(self.live.values())}
+
+
+def _fetch_order(self: Unreliable, client_order_id: str) -> dict[str, Any] | None:
+    if self.lose(0.2):
+        raise TimeoutError("slow")
+    if client_order_id not in self.arrived:
+        return None
+    status = "NEW" if client_order_id in self.live else "FILLED"
+    order = next(each for each in self.orders if each.client_order_id == client_order_id)
+    terms = {"client_order_id": client_order_id, "market_id": M, "side": order.side, "price": order.price}
+    return terms | {"qty": order.qty, "status": status.lower()}
+
+
+_CAN = {"C": ("cancel_order", _cancel_order), "R": ("cancel_order", _refusing_cancel), "S": ("cancel_all", _cancel_all),
+        "L": ("get_state", _get_state), "F": ("fetch_order", _fetch_order)}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "can", ["CL", "RL", "CLF", "CSL", "RSLF", "SL", "SLF", "CS", "RS", "S", "CSF", "SF", "CF", "RF"]
+)
+def test_whatever_a_broker_can_do_no_side_has_two_quotes_and_none_stays_blocked(can: str) -> None:
+    kind = type(can, (Unreliable,), dict(_CAN[letter] for letter in can))
+    lost = 0
+    for seed in range(30):
+        clock = ManualClock(NS_PER_MS)
+        broker = kind(seed, clock)
+        executor = Executor(broker, run_id=f"s{seed}", clock=clock)
+        for step in range(120):
+            clock.advance_to(clock.now_ns() + broker.random.randrange(50, 600) * NS_PER_MS)
+            broker.quiet = step >= 60
+            broker.live_on()
+            one_sided = broker.random.randrange(5) == 0
+            result = executor.run(act(bid_quote=None) if one_sided else act(), M)
+            sides = [order.side for order in broker.live.values()]
+            assert max(map(sides.count, Side)) <= 1, f"seed {seed}, step {step}"
+            assert not result["halt"], f"seed {seed}, step {step}: {result['errors']}"
+            lost += result["in_doubt"]
+        for _ in range(3):
+            clock.advance_to(clock.now_ns() + 2 * SETTLE_MS * NS_PER_MS)
+            executor.run(act(), M)
+        assert len(broker.live) == len(executor.open_orders()) == 2, f"seed {seed}"
+    assert lost > 100
 
 
 @pytest.mark.parametrize("recv_window_ms", [1_000, None])

@@ -99,6 +99,11 @@ class BarTimes(msgspec.Struct, frozen=True):
 def bar_length_ms(columns: ColumnMap | str | Path) -> float | None:
     """Return how long the bars of a map are, ms; None where it does not say. Of a file nothing else is read.
 
+    Raises
+    ------
+    ConfigError
+        When what the file says is no length.
+
     >>> bar_length_ms(ColumnMap(kind="bar", time_unit="iso", price_scale=1, bar_time="close", bar_seconds=60,
     ...     columns={"ts": "t", "open": "o", "high": "h", "low": "l", "close": "c"}))
     60000.0
@@ -106,8 +111,14 @@ def bar_length_ms(columns: ColumnMap | str | Path) -> float | None:
     if isinstance(columns, ColumnMap):
         return columns.length_ms or None
     table = load_toml(columns)
-    told = (table.get("interval_ms"), 1.0), (table.get("bar_seconds"), 1_000.0)
-    return next((length * in_ms for length, in_ms in told if isinstance(length, (int, float)) and length), None)
+    for key, in_ms in (("interval_ms", 1.0), ("bar_seconds", 1_000.0)):
+        length = table.get(key)
+        if length is None:
+            continue
+        if type(length) not in (int, float) or not 0.0 < length < math.inf:
+            raise ConfigError(f"{columns}: `{key}` must be finite and > 0, was {length!r}")
+        return float(length) * in_ms
+    return None
 
 
 def utc_offset_ns(text: str) -> int:

@@ -6,21 +6,19 @@ it sent. The loop, which remembers more, quotes through `OrderManager`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from math import inf, isfinite
-from typing import Any, NamedTuple
+from typing import Any
 
 from ami_engine.adapters.base import Broker
 from ami_engine.clock import Clock, WallClock
-from ami_engine.errors import ConfigError, QuoteError, VenueProtocolError
+from ami_engine.errors import ConfigError, QuoteError
 from ami_engine.events import Fill, Side, SubmitOrder, TimeInForce
-from ami_engine.execution import broker_edge
-from ami_engine.execution.broker_edge import Answer
 from ami_engine.execution.idempotency import client_order_id
-from ami_engine.execution.order_state import OPEN_STATUSES
 from ami_engine.execution.order_table import DEFAULT_SETTLE_MS
 from ami_engine.execution.quotes import decode_quotes
-from ami_engine.execution.sent_quotes import Resting, SentQuotes
+from ami_engine.execution.sent_quotes import SentQuotes
+from ami_engine.execution.shot import Shot
 from ami_engine.units import NS_PER_MS, Instrument
 from decision_schema.types import Action
 
@@ -128,7 +126,7 @@ class Executor:
             ``halt``: True when the broker cannot do what the decision needs, or broke the protocol, and the run has to
             stop.
         """
-        shot = _Shot(self.broker, market_id, self._own)
+        shot = Shot(self.broker, market_id, self._own)
         action = final_decision.action
         if action.__class__ is not Action:
             action = Action(getattr(action, "value", action))
@@ -145,21 +143,18 @@ class Executor:
             shot.cancel_all(market_id)
         return shot.result
 
-    def _act(self, shot: _Shot, params: dict[str, Any] | None) -> None:
+    def _act(self, shot: Shot, params: dict[str, Any] | None) -> None:
         try:
             quotes = decode_quotes(params)
         except QuoteError as error:
             shot.fail(str(error))
             return
         view = shot.read_view()
-        if view.is_listed:
-            is_clear = {side: shot.cancel([o for o in view.orders if o.side is side]) for side in Side}
-            left = shot.settle_unlisted(shot.market_id, view.orders)
-        else:
-            is_clear = dict.fromkeys(Side, True)
-            left = shot.withdraw_own()
+        if view.is_unreadable:  # what rests there is not known
+            return
+        left = shot.clear(view)
         for side, quote in ((Side.BUY, quotes.bid_quote), (Side.SELL, quotes.ask_quote)):
-            if quote is None or shot.result["halt"] or not is_clear[side] or any(o.side is side for o in left):
+            if quote is None or shot.result["halt"] or any(order.side is side for order in left):
                 continue
             price = self._quote_price(quote, side)
             qty = self._quote_qty(quotes.size_usd, price)
@@ -181,13 +176,15 @@ class Executor:
         qty = self.instrument.qty_from_usd(size_usd, price)
         return 0.0 if self.instrument.is_below_minimum(price, qty) else qty
 
-    def _exit(self, shot: _Shot, mid: float | None) -> None:
+    def _exit(self, shot: Shot, mid: float | None) -> None:
         if mid is None or not (isfinite(mid) and mid > 0.0):
             shot.fail(f"EXIT needs `mid`, finite and > 0, was {mid!r}")
             return
         if not shot.cancel_all(shot.market_id):
             return
         view = shot.read_view()
+        if view.is_unreadable:
+            return
         if view.position is None:
             shot.fail(
                 f'{type(self.broker).__name__} must say {{"positions": ...}} in get_state() for an EXIT', halt=True
@@ -211,7 +208,7 @@ class Executor:
         return self.instrument.price_from_ticks(self.instrument.crossing_ticks(limit, is_buy=side is Side.BUY))
 
     def _send(
-        self, shot: _Shot, side: Side, price: float, qty: float, *, post_only: bool = False, reduce_only: bool = False
+        self, shot: Shot, side: Side, price: float, qty: float, *, post_only: bool = False, reduce_only: bool = False
     ) -> None:
         window_ms = getattr(self.broker, "recv_window_ms", None)
         shot.submit(
@@ -234,199 +231,3 @@ def _is_pulled(final_decision: Any) -> bool:
     """True for a HOLD of a guard that wants resting quotes off."""
     metadata = getattr(getattr(final_decision, "mismatch", None), "metadata", None)
     return isinstance(metadata, Mapping) and metadata.get("quotes") == "pull"
-
-
-class _View(NamedTuple):
-    """What the broker says of one market. `position` is None where it does not say."""
-
-    orders: list[Resting]
-    position: float | None
-    is_listed: bool  # whether it says what rests
-
-
-class _Shot:
-    """One decision under way: the calls it makes and the result it adds up."""
-
-    def __init__(self, broker: Broker, market_id: str, own: SentQuotes) -> None:
-        self.broker = broker
-        self.market_id = market_id
-        self.own = own
-        self.result: dict[str, Any] = {
-            "submitted": 0,
-            "canceled": 0,
-            "rejected": 0,
-            "in_doubt": 0,
-            "errors": [],
-            "halt": False,
-        }
-
-    def fail(self, error: str, *, halt: bool = False) -> None:
-        self.result["errors"].append(error)
-        self.result["halt"] = self.result["halt"] or halt
-
-    def submit(self, order: SubmitOrder) -> None:
-        self.result["submitted"] += 1
-        reply = broker_edge.submit(self.broker, order)
-        if reply.answer is not Answer.REFUSED and order.tif is TimeInForce.GTC:
-            self.own.add(order, in_doubt=reply.answer is Answer.LOST)
-        self._hear(reply, refused="rejected")
-
-    def cancel(self, orders: list[Resting]) -> bool:
-        """Cancel orders one by one; return True when all of them are confirmed."""
-        replies = [self._cancel(order) for order in orders]
-        return all(reply.answer is Answer.DONE for reply in replies)
-
-    def _cancel(self, order: Resting) -> broker_edge.Reply:
-        reply = broker_edge.cancel(self.broker, order.client_order_id)
-        if reply.answer is Answer.DONE:
-            self.result["canceled"] += 1
-            self.own.end(order.client_order_id)
-        self._hear(reply, refused="")
-        return reply
-
-    def settle_unlisted(self, market_id: str | None, listed: list[Resting]) -> list[Resting]:
-        """Cancel or look up what we sent and the broker does not list; return what may still be live, or arrive.
-
-        A list may be older than the order, as after a reconnect: so it is never enough, where the broker can cancel.
-        """
-        live = {order.client_order_id for order in listed}
-        self.own.hear_listing(live)
-        left = [o for o in self.own.all(market_id) if o.client_order_id not in live and not self._is_gone(o)]
-        self._say_that_they_wait(left)
-        return left
-
-    def _is_gone(self, order: Resting) -> bool:
-        if broker_edge.supports(self.broker, "cancel_order"):
-            reply = self._cancel(order)
-            if reply.answer is Answer.DONE:
-                return True
-            if reply.answer is Answer.LOST or reply.is_failure:
-                return False
-        if broker_edge.supports(self.broker, "fetch_order"):
-            return self._has_ended(order)
-        return self.own.deny(order)
-
-    def withdraw_own(self) -> list[Resting]:
-        """Cancel what we sent to the market, where the broker does not list it; return what may still be live.
-
-        That there was nothing to cancel is believed when a fill, a look-up or a sweep says so too. Otherwise quotes
-        could be put on quotes without end, and it halts. A quote in doubt that may still arrive only keeps its side.
-        """
-        broker, own, market_id = self.broker, self.own, self.market_id
-        denied = []
-        can_sweep = broker_edge.supports(broker, "cancel_all")
-        if broker_edge.supports(broker, "cancel_order") or not can_sweep:
-            for order in own.all(market_id):
-                reply = self._cancel(order)
-                if reply.answer is Answer.REFUSED and not reply.error and not self._has_ended(order):
-                    denied.append(order)
-        else:
-            denied = own.all(market_id)
-        if denied and can_sweep:
-            count, error = broker_edge.sweep(broker, market_id)
-            self.result["canceled"] += count
-            if error:
-                self.fail(error)
-            else:
-                denied = own.hear_sweep(denied, count)
-        can_ask = can_sweep or broker_edge.supports(broker, "fetch_order")
-        waiting = [order for order in denied if can_ask and order.is_in_doubt]
-        self._say_that_they_wait(waiting)
-        if len(waiting) < len(denied):
-            ids = ", ".join(order.client_order_id for order in denied if order not in waiting)
-            self.fail(f"quotes of {market_id!r} cannot be withdrawn, and may be live: {ids}", halt=True)
-        return own.all(market_id)
-
-    def _say_that_they_wait(self, orders: list[Resting]) -> None:
-        if orders:
-            ids = ", ".join(order.client_order_id for order in orders)
-            self.fail(f"quotes of {self.market_id!r} got no answer and may still arrive, no other is sent: {ids}")
-
-    def _has_ended(self, order: Resting) -> bool:
-        if not broker_edge.supports(self.broker, "fetch_order"):
-            return False
-        report, error = broker_edge.fetch_report(self.broker, order.client_order_id)
-        if error or (report is not None and report.status in OPEN_STATUSES):
-            return False
-        if report is None:
-            return self.own.deny(order)
-        self.own.end(order.client_order_id)
-        return True
-
-    def _hear(self, reply: broker_edge.Reply, refused: str) -> None:
-        if reply.answer is Answer.LOST:
-            self.result["in_doubt"] += 1
-        elif reply.answer is Answer.REFUSED and refused:
-            self.result[refused] += 1
-        if reply.error:
-            self.fail(reply.error, halt=reply.is_fatal)
-
-    def cancel_all(self, market_id: str | None) -> bool:
-        """Cancel the orders of a market, or of all: in one call where the broker has it, else one by one."""
-        can_sweep = broker_edge.supports(self.broker, "cancel_all")
-        if not can_sweep:
-            listed = self._listed()
-            left: list[Resting] = []
-            if listed is None:
-                listed = self.own.all(market_id) or None
-            else:
-                left = self.settle_unlisted(market_id, listed)
-            if listed is not None:
-                wanted = [o for o in listed if market_id in (None, o.market_id) and not o.is_closing]
-                return self.cancel(wanted) and not left
-        count, error = broker_edge.sweep(self.broker, market_id)
-        self.result["canceled"] += count
-        if not error and self.own.hear_sweep(self.own.all(market_id), count):
-            listed = self._listed()
-            if listed is not None:
-                self.settle_unlisted(market_id, listed)
-        if error:
-            self.result["in_doubt"] += can_sweep
-            self.fail(error, halt=not can_sweep)
-        return not error
-
-    def can_know(self) -> bool:
-        """True when the broker itself can find out what rests; one that cannot has nothing to pull before a quote."""
-        return broker_edge.supports(self.broker, "cancel_all") or self._state().get("open_orders") is not None
-
-    def read_view(self) -> _View:
-        """Ask the broker what it holds of the market, and what rests there."""
-        state = self._state()
-        entries = state.get("open_orders")
-        orders = [o for o in self._orders(entries or ()) if o.market_id == self.market_id]
-        return _View(orders, self._position(state), entries is not None)
-
-    def _listed(self) -> list[Resting] | None:
-        entries = self._state().get("open_orders")
-        return None if entries is None else self._orders(entries)
-
-    def _state(self) -> dict[str, Any]:
-        state, error = broker_edge.read_state(self.broker)
-        if error:
-            self.fail(error)
-        return state
-
-    def _orders(self, entries: Iterable[object]) -> list[Resting]:
-        orders = []
-        for entry in entries:
-            try:
-                report = broker_edge.open_order_of(entry)
-            except VenueProtocolError as broken:
-                self.fail(str(broken), halt=True)
-                continue
-            leaves_qty, closes = report.qty - report.filled_qty, broker_edge.is_closing(entry)
-            orders.append(Resting(report.client_order_id, report.market_id, report.side, leaves_qty, closes))
-        return orders
-
-    def _position(self, state: dict[str, Any]) -> float | None:
-        positions = state.get("positions")
-        if positions is None:
-            return None
-        try:
-            position = float(positions.get(self.market_id, 0.0))
-        except (AttributeError, TypeError, ValueError):
-            position = float("nan")
-        if isfinite(position):
-            return position
-        self.fail(f"the position of {self.market_id!r} must be a finite number, state was {positions!r}", halt=True)
-        return 0.0

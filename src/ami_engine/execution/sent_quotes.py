@@ -19,7 +19,8 @@ class Resting(NamedTuple):
     """An order that is live, or may be.
 
     `believed_ns`: 0 for an order that the venue answered for; for one in doubt, the time from which "I know nothing of
-    it" proves something, infinite where the venue cannot expire requests. `denials`: how often that was said since.
+    it" proves something, infinite where the venue cannot expire requests. `denied`: the decision in which that was said
+    first since, 0 before.
     """
 
     client_order_id: str
@@ -28,7 +29,7 @@ class Resting(NamedTuple):
     leaves_qty: float
     is_closing: bool
     believed_ns: float = 0.0
-    denials: int = 0
+    denied: int = 0
 
     @property
     def is_in_doubt(self) -> bool:
@@ -50,6 +51,7 @@ class SentQuotes:
         self._clock = clock
         self._settle_ns = settle_ns
         self._orders: dict[str, Resting] = {}
+        self._decision = 0
 
     def all(self, market_id: str | None = None) -> list[Resting]:
         """Return the quotes of a market, or of all."""
@@ -65,16 +67,35 @@ class SentQuotes:
         """The order is over."""
         self._orders.pop(client_order_id, None)
 
+    def begin(self) -> None:
+        """A decision begins: what it hears twice counts once."""
+        self._decision += 1
+
+    def expires(self, order: Resting) -> bool:
+        """Return whether the venue takes an order no more some day."""
+        return order.believed_ns < inf
+
+    def may_arrive(self, order: Resting) -> bool:
+        """Return whether the request of an order in doubt may still be on its way."""
+        return self._clock.now_ns() < order.believed_ns
+
+    def doubt(self, order: Resting) -> None:
+        """What the venue says of an order does not fit together: denials prove nothing before this is settled."""
+        if order.client_order_id in self._orders:
+            believed_ns = float(self._clock.now_ns() + self._settle_ns)
+            self._orders[order.client_order_id] = order._replace(believed_ns=believed_ns, denied=0)
+
     def deny(self, order: Resting) -> bool:
         """The venue knows nothing of an order: return True when that ends it.
 
-        For an order in doubt it does when it is said for the second time after the request can no longer arrive.
+        For an order in doubt it does when it is said again in a later decision, after the request can no longer arrive.
         """
         if order.is_in_doubt:
-            if self._clock.now_ns() < order.believed_ns:
+            if self.may_arrive(order):
                 return False
-            if not order.denials:
-                self._orders[order.client_order_id] = order._replace(denials=1)
+            first = self._orders.get(order.client_order_id, order).denied
+            if first in (0, self._decision):
+                self._orders[order.client_order_id] = order._replace(denied=self._decision)
                 return False
         self.end(order.client_order_id)
         return True
@@ -82,16 +103,7 @@ class SentQuotes:
     def hear_listing(self, live: AbstractSet[str]) -> None:
         """The venue listed these: they are in doubt no more."""
         for name in live & self._orders.keys():
-            self._orders[name] = self._orders[name]._replace(believed_ns=0.0, denials=0)
-
-    def hear_sweep(self, swept: list[Resting], count: int) -> list[Resting]:
-        """The venue cancelled `count` orders where these were thought to be; return those not accounted for."""
-        known = [order for order in swept if not order.is_in_doubt]
-        if count < len(known):
-            return swept
-        for order in known if count < len(swept) else swept:
-            self.end(order.client_order_id)
-        return [] if count >= len(swept) else [o for o in swept if o.is_in_doubt and not self.deny(o)]
+            self._orders[name] = self._orders[name]._replace(believed_ns=0.0, denied=0)
 
     def fill(self, fill: Fill) -> None:
         """Hear of a fill."""
@@ -100,6 +112,6 @@ class SentQuotes:
             return
         left = order.leaves_qty - fill.qty
         if left > _REL_TOL * fill.qty:
-            self._orders[fill.client_order_id] = order._replace(leaves_qty=left, believed_ns=0.0, denials=0)
+            self._orders[fill.client_order_id] = order._replace(leaves_qty=left, believed_ns=0.0, denied=0)
         else:
             self.end(fill.client_order_id)

@@ -134,6 +134,8 @@ def send_command(folder: Path, command: Command) -> ControlReply:
         try:
             with _short(path) as name:
                 caller.connect(name)
+        except BlockingIOError as error:  # more callers wait than the system lets
+            raise ConfigError(f"{path}: too many callers wait for the engine there: try again") from error
         except OSError as error:
             raise ConfigError(f"{path}: no engine listens there: {error.strerror or error}") from error
         try:
@@ -168,7 +170,7 @@ def _listen(path: Path) -> socket.socket:
 
 def _turn_away(caller: socket.socket) -> None:
     """Tell a caller for whom there is no thread to come again, without waiting for one who does not listen."""
-    busy = ControlReply(False, f"{_MOST_CALLERS} others are speaking to the engine: try again")
+    busy = ControlReply(False, "the engine hears too many callers at once: try again")
     with caller, suppress(OSError):
         caller.setblocking(False)
         caller.sendall(msgspec.json.encode(busy) + b"\n")
