@@ -174,6 +174,7 @@ def pair(
     **options: Any,
 ) -> tuple[Played, Played]:
     """Run natively up to the `at`-th event (None: throughout), and in Python. `engine` makes one for each run."""
+    pytest.importorskip("ami_engine._core", reason="needs the compiled core")
     monkeypatch.setenv(STEP_VARIABLE, "auto")
 
     def make(venue: PaperBroker) -> Any:
