@@ -109,8 +109,9 @@ class _Pair:
             raise
         self.kept, self.plain = made if is_kept_first else reversed(made)
         self._turns = steps // (2 * _TURN)
-        for each in (self.plain, self.kept):
-            each.go(_WARM_UP)
+        for _ in range(_WARM_UP // _TURN):  # in turns too: the interpreter fits shared code to whom it serves
+            for each in (self.plain, self.kept):
+                each.go(_TURN)
 
     def extras_us(self) -> list[float]:
         """Return what the journal adds to a step, µs, of each two turns: in one the first, in the other the second."""
