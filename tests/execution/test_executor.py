@@ -350,6 +350,17 @@ def lost_bid(broker: Any, **how: Any) -> tuple[Executor, ManualClock, SubmitOrde
     return executor, clock, bid
 
 
+def that_sweeps(venue: Any) -> Any:
+    """A venue of the same kind that can cancel everything in one call."""
+
+    def cancel_all(self: Any, market_id: str | None = None) -> int:
+        count = len(self.resting)
+        self.resting.clear()
+        return count
+
+    return type("Sweeps", (type(venue),), {"cancel_all": cancel_all})()
+
+
 def bids(broker: Any) -> int:
     return sum(order.side is Side.BUY for order in broker.submitted())
 
@@ -473,13 +484,7 @@ def test_a_list_that_is_older_than_a_quote_does_not_hide_it(listing_venue: Any) 
 
 
 def test_a_sweep_and_a_list_together_say_what_is_gone(listing_venue: Any) -> None:
-    class Both(type(listing_venue)):  # type: ignore[misc]
-        def cancel_all(self, market_id: str | None = None) -> int:
-            count = len(self.resting)
-            self.resting.clear()
-            return count
-
-    broker = Both()
+    broker = that_sweeps(listing_venue)
     executor = Executor(broker, run_id="r")
     executor.run(act(), M)
     broker.resting.popitem()  # filled, and nobody told the executor
@@ -497,13 +502,7 @@ def test_an_exit_is_not_held_up_by_a_quote_in_doubt(listing_venue: Any) -> None:
 
 
 def test_a_sweep_that_took_another_order_says_nothing_of_one_under_way(venue: Any) -> None:
-    class Both(type(venue)):  # type: ignore[misc]
-        def cancel_all(self, market_id: str | None = None) -> int:
-            count = len(self.resting)
-            self.resting.clear()
-            return count
-
-    broker = Both()
+    broker = that_sweeps(venue)
     executor, _, bid = lost_bid(broker)
     broker.cancel_plan = [None, TimeoutError("slow")]
     result = executor.run(act(), M)

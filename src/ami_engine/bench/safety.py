@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import gc
-import shutil
 import tempfile
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
@@ -97,17 +96,14 @@ class _Pair:
     """Two quiet runs, with and without a journal, that make their steps in turns; opening and closing are not timed."""
 
     def __init__(self, durability: Durability, steps: int, *, is_kept_first: bool = False) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="ami-bench-"))
-        made: list[_Quiet] = []
-        try:
+        with ExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ami-bench-")))
+            made = {}
             for is_kept in (is_kept_first, not is_kept_first):
-                made.append(_Quiet(self.folder / "journal.sqlite", durability) if is_kept else _Quiet())
-        except BaseException:
-            for each in made:
-                each.close()
-            shutil.rmtree(self.folder, ignore_errors=True)
-            raise
-        self.kept, self.plain = made if is_kept_first else reversed(made)
+                quiet = _Quiet(folder / "journal.sqlite", durability) if is_kept else _Quiet()
+                made[is_kept] = stack.enter_context(closing(quiet))
+            self._open = stack.pop_all()
+        self.kept, self.plain = made[True], made[False]
         self._turns = steps // (2 * _TURN)
         for _ in range(_WARM_UP // _TURN):  # in turns too: the interpreter fits shared code to whom it serves
             for each in (self.plain, self.kept):
@@ -139,9 +135,7 @@ class _Pair:
 
     def close(self) -> None:
         """End both, and leave nothing behind."""
-        self.plain.close()
-        self.kept.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._open.close()
 
 
 def _check_pair(durability: Durability, steps: int) -> None:

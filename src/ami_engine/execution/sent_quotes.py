@@ -35,6 +35,11 @@ class Resting(NamedTuple):
     def is_in_doubt(self) -> bool:
         return self.believed_ns > 0.0
 
+    @property
+    def expires(self) -> bool:
+        """Whether the venue takes it no more some day."""
+        return self.believed_ns < inf
+
 
 class SentQuotes:
     """Quotes that were sent and are not known to have ended.
@@ -70,10 +75,6 @@ class SentQuotes:
     def begin(self) -> None:
         """A decision begins: what it hears twice counts once."""
         self._decision += 1
-
-    def expires(self, order: Resting) -> bool:
-        """Return whether the venue takes an order no more some day."""
-        return order.believed_ns < inf
 
     def may_arrive(self, order: Resting) -> bool:
         """Return whether the request of an order in doubt may still be on its way."""

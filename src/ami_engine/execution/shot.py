@@ -135,7 +135,7 @@ class Shot:
                 self.fail(error)
             is_swept = not error
         left = [o for o in open_ if not self._is_over(o, replies.get(o.client_order_id), live, is_swept=is_swept)]
-        stuck = [o for o in left if self._is_stuck(o, replies.get(o.client_order_id), live, is_swept=is_swept)]
+        stuck = [o for o in left if live is None and self._is_stuck(o, replies.get(o.client_order_id))]
         self._say_what_is_left([order for order in left if order not in stuck])
         if stuck:
             self.fail(f"quotes cannot be withdrawn, and may be live: {_named(stuck)}", halt=True)
@@ -156,8 +156,7 @@ class Shot:
             return self.own.deny(order)
         if live is None:
             # That there is nothing to cancel: it was filled, or is still on its way here.
-            is_late = order.is_in_doubt and self.own.expires(order)
-            return is_late and _is_plain_no(reply) and self.own.deny(order)
+            return order.is_in_doubt and order.expires and _is_plain_no(reply) and self.own.deny(order)
         if reply is not None and not _is_plain_no(reply) and not order.is_in_doubt:
             # Refused for a reason of the venue's own, and a list may be older than the order.
             self.own.doubt(order)
@@ -176,11 +175,11 @@ class Shot:
         self.own.end(order.client_order_id)
         return True
 
-    def _is_stuck(self, order: Resting, reply: Reply | None, live: set[str] | None, *, is_swept: bool) -> bool:
-        """Return whether nothing will ever tell what became of an order."""
-        if live is not None or self._can_ask or self._can_sweep or is_swept:
+    def _is_stuck(self, order: Resting, reply: Reply | None) -> bool:
+        """Return whether, where no list does, nothing will ever tell what became of an order."""
+        if self._can_ask or self._can_sweep:
             return False
-        if order.is_in_doubt and (self.own.may_arrive(order) or _is_plain_no(reply)) and self.own.expires(order):
+        if order.is_in_doubt and (self.own.may_arrive(order) or _is_plain_no(reply)) and order.expires:
             return False
         return _is_told(reply)
 
