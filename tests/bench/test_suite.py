@@ -6,11 +6,14 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
+from itertools import chain, count, repeat
 from pathlib import Path
 
 import pytest
 
 from ami_engine.bench.case import Case, Group, Prepared, Ratio, Scale, require
+from ami_engine.bench.host import HostWatch
 from ami_engine.bench.results import RatioResult, Results, add_group
 from ami_engine.bench.suite import GROUPS, chosen, why_skipped
 from ami_engine.bench.worker import CaseReport, measure
@@ -32,6 +35,18 @@ def case_of(name: str, figure: float, calls: list[str], **options: object) -> Ca
     return Case(name, "a test", prepare, "ms", **options)  # type: ignore[arg-type]
 
 
+def hears(spins: Iterable[float], patience_s: float = 1.0) -> HostWatch:
+    """A watch whose loop takes these times; a second goes by with each look at the clock."""
+    rest, clock = iter(spins), count(0, 10**9)
+    return HostWatch(patience_s=patience_s, spin=lambda: next(rest), now_ns=lambda: next(clock), sleep=lambda _: None)
+
+
+def counting(name: str, **options: object) -> Case:
+    """A case whose figure is how often it has run."""
+    numbers = count(0)
+    return Case(name, "a test", lambda _: Prepared(lambda: next(numbers), lambda: None, 0), "ms", **options)  # type: ignore[arg-type]
+
+
 def results_of(group: Group, reports: dict[str, CaseReport], **skipped: str) -> Results:
     results = Results("test", "tiny", {})
     add_group(results, group, reports, skipped)
@@ -46,10 +61,61 @@ def test_every_answer_is_checked_before_anything_is_timed() -> None:
 
 def test_rounds_interleave_and_begin_with_another_case_each_time() -> None:
     calls: list[str] = []
-    reports = measure([case_of("a", 1.0, calls), case_of("b", 2.0, calls), case_of("c", 3.0, calls, rounds=3)], "quick")
+    cases = [case_of("a", 1.0, calls), case_of("b", 2.0, calls), case_of("c", 3.0, calls, rounds=3)]
+    reports = measure(cases, "quick", watch=hears([100.0] * 100)).cases
     rounds = calls[6:]  # after three checks and the warm-up
     assert rounds[:9] == ["a", "b", "c", "b", "c", "a", "c", "a", "b"]
     assert [len(reports[name].samples) for name in "abc"] == [7, 7, 3]
+
+
+def test_a_loud_round_is_measured_again_whatever_its_figures_were() -> None:
+    spins = [100.0] * 21
+    spins[4] = 150.0  # beside the second round: three looks each, at its start and after each case
+    # Then the wait: loud once, quiet; and the round anew.
+    report = measure(
+        [counting("a"), counting("b")], "quick", watch=hears([*spins, 130.0, 100.0, 100.0, 101.0, 100.0], 9.0)
+    )
+    assert report.cases["a"].samples == [1, 8, 3, 4, 5, 6, 7]  # 0 was the warm-up
+    assert report.cases["b"].samples == [1, 8, 3, 4, 5, 6, 7]
+    assert (report.rounds, report.loud, report.again, report.least_ns) == (7, 0, 1, 100.0)
+
+
+def test_what_was_taken_for_quiet_is_loud_once_the_host_was_quieter() -> None:
+    spins = [130.0] * 6 + [100.0] * 8
+    report = measure([counting("a")], "quick", watch=hears([*spins, *[100.0] * 9], 9.0))
+    assert report.cases["a"].samples == [8, 9, 10, 4, 5, 6, 7]
+    assert (report.loud, report.again) == (0, 3)
+
+
+def test_the_quieter_of_two_loud_rounds_is_kept_and_told() -> None:
+    spins = [100.0, 100.0, 150.0, *[100.0] * 11]
+    report = measure([counting("a")], "quick", watch=hears([*spins, 100.0, 170.0, 100.0, 140.0], 3.0))
+    assert report.cases["a"].samples == [1, 2, 3, 4, 5, 6, 7]
+    assert (report.loud, report.again) == (1, 1)
+    report = measure([counting("a")], "quick", watch=hears([*spins, 100.0, 120.0, 100.0, 140.0], 3.0))
+    assert report.cases["a"].samples == [1, 8, 3, 4, 5, 6, 7]
+    assert (report.loud, report.again) == (1, 1)
+
+
+def test_a_host_that_stays_loud_is_waited_for_no_longer_than_patience_lasts() -> None:
+    spins = [100.0, *[150.0] * 13]
+    report = measure([counting("a")], "quick", watch=hears(chain(spins, repeat(150.0)), 20.0))
+    assert report.cases["a"].samples == [1, 2, 3, 4, 5, 6, 7]
+    assert (report.loud, report.again) == (7, 0)
+
+
+def test_figures_that_are_no_times_are_not_measured_again() -> None:
+    case = counting("a")._replace(unit="KiB")
+    report = measure([case], "quick", watch=hears([100.0, *[150.0] * 13], 20.0))
+    assert report.cases["a"].samples == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_a_case_of_fewer_rounds_keeps_its_place_when_one_is_measured_again() -> None:
+    spins = [100.0] * 20
+    spins[1] = 150.0
+    report = measure([counting("a"), counting("b", rounds=2)], "quick", watch=hears([*spins, *[100.0] * 9], 9.0))
+    assert report.cases["a"].samples == [8, 2, 3, 4, 5, 6, 7]
+    assert report.cases["b"].samples == [3, 2]
 
 
 def test_a_wrong_answer_is_told_and_not_timed() -> None:
@@ -57,7 +123,7 @@ def test_a_wrong_answer_is_told_and_not_timed() -> None:
         return Prepared(lambda: pytest.fail("was timed"), lambda: require(False, "2 + 2 was 5"), 1)
 
     case = Case("wrong", "a test", prepare)
-    report = measure([case], "tiny")["wrong"]
+    report = measure([case], "tiny").cases["wrong"]
     assert (report.wrong, report.samples) == ("2 + 2 was 5", [])
     assert results_of(Group("g", (case,)), {"wrong": report}).wrong_answers == ["wrong"]
 
@@ -66,7 +132,7 @@ def test_a_case_that_cannot_start_does_not_stop_the_others() -> None:
     def prepare(scale: Scale) -> Prepared:
         raise OSError("no such library")
 
-    reports = measure([Case("broken", "a test", prepare), case_of("fine", 1.0, [])], "tiny")
+    reports = measure([Case("broken", "a test", prepare), case_of("fine", 1.0, [])], "tiny").cases
     assert reports["broken"].failed == "OSError: no such library"
     assert reports["fine"].samples == [1.0]
 

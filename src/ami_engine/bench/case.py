@@ -11,6 +11,9 @@ from ami_engine.clock import perf_ns
 __all__ = ["SCALES", "AnswerError", "Case", "Group", "Prepared", "Ratio", "Scale", "require"]
 
 
+_TIMES = ("ns", "µs", "ms", "s")
+
+
 class AnswerError(AssertionError):
     """A case computed something else than it must: its time means nothing."""
 
@@ -25,7 +28,10 @@ def require(holds: Any, message: str) -> None:
 
 
 class Scale(NamedTuple):
-    """How much work a case does: rows of a batch, calls from Python, steps of a loop, rounds of everything."""
+    """How much work a case does: rows of a batch, calls from Python, steps of a loop, rounds of everything.
+
+    `patience_s` is how long a group may wait for a quiet host, and measure rounds again for it.
+    """
 
     rows: int
     calls: int
@@ -33,13 +39,16 @@ class Scale(NamedTuple):
     symbols: int
     long_steps: int
     rounds: int
+    patience_s: float
 
 
 SCALES = {
-    "full": Scale(rows=200_000, calls=50_000, steps=20_000, symbols=1_000, long_steps=500_000, rounds=15),
-    "quick": Scale(rows=50_000, calls=10_000, steps=4_000, symbols=400, long_steps=40_000, rounds=7),
+    "full": Scale(
+        rows=200_000, calls=50_000, steps=20_000, symbols=1_000, long_steps=500_000, rounds=15, patience_s=30.0
+    ),
+    "quick": Scale(rows=50_000, calls=10_000, steps=4_000, symbols=400, long_steps=40_000, rounds=7, patience_s=3.0),
     # What the tests run: enough to fill every window.
-    "tiny": Scale(rows=1_500, calls=600, steps=500, symbols=20, long_steps=2_000, rounds=1),
+    "tiny": Scale(rows=1_500, calls=600, steps=500, symbols=20, long_steps=2_000, rounds=1, patience_s=0.0),
 }
 
 
@@ -88,6 +97,11 @@ class Case(NamedTuple):
     needs: tuple[str, ...] = ()
     is_peer: bool = False
     rounds: int = 0
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether its figure is a time, which a loud host lengthens."""
+        return self.unit.partition("/")[0] in _TIMES
 
 
 class Ratio(NamedTuple):

@@ -48,6 +48,7 @@ def run_suite(
     flags = {"--peers": peers, "--quick": scale == "quick", "--long": is_long, "--instructions": with_instructions}
     words = ["ami bench", *(flag for flag, is_set in flags.items() if is_set), *([f"--only '{only}'"] if only else [])]
     results = Results(" ".join(words), scale, machine_facts())
+    least_ns, rounds, loud, again = 0.0, 0, 0, 0
     for number, (group, cases) in enumerate(wanted):
         if progress is not None:
             progress(group.name, number, len(wanted))
@@ -55,15 +56,19 @@ def run_suite(
         runnable = [case for case in cases if case.name not in skipped]
         reports: dict[str, CaseReport] = {}
         if runnable:
-            report = _run_group(group, runnable, scale, is_long)
+            report = _run_group(group, runnable, scale, is_long, least_ns)
             reports = report.cases
             results.machine["pinned to"] = f"core {report.cpu}" if report.cpu >= 0 else "no core"
+            least_ns = report.least_ns or least_ns
+            if any(case.is_timed for case in runnable):
+                rounds, loud, again = rounds + report.rounds, loud + report.loud, again + report.again
+                results.machine["quiet rounds"] = f"{rounds - loud} of {rounds}, {again} measured again"
         add_group(results, group, reports, skipped)
     return results
 
 
-def _run_group(group: Group, cases: list[Case], scale: str, is_long: bool) -> Report:
-    task = Task([case.name for case in cases], scale, _LONG_STEPS if is_long else 0)
+def _run_group(group: Group, cases: list[Case], scale: str, is_long: bool, least_ns: float) -> Report:
+    task = Task([case.name for case in cases], scale, _LONG_STEPS if is_long else 0, least_ns)
     command = [sys.executable, "-m", "ami_engine.bench.worker"]
     environment = {**os.environ, **_ONE_THREAD}
     # A backend that the user forces is not what the cases name.

@@ -8,22 +8,27 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from ami_engine.bench.case import SCALES, Case, Prepared
+from ami_engine.bench.host import HostWatch
 from ami_engine.bench.suite import GROUPS
 
 __all__ = ["CaseReport", "Report", "Task", "measure"]
 
 
 class Task(msgspec.Struct):
-    """Which cases to measure, at which scale; `long_steps` stands in for the scale's, 0 leaves it."""
+    """Which cases to measure, at which scale; `long_steps` stands in for the scale's, 0 leaves it.
+
+    `least_ns` is what the loop of `HostWatch` took at best in the groups before; 0 where there are none.
+    """
 
     cases: list[str]
     scale: str
     long_steps: int = 0
+    least_ns: float = 0.0
 
 
 class CaseReport(msgspec.Struct):
@@ -35,10 +40,17 @@ class CaseReport(msgspec.Struct):
 
 
 class Report(msgspec.Struct):
-    """What came of a task, and the processor that it was pinned to (−1: none)."""
+    """What came of a task, and the processor that it was pinned to (−1: none).
+
+    `rounds` were taken, `loud` of them on a host that was disturbed; `again` were measured for ones that were.
+    """
 
     cases: dict[str, CaseReport]
     cpu: int = -1
+    rounds: int = 0
+    loud: int = 0
+    again: int = 0
+    least_ns: float = 0.0
 
 
 def pin() -> int:
@@ -50,30 +62,67 @@ def pin() -> int:
     return cpu
 
 
-def measure(cases: list[Case], scale_name: str, long_steps: int = 0) -> dict[str, CaseReport]:
-    """Check every answer, warm everything up, then run the cases round by round, each round from another one on."""
+class _Round(NamedTuple):
+    """What one round gave, and the longest that the watch's loop took beside it."""
+
+    figures: dict[str, float]
+    spin_ns: float
+
+
+def measure(cases: list[Case], scale_name: str, long_steps: int = 0, watch: HostWatch | None = None) -> Report:
+    """Check every answer, warm everything up, then run the cases round by round, each round from another one on.
+
+    Rounds beside which `watch` found the host loud are measured again while its patience lasts, and the quieter of the
+    two is kept.
+    """
     scale = SCALES[scale_name]
     if long_steps:
         scale = scale._replace(long_steps=long_steps)
-    reports = {case.name: CaseReport() for case in cases}
+    if watch is None:
+        watch = HostWatch(patience_s=scale.patience_s)
+    report = Report({case.name: CaseReport() for case in cases})
     ready: list[tuple[Case, Prepared]] = []
     try:
         for case in cases:
-            prepared = _prepared(case, reports[case.name], scale)
+            prepared = _prepared(case, report.cases[case.name], scale)
             if prepared is not None:
                 ready.append((case, prepared))
         for case, prepared in ready:
             if case.rounds != 1:
                 prepared.sample()
-        for number in range(scale.rounds):
-            first = number % max(1, len(ready))
-            for case, prepared in ready[first:] + ready[:first]:
-                if not case.rounds or number < case.rounds:
-                    reports[case.name].samples.append(prepared.sample())
+        rounds = [_round(ready, number, watch) for number in range(scale.rounds)]
+        if any(case.is_timed for case, _ in ready):
+            report.again = _measure_again(ready, rounds, watch)
     finally:
         for _, prepared in ready:
             prepared.close()
-    return reports
+    for case, _ in ready:
+        report.cases[case.name].samples = [each.figures[case.name] for each in rounds if case.name in each.figures]
+    report.rounds, report.least_ns = len(rounds), watch.least_ns
+    report.loud = sum(watch.is_loud(each.spin_ns) for each in rounds)
+    return report
+
+
+def _round(ready: list[tuple[Case, Prepared]], number: int, watch: HostWatch) -> _Round:
+    first = number % max(1, len(ready))
+    figures: dict[str, float] = {}
+    spins = [watch.look()]
+    for case, prepared in ready[first:] + ready[:first]:
+        if not case.rounds or number < case.rounds:
+            figures[case.name] = prepared.sample()
+            spins.append(watch.look())
+    return _Round(figures, max(spins))
+
+
+def _measure_again(ready: list[tuple[Case, Prepared]], rounds: list[_Round], watch: HostWatch) -> int:
+    """Put quieter rounds in the place of loud ones, the loudest first; return how many were measured for that."""
+    again = 0
+    while True:
+        number = max(range(len(rounds)), key=lambda each: rounds[each].spin_ns)
+        if not watch.is_loud(rounds[number].spin_ns) or not watch.wait():
+            return again
+        again += 1
+        rounds[number] = min(rounds[number], _round(ready, number, watch), key=lambda each: each.spin_ns)
 
 
 def _prepared(case: Case, report: CaseReport, scale: Any) -> Prepared | None:
@@ -103,8 +152,10 @@ def main() -> None:
     task = msgspec.json.decode(sys.stdin.buffer.read(), type=Task)
     known = {case.name: case for group in GROUPS for case in group.cases}
     cpu = pin()
-    cases = measure([known[name] for name in task.cases], task.scale, task.long_steps)
-    sys.stdout.buffer.write(msgspec.json.encode(Report(cases, cpu)))
+    watch = HostWatch(task.least_ns, SCALES[task.scale].patience_s)
+    report = measure([known[name] for name in task.cases], task.scale, task.long_steps, watch)
+    report.cpu = cpu
+    sys.stdout.buffer.write(msgspec.json.encode(report))
 
 
 if __name__ == "__main__":
