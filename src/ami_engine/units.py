@@ -13,11 +13,13 @@ import msgspec
 
 from ami_engine.errors import ConfigError
 
-__all__ = ["NS_PER_DAY", "NS_PER_MS", "NS_PER_S", "Instrument", "ms_from_ns", "ns_from_ms"]
+__all__ = ["NS_PER_DAY", "NS_PER_MS", "NS_PER_S", "Instrument", "ms_from_ns", "ns_from_ms", "whole_ms"]
 
 NS_PER_MS = 1_000_000
 NS_PER_S = 1_000_000_000
 NS_PER_DAY = 86_400_000_000_000
+
+_NEVER_MS = 1 << 62
 
 # Where there is no lot, a size has so many digits, and no more behind the point: sums of sizes are then exact doubles,
 # and a position can be closed to zero. What is executed of an order is rounded to fewer digits of its size: finer than
@@ -45,6 +47,20 @@ def ms_from_ns(ns: int) -> int:
     1
     """
     return ns // NS_PER_MS
+
+
+def whole_ms(due_ms: float) -> int:
+    """Return the first whole millisecond at or after a time, for whoever compares it with whole ones at every step.
+
+    CPython compares a large integer with another in a few ns, with a float in some fifty more. ±inf is later, or
+    earlier, than all.
+
+    >>> whole_ms(1_723_161_255_030.2), whole_ms(-math.inf) < 0 < 1 << 60 < whole_ms(math.inf)
+    (1723161255031, True)
+    """
+    if math.isfinite(due_ms):
+        return math.ceil(due_ms)
+    return _NEVER_MS if due_ms > 0.0 else -_NEVER_MS
 
 
 class Instrument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -19,7 +19,7 @@ from ami_engine.execution.order_table import DEFAULT_SETTLE_MS, OrderTable, Plac
 from ami_engine.execution.quotes import Quotes, decode_quotes
 from ami_engine.execution.reconcile import Reconciliation
 from ami_engine.execution.reconciler import Reconciler
-from ami_engine.units import Instrument
+from ami_engine.units import Instrument, whole_ms
 from decision_schema.types import Action
 
 __all__ = ["NOTHING_DONE", "Actions", "OrderManager"]
@@ -383,7 +383,8 @@ class OrderManager:
         self._is_stopped = False
         self._cancel_everything(tally)
         self._unverified = self._reconciler is not None
-        self._verify_ms = self._table.compare_ms = -inf
+        self._verify_ms = -inf
+        self._table.compare_ms = whole_ms(-inf)
         return self._told(tally)
 
     def verify_canceled(self, now_ms: int) -> tuple[str, ...]:
@@ -450,7 +451,7 @@ class OrderManager:
         if self._unverified and now_ms >= self._verify_ms:
             self.verify_canceled(now_ms)
         due_ms = inf if reconciler is None else reconciler.due_ms
-        self._table.compare_ms = min(due_ms, self._verify_ms) if self._unverified else due_ms
+        self._table.compare_ms = whole_ms(min(due_ms, self._verify_ms) if self._unverified else due_ms)
 
     def on_reconnect(self) -> None:
         """Note that a connection was lost and is back: with a journal, the next poll compares all with the venue."""

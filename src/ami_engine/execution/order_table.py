@@ -27,7 +27,7 @@ from ami_engine.execution.reconcile import (
     trigger_of_silence,
     triggers_of_report,
 )
-from ami_engine.units import NS_PER_MS
+from ami_engine.units import NS_PER_MS, whole_ms
 
 __all__ = ["DEFAULT_SETTLE_MS", "OrderTable", "Place", "Working"]
 
@@ -152,7 +152,7 @@ class OrderTable:
         self._closed: OrderedDict[str, Working] = OrderedDict()
         self._unsettled: dict[str, Working] = {}
         self.next_lookup_ms = inf  # no unsettled order is looked up before: `settle` does nothing
-        self.compare_ms = inf  # nothing is compared with the venue before, by whoever does
+        self.compare_ms = whole_ms(inf)  # nothing is compared with the venue before, by whoever does
         self._unknown_trades: OrderedDict[tuple[str, str], None] = OrderedDict()
 
     # Requests. ----------------------------------------------------------------------------------------------------

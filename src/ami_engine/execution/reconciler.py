@@ -16,7 +16,7 @@ from ami_engine.execution.idempotency import OrderIdFormat
 from ami_engine.execution.journal import Journal
 from ami_engine.execution.order_table import OrderTable
 from ami_engine.execution.reconcile import Finding, LocalView, Reconciliation, VenueView, reconcile
-from ami_engine.units import NS_PER_MS
+from ami_engine.units import NS_PER_MS, whole_ms
 
 __all__ = ["DEFAULT_RECONCILE_MS", "Reconciler"]
 
@@ -87,7 +87,7 @@ class Reconciler:
     @due_ms.setter
     def due_ms(self, due_ms: float) -> None:
         self._due_ms = due_ms
-        self._table.compare_ms = min(self._table.compare_ms, due_ms)
+        self._table.compare_ms = min(self._table.compare_ms, whole_ms(due_ms))
 
     def trade_in(self, market_ids: Iterable[str]) -> None:
         """Note that markets are to be traded; one that is new has to be looked at as at the start."""
