@@ -30,7 +30,7 @@ def require(holds: Any, message: str) -> None:
 class Scale(NamedTuple):
     """How much work a case does: rows of a batch, calls from Python, steps of a loop, rounds of everything.
 
-    `patience_s` is how long a group may wait for a quiet host, and measure rounds again for it.
+    `patience_s` is how long a group may wait for a quiet host, and measure again for it.
     """
 
     rows: int

@@ -35,8 +35,8 @@ def spin_ns() -> float:
 class HostWatch:
     """Tells loud moments from quiet ones by a fixed loop, and waits for quiet ones while its patience lasts.
 
-    A moment is loud when the loop takes `LOUD` times as long as it ever took. That says nothing of the cases: which
-    round is measured again does not depend on its figures. A neighbour on the same core shows so, which a guest of a
+    A moment is loud when the loop takes `LOUD` times as long as it ever took. That says nothing of the cases: what is
+    measured again does not depend on its figures. A neighbour on the same core shows so, which a guest of a
     shared machine cannot see otherwise. `least_ns` is what the loop took at best before, 0 where that is not known;
     `patience_s` how long to wait and measure again in all.
 
@@ -49,7 +49,7 @@ class HostWatch:
     ([100.0, 130.0, 90.0], True, False)
     """
 
-    LOUD = 1.15
+    LOUD = 1.2
 
     def __init__(
         self,

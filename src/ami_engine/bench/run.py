@@ -48,7 +48,7 @@ def run_suite(
     flags = {"--peers": peers, "--quick": scale == "quick", "--long": is_long, "--instructions": with_instructions}
     words = ["ami bench", *(flag for flag, is_set in flags.items() if is_set), *([f"--only '{only}'"] if only else [])]
     results = Results(" ".join(words), scale, machine_facts())
-    least_ns, rounds, loud, again = 0.0, 0, 0, 0
+    least_ns, timed, loud, again = 0.0, 0, 0, 0
     for number, (group, cases) in enumerate(wanted):
         if progress is not None:
             progress(group.name, number, len(wanted))
@@ -60,9 +60,8 @@ def run_suite(
             reports = report.cases
             results.machine["pinned to"] = f"core {report.cpu}" if report.cpu >= 0 else "no core"
             least_ns = report.least_ns or least_ns
-            if any(case.is_timed for case in runnable):
-                rounds, loud, again = rounds + report.rounds, loud + report.loud, again + report.again
-                results.machine["quiet rounds"] = f"{rounds - loud} of {rounds}, {again} measured again"
+            timed, loud, again = timed + report.timed, loud + report.loud, again + report.again
+            results.machine["quiet samples"] = f"{timed - loud} of {timed}; {again} taken again"
         add_group(results, group, reports, skipped)
     return results
 

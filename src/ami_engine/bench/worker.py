@@ -42,12 +42,13 @@ class CaseReport(msgspec.Struct):
 class Report(msgspec.Struct):
     """What came of a task, and the processor that it was pinned to (−1: none).
 
-    `rounds` were taken, `loud` of them on a host that was disturbed; `again` were measured for ones that were.
+    Of `timed` samples `loud` were taken beside a busy neighbour, for want of quiet moments; `again` were measured in
+    the place of ones that were.
     """
 
     cases: dict[str, CaseReport]
     cpu: int = -1
-    rounds: int = 0
+    timed: int = 0
     loud: int = 0
     again: int = 0
     least_ns: float = 0.0
@@ -62,18 +63,18 @@ def pin() -> int:
     return cpu
 
 
-class _Round(NamedTuple):
-    """What one round gave, and the longest that the watch's loop took beside it."""
+class _Sample(NamedTuple):
+    """What a case gave in one round, and the longer that the watch's loop took before and after it."""
 
-    figures: dict[str, float]
+    figure: float
     spin_ns: float
 
 
 def measure(cases: list[Case], scale_name: str, long_steps: int = 0, watch: HostWatch | None = None) -> Report:
     """Check every answer, warm everything up, then run the cases round by round, each round from another one on.
 
-    Rounds beside which `watch` found the host loud are measured again while its patience lasts, and the quieter of the
-    two is kept.
+    Times beside which `watch` found the host loud are taken again while its patience lasts, and the quieter of the two
+    is kept.
     """
     scale = SCALES[scale_name]
     if long_steps:
@@ -90,39 +91,49 @@ def measure(cases: list[Case], scale_name: str, long_steps: int = 0, watch: Host
         for case, prepared in ready:
             if case.rounds != 1:
                 prepared.sample()
-        rounds = [_round(ready, number, watch) for number in range(scale.rounds)]
-        if any(case.is_timed for case, _ in ready):
-            report.again = _measure_again(ready, rounds, watch)
+        taken: list[list[_Sample]] = [[] for _ in ready]
+        turns = list(zip(ready, taken, strict=True))
+        for number in range(scale.rounds):
+            first = number % max(1, len(ready))
+            for (case, prepared), samples in turns[first:] + turns[:first]:
+                if not case.rounds or number < case.rounds:
+                    samples.append(_sample(prepared, watch))
+        timed = [(prepared, samples) for (case, prepared), samples in turns if case.is_timed]
+        report.again = _measure_again(timed, watch)
     finally:
         for _, prepared in ready:
             prepared.close()
-    for case, _ in ready:
-        report.cases[case.name].samples = [each.figures[case.name] for each in rounds if case.name in each.figures]
-    report.rounds, report.least_ns = len(rounds), watch.least_ns
-    report.loud = sum(watch.is_loud(each.spin_ns) for each in rounds)
+    for (case, _), samples in turns:
+        report.cases[case.name].samples = [sample.figure for sample in samples]
+    spins = [sample.spin_ns for _, samples in timed for sample in samples]
+    report.timed, report.loud, report.least_ns = len(spins), sum(map(watch.is_loud, spins)), watch.least_ns
     return report
 
 
-def _round(ready: list[tuple[Case, Prepared]], number: int, watch: HostWatch) -> _Round:
-    first = number % max(1, len(ready))
-    figures: dict[str, float] = {}
-    spins = [watch.look()]
-    for case, prepared in ready[first:] + ready[:first]:
-        if not case.rounds or number < case.rounds:
-            figures[case.name] = prepared.sample()
-            spins.append(watch.look())
-    return _Round(figures, max(spins))
+def _sample(prepared: Prepared, watch: HostWatch) -> _Sample:
+    before = watch.look()
+    figure = prepared.sample()
+    return _Sample(figure, max(before, watch.look()))
 
 
-def _measure_again(ready: list[tuple[Case, Prepared]], rounds: list[_Round], watch: HostWatch) -> int:
-    """Put quieter rounds in the place of loud ones, the loudest first; return how many were measured for that."""
+def _measure_again(timed: list[tuple[Prepared, list[_Sample]]], watch: HostWatch) -> int:
+    """Put quieter samples in the place of loud ones, the loudest first; return how many were taken for that."""
     again = 0
     while True:
-        number = max(range(len(rounds)), key=lambda each: rounds[each].spin_ns)
-        if not watch.is_loud(rounds[number].spin_ns) or not watch.wait():
+        loudest = max(
+            (
+                (samples[number].spin_ns, case, number)
+                for case, (_, samples) in enumerate(timed)
+                for number in range(len(samples))
+            ),
+            default=(0.0, 0, 0),
+        )
+        if not watch.is_loud(loudest[0]) or not watch.wait():
             return again
         again += 1
-        rounds[number] = min(rounds[number], _round(ready, number, watch), key=lambda each: each.spin_ns)
+        _, case, number = loudest
+        prepared, samples = timed[case]
+        samples[number] = min(samples[number], _sample(prepared, watch), key=lambda each: each.spin_ns)
 
 
 def _prepared(case: Case, report: CaseReport, scale: Any) -> Prepared | None:
