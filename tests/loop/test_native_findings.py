@@ -25,7 +25,7 @@ from decision_schema.types import Action
 from tests.backtest.conftest import ListedSource, rough_market
 from tests.backtest.test_compiled import a_judgement, restless
 
-from .test_native_trace import FORMS, Recorded, assert_same, pair
+from .recorded import FORMS, Recorded, assert_same, pair
 
 _core = pytest.importorskip("ami_engine._core")
 

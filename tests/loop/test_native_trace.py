@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import random
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +26,6 @@ from ami_engine.loop.native_run import STEP_VARIABLE
 from ami_engine.loop.run_loop import run_loop
 from ami_engine.loop.shutdown import StopSignal
 from ami_engine.mdm.decision_engine import DecisionEngine
-from ami_engine.ops.activity import ACTIVITY_FILE_NAME
 from ami_engine.sim.paper_broker import PaperBroker
 from ami_engine.trace import TraceLogger, read_packets, verify
 from ami_engine.units import Instrument
@@ -37,93 +34,14 @@ from tests.backtest.conftest import ListedSource, rough_market
 from tests.backtest.test_compiled import limits, restless
 from tests.feeds.conftest import FEEDS, SHIPPED, Feed, open_feed
 
-from .native_pairs import Looking, told_by
 from .python_models import ODD, PLAIN, Moody
+from .recorded import FORMS, NOT_COMPARED, Recorded, assert_same, pair
 
 _core = pytest.importorskip("ami_engine._core")
 
 CANARY = "canary-3b90aa"
-FORMS = ("jsonl", "binary")
-# What tells of wall time, and where the files are.
-_NOT_COMPARED = {"latency_us", "events_per_s", "trace_path", "audit_path"}
 _INSTRUMENT = Instrument("X", tick_size=0.01)
 _MS = 1_000_000
-
-
-class Recorded:
-    """A run with its logs: what it returned, what its broker tells, and what it wrote."""
-
-    def __init__(self, make: Callable[[PaperBroker], Any], broker: PaperBroker, folder: Path, **options: Any) -> None:
-        steps, trace = options.pop("steps", None), options.pop("trace", "jsonl")
-        engine = options.pop("engine", None)
-        if engine is not None:
-            options["decision_engine"] = engine(broker)
-        self.folder = folder
-        self.run = assemble(
-            make(broker), broker, should_stop=lambda: False, trace=trace, run_id="r", run_dir=folder, **options
-        )
-        self.is_native = self.run._native is not None
-        try:
-            reason = self.run.drive(steps, StopSignal())
-        except FeedEnd as end:
-            reason = end.reason
-        native = self.run._native
-        self.was_native_to_the_end = native is not None and native._stepper is not None and not native._is_over
-        self.summary = {k: v for k, v in self.run.finish(reason).items() if k not in _NOT_COMPARED}
-        self.venue = told_by(broker)
-
-    @property
-    def audit(self) -> list[dict[str, Any]]:
-        lines = [json.loads(line) for line in (self.folder / "security_audit.jsonl").read_text().splitlines()]
-        return [{name: value for name, value in line.items() if name != "ts_ns"} for line in lines]
-
-    @property
-    def activity(self) -> bytes:
-        file = self.folder / ACTIVITY_FILE_NAME
-        return file.read_bytes() if file.exists() else b""
-
-    @property
-    def packets(self) -> list[str]:
-        """As text, since NaN is not equal to itself; without the time that everything took."""
-        texts = []
-        for packet in read_packets(self.folder):
-            assert tuple(packet.external.pop("ops.latency_ns")) == ("observe", "fills", "decide", "orders")
-            packet.latency_ms = 0.0
-            texts.append(repr(packet.to_dict()))
-        return texts
-
-
-def assert_same(native: Recorded, python: Recorded) -> None:
-    assert native.audit == python.audit
-    assert native.activity == python.activity
-    for ours, theirs in zip(native.packets, python.packets, strict=True):
-        assert ours == theirs
-    assert native.summary == python.summary
-    assert native.venue == python.venue
-    report = verify(native.folder)
-    assert (report.ok, report.chain_head) == (True, python.summary["chain_head"])
-
-
-def pair(
-    folder: Path,
-    source: Callable[[], Any],
-    broker: Callable[[], PaperBroker],
-    at: int | None = None,
-    **options: Any,
-) -> tuple[Recorded, Recorded]:
-    """Run natively up to the `at`-th event (None: throughout), and in Python throughout."""
-
-    def make(venue: PaperBroker) -> Any:
-        return source() if at is None else Looking(source(), venue, at)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(STEP_VARIABLE, "auto")
-        native = Recorded(make, broker(), folder / "native", **options)
-        patch.setenv(STEP_VARIABLE, "python")
-        python = Recorded(make, broker(), folder / "python", **options)
-    assert native.is_native
-    assert not python.is_native
-    return native, python
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -436,5 +354,5 @@ def test_a_disk_that_fails_ends_the_run(tmp_path: Path, monkeypatch: pytest.Monk
         monkeypatch.setattr(run._audit, "failure", "the disk is full")
         with pytest.raises(TraceError, match="the disk is full"):
             run.drive(None, StopSignal())
-        ends.append({k: v for k, v in run.finish("done").items() if k not in _NOT_COMPARED})
+        ends.append({k: v for k, v in run.finish("done").items() if k not in NOT_COMPARED})
     assert ends[0]["orders_submitted"] == ends[1]["orders_submitted"] > 0
