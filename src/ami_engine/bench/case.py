@@ -44,7 +44,7 @@ class Scale(NamedTuple):
 
 SCALES = {
     "full": Scale(
-        rows=200_000, calls=50_000, steps=20_000, symbols=1_000, long_steps=500_000, rounds=15, patience_s=45.0
+        rows=200_000, calls=50_000, steps=20_000, symbols=1_000, long_steps=500_000, rounds=15, patience_s=60.0
     ),
     "quick": Scale(rows=50_000, calls=10_000, steps=4_000, symbols=400, long_steps=40_000, rounds=7, patience_s=3.0),
     # What the tests run: enough to fill every window.
