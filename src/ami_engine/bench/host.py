@@ -49,7 +49,7 @@ class HostWatch:
     ([100.0, 130.0, 90.0], True, False)
     """
 
-    LOUD = 1.15
+    LOUD = 1.2
 
     def __init__(
         self,

@@ -22,7 +22,7 @@ This page is written by `ami bench --write-docs` from benchmarks/results.json. D
   ratio ran interleaved, in one process, on one core, with the garbage collector off, and the median of the rounds is
   what is told. The quartiles beside it say how far to trust it.
 - A neighbour on the same core slows one side of a ratio more than the other (whatever runs much code, by half again).
-  So a fixed loop is timed beside every sample, and samples beside which it took over 15 % longer than at best are taken
+  So a fixed loop is timed beside every sample, and samples beside which it took over 20 % longer than at best are taken
   again for as long as patience lasts, whatever their figures were. "Quiet samples" below says how many were had. A
   process of yours may have such a neighbour all the time.
 - Caches are warm and nothing else runs between two events. In a live process every event finds colder caches.
