@@ -1,4 +1,4 @@
-"""Whether others on the same host take of this processor: a fixed loop is timed beside every case."""
+"""Whether others on the same host take of this processor: a fixed loop is timed beside every sample."""
 
 from __future__ import annotations
 

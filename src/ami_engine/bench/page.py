@@ -49,8 +49,8 @@ _WHY = {
         "fills 85, for 0.1 and 0.044 of them a row; where money stands still 25. Before, it was 1 980 with the same"
         " features. Most of what is left above the count is jumps that nobody can predict, at each row in which "
         "something happens. Tried and kept: money that lags while it decides nothing, no places in queues where "
-        "nothing asks for them, decimals read at the places of the grid, no branch in the model. Next: fills in "
-        "whole ticks and lots instead of decimals. "
+        "nothing asks for them, decimals read at the places of the grid, no branch in the model. Tried and "
+        "taken back: fills in whole ticks and lots, which a partial close of a mixed position leaves. "
         "Beside a busy neighbour on the core it is 1.8 to 2.0: 50 KiB of code pass through a 32 KiB cache, some 15 "
         "lines of 64 bytes a row are fetched anew (callgrind), and loops that are small lose less."
     ),
